@@ -1,0 +1,203 @@
+"""Programs started under a guard, so that they end when their owner does; and labels to find
+whatever a guard could not end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+from autotuner.errors import InfrastructureError
+
+LABEL_STUDY, LABEL_TRIAL, LABEL_OWNER = "AUTOTUNER_STUDY", "AUTOTUNER_TRIAL", "AUTOTUNER_OWNER"
+GRACE_SECONDS = 3.0
+"""SIGTERM to SIGKILL. With the guard's own checks this keeps the promise of 10 s to spare."""
+
+_GUARD = Path(__file__).with_name("guard.py")
+
+
+class Guarded:
+    """A running program and its guard. The caller's process is the owner."""
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        directory: str,
+        output: IO[bytes],
+        errors: IO[bytes] | None = None,
+        talk: bool = False,
+    ) -> None:
+        """Start `argv`.
+
+        Args:
+            environment: the whole environment, labels included (see `labels`).
+            output: file for what it prints; errors go there too unless `errors` is given.
+            talk: keep a pipe to its standard input and one from its standard output; `output`
+                is then only for errors.
+
+        Raises:
+            InfrastructureError: the guard itself could not start.
+        """
+        lease_read, self._lease = os.pipe()
+        self._status, status_write = os.pipe()
+        try:
+            guard = subprocess.Popen(
+                [
+                    *(sys.executable, "-I", str(_GUARD)),
+                    *(str(lease_read), str(status_write), str(GRACE_SECONDS)),
+                    *argv,
+                ],
+                stdin=subprocess.PIPE if talk else subprocess.DEVNULL,
+                stdout=subprocess.PIPE if talk else output,
+                stderr=errors or output,
+                env=dict(environment),
+                cwd=directory,
+                pass_fds=(lease_read, status_write),
+            )
+        except OSError as error:
+            os.close(self._lease)
+            os.close(self._status)
+            raise InfrastructureError(f"the guard could not start: {error}") from error
+        finally:
+            os.close(lease_read)
+            os.close(status_write)
+        self.stdin, self.stdout = guard.stdin, guard.stdout
+        self.failure: str | None = None
+        self.exit_code: int | None = None
+        self.pid: int | None = None
+        self._gone = False
+        self._heard = b""
+        guard.wait()  # its first process only forks
+        os.set_blocking(self._status, False)
+
+    def alive(self) -> bool:
+        """Whether the program still runs."""
+        self._listen()
+        return not self._gone and self.exit_code is None and self.failure is None
+
+    def stop(self, seconds: float) -> None:
+        """Let go of the lease and wait until nothing is left; may be called twice.
+
+        Raises:
+            InfrastructureError: something is left after `seconds`.
+        """
+        self._release()
+        deadline = time.monotonic() + seconds
+        while not self._gone:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise InfrastructureError(
+                    f"process {self.pid} was told to stop and is still there after {seconds:g} s"
+                )
+            select.select([self._status], [], [], left)
+            self._listen()
+        for pipe in (self.stdin, self.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+    def _release(self) -> None:
+        if self._lease >= 0:
+            os.close(self._lease)
+            self._lease = -1
+
+    def _listen(self) -> None:
+        while not self._gone:
+            try:
+                heard = os.read(self._status, 4096)
+            except BlockingIOError:
+                break
+            self._heard += heard
+            if not heard:
+                self._gone = True
+                os.close(self._status)
+        *lines, self._heard = self._heard.split(b"\n")
+        for line in lines:
+            word, _, rest = line.decode(errors="replace").partition(" ")
+            if word == "started":
+                self.pid = int(rest)
+            elif word == "exited":
+                self.exit_code = int(rest)
+            else:
+                self.failure = rest
+
+    def __del__(self) -> None:
+        if hasattr(self, "_lease"):
+            self._release()
+            if not self._gone:
+                os.close(self._status)
+
+
+def labels(study: str, trial: int) -> dict[str, str]:
+    """Environment variables that mark a process as ours, with this process as its owner."""
+    return {
+        LABEL_STUDY: study,
+        LABEL_TRIAL: str(trial),
+        LABEL_OWNER: process_identity(os.getpid()),
+    }
+
+
+def process_identity(pid: int) -> str:
+    """``PID:START`` with the start in whole seconds since the epoch: PIDs are used again."""
+    return f"{pid}:{psutil.Process(pid).create_time():.0f}"
+
+
+def is_running(identity: str) -> bool:
+    """Whether the very process of `process_identity` still runs on this machine."""
+    pid, _, start = identity.partition(":")
+    try:
+        process = psutil.Process(int(pid))
+        # Start times are read off the boot time, which may be set anew by a second.
+        return (
+            abs(process.create_time() - float(start)) <= 2
+            and process.status() != psutil.STATUS_ZOMBIE
+        )
+    except (psutil.Error, ValueError):
+        return False
+
+
+def labelled(study: str | None = None) -> Iterator[tuple[psutil.Process, Mapping[str, str]]]:
+    """This machine's processes that carry our labels, of one study or of any."""
+    for process in psutil.process_iter():
+        if process.pid == os.getpid():
+            continue
+        try:
+            environment = process.environ()
+            zombie = process.status() == psutil.STATUS_ZOMBIE
+        except (psutil.Error, OSError):
+            continue
+        name = environment.get(LABEL_STUDY)
+        if name and not zombie and study in (None, name):
+            yield process, environment
+
+
+def sweep_processes(study: str | None, *, owned: bool) -> list[str]:
+    """Kill labelled processes whose owner is gone (or all of them); say which."""
+    found = [
+        (process, environment)
+        for process, environment in labelled(study)
+        if owned or not is_running(environment.get(LABEL_OWNER, ""))
+    ]
+    texts = []
+    for process, environment in found:
+        with contextlib.suppress(psutil.Error):
+            texts.append(said(process, environment))
+            process.kill()
+    psutil.wait_procs([process for process, _ in found], timeout=5)
+    return texts
+
+
+def said(process: psutil.Process, environment: Mapping[str, str]) -> str:
+    """A labelled process in words."""
+    study, trial = environment[LABEL_STUDY], environment.get(LABEL_TRIAL, "?")
+    return f"process {process.pid} ({process.name()}) of study {study}, trial {trial}"

@@ -1,0 +1,193 @@
+"""genai-bench with a measured window in seconds. A program in a process of its own, because
+importing genai-bench patches sockets, threads and time of the whole process (gevent).
+
+    genai_bench_program.py run --seed N --warmup-requests N --max-requests N --max-seconds S
+                               --into DIRECTORY -- benchmark [genai-bench's own options]
+    genai_bench_program.py serve TOKENIZER     (commands on standard input, see Benchmark.runner)
+
+Requests, prompts, timing per request and result files are genai-bench's own. What this changes,
+and why:
+
+* The window. genai-bench starts its clock with the first request, polls its request limit once a
+  second and knows whole minutes only. Here the same users keep sending while the first
+  `warmup-requests` are thrown away; then the window opens and closes on the request count or on
+  the second. The server is in steady state at both ends, so the requests in flight at the end,
+  which are not counted, are made up for by those that were in flight at the beginning.
+* The prompts are seeded, so that every trial of a study is measured on the same ones.
+* After the result file is written (atomically) the process ends: no plots, no workbook, and no
+  sleeps. The window is in ``window.json`` beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import genai_bench  # noqa: F401  (patches this process, before anything else is imported)
+import gevent
+import gevent.monkey
+import numpy
+from genai_bench.cli import cli as program
+from genai_bench.metrics.aggregated_metrics_collector import AggregatedMetricsCollector
+from genai_bench.sampling.base import Sampler  # noqa: F401  (costly; here it is shared by forks)
+
+POLL_SECONDS = 0.02
+"""How precisely the window closes on a request count."""
+
+WINDOW = "window.json"
+LOG = "genai-bench.log"
+EXIT_NOTHING_MEASURED = 3
+
+
+class Window:
+    """The measured window: replaces genai-bench's clock, counter and way of ending."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
+        self._start = self._end = 0.0
+        self._warmup_seconds = 0.0
+        self._collector: Any = None
+
+    def install(self) -> None:
+        """Put the window in the place of genai-bench's own functions."""
+        set_metadata = AggregatedMetricsCollector.set_run_metadata
+        aggregate = AggregatedMetricsCollector.aggregate_metrics_data
+        save = AggregatedMetricsCollector.save
+
+        def remember(collector: Any, *args: Any, **kwargs: Any) -> None:
+            self._collector = collector
+            set_metadata(collector, *args, **kwargs)
+
+        def aggregate_window(collector: Any, *_: Any) -> None:
+            aggregate(collector, self._start, self._end, None, None)
+
+        def save_and_end(collector: Any, path: str, unit: str = "s") -> None:
+            partial = path + ".partial"
+            save(collector, partial, unit)
+            self._write(len(collector.all_request_metrics))
+            if not os.path.exists(partial):
+                raise SystemExit(EXIT_NOTHING_MEASURED)
+            os.replace(partial, path)
+            # An aggregation that failed saves too, under another name; the single requests in
+            # it are as good as any.
+            raise SystemExit(0)
+
+        AggregatedMetricsCollector.set_run_metadata = remember
+        AggregatedMetricsCollector.aggregate_metrics_data = aggregate_window
+        AggregatedMetricsCollector.save = save_and_end
+        program.manage_run_time = self._wait
+
+    def _wait(self, max_time_per_run: int, max_requests_per_run: int, environment: Any) -> int:
+        """Warm up, then let the window pass; returns its whole seconds, for the file name."""
+        collector, options = self._collector, self._options
+        began = time.monotonic()
+        while (
+            len(collector.all_request_metrics) < options.warmup_requests
+            and time.monotonic() - began < options.max_seconds
+        ):
+            gevent.sleep(POLL_SECONDS)
+        collector.all_request_metrics = []
+        collector.aggregated_metrics.num_completed_requests = 0
+        collector.aggregated_metrics.error_codes_frequency = {}
+        self._start = time.monotonic()
+        self._warmup_seconds = self._start - began
+        while (
+            len(collector.all_request_metrics) < options.max_requests
+            and time.monotonic() - self._start < options.max_seconds
+        ):
+            gevent.sleep(POLL_SECONDS)
+        self._end = time.monotonic()
+        return int(self._end - self._start)
+
+    def _write(self, ended: int) -> None:
+        path = Path(self._options.into) / WINDOW
+        content = {
+            "seconds": self._end - self._start,
+            "warmup_seconds": self._warmup_seconds,
+            "requests": ended,
+            "seed": self._options.seed,
+        }
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(content))
+        partial.replace(path)
+
+
+def run(argv: list[str]) -> None:
+    """Do one load point in this process; ends it by SystemExit."""
+    own, _, theirs = _split(argv)
+    parser = argparse.ArgumentParser("genai_bench_program run")
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--warmup-requests", type=int, required=True)
+    parser.add_argument("--max-requests", type=int, required=True)
+    parser.add_argument("--max-seconds", type=float, required=True)
+    parser.add_argument("--into", required=True)
+    options = parser.parse_args(own)
+    random.seed(options.seed)
+    numpy.random.seed(options.seed % 2**32)
+    os.environ["ENABLE_UI"] = "false"
+    Window(options).install()
+    sys.argv = ["genai-bench", *theirs]
+    program.cli.main(args=theirs, prog_name="genai-bench")
+
+
+def _split(argv: list[str]) -> tuple[list[str], str, list[str]]:
+    place = argv.index("--")
+    return argv[:place], "--", argv[place + 1 :]
+
+
+def serve(tokenizer: str) -> None:
+    """Run commands from standard input, each in a fork that inherits the imports."""
+    load_tokenizer = program.validate_tokenizer
+    try:
+        loaded = {tokenizer: load_tokenizer(tokenizer)}
+    except Exception as error:  # any of many libraries; each command says it again, in its log
+        print(f"tokenizer {tokenizer}: {error}", file=sys.stderr, flush=True)
+        loaded = {}
+    program.validate_tokenizer = lambda name: loaded[name] if name in loaded else load_tokenizer(name)
+    _answer({"ready": True})
+    # gevent's own fork and waitpid need its event loop, which the parent never starts.
+    fork = gevent.monkey.get_original("os", "fork")
+    waitpid = gevent.monkey.get_original("os", "waitpid")
+    while line := sys.stdin.readline():
+        command = json.loads(line)
+        pid = fork()
+        if pid == 0:
+            gevent.reinit()
+            _run_in_fork(command)
+        _, status = waitpid(pid, 0)
+        _answer({"exit": os.waitstatus_to_exitcode(status)})
+
+
+def _run_in_fork(command: dict[str, Any]) -> None:
+    log = os.open(Path(command["into"]) / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    code = 1
+    try:
+        # The whole command line is sent; from "run" on it is this program's.
+        run(command["argv"][command["argv"].index("run") + 1 :])
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    except BaseException:  # the fork must not return into the loop of its parent
+        sys.excepthook(*sys.exc_info())
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _answer(content: dict[str, Any]) -> None:
+    print(json.dumps(content), flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "serve":
+        serve(sys.argv[2])
+    else:
+        run(sys.argv[2:])

@@ -1,0 +1,360 @@
+"""Flag catalogs: each engine version's true command-line schema, and what follows from it.
+
+One JSON file per version lies beside this module: name, aliases, kind, default, choices of
+every flag; the facts, not the help sentences. `autotuner catalog` makes more of them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from autotuner.errors import ConfigError
+from autotuner.study.space import canonical_name
+
+
+class FlagKind(StrEnum):
+    SWITCH = "switch"
+    """Given or not; has no opposite."""
+    NEGATABLE = "negatable"
+    """Has a ``--no-`` form."""
+    SWITCH_OR_VALUE = "switch or value"
+    INT = "int"
+    FLOAT = "float"
+    TEXT = "text"
+    JSON = "json"
+    LIST = "list"
+    """Several values after one flag."""
+    REPEATED = "repeated"
+    """The flag again for each value."""
+    ANY = "any"
+    """A value whose type the schema does not say (read from a help text)."""
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One flag. `name` and `aliases` are canonical (no dashes in front)."""
+
+    name: str
+    kind: FlagKind
+    aliases: tuple[str, ...] = ()
+    default: Any = None
+    choices: tuple[Any, ...] | None = None
+    suffixes: bool = False
+    """Takes human numbers such as 8k (8000) or 8K (8192), or `auto`."""
+    deprecated: bool = False
+
+    def problem(self, value: Any) -> str | None:
+        """Why the engine's parser would not take this value, or None."""
+        if value is None or value == "":
+            return None
+        switch = isinstance(value, bool)
+        if self.kind in (FlagKind.SWITCH, FlagKind.NEGATABLE):
+            return None if switch else "must be true or false"
+        if switch:
+            return None if self.kind is FlagKind.SWITCH_OR_VALUE else f"takes a {self.kind.value} value"
+        if self.kind in (FlagKind.LIST, FlagKind.REPEATED):
+            items = value if isinstance(value, list) else [value]
+            return next((p for item in items if (p := self._outside(item))), None)
+        if self.kind is FlagKind.JSON:
+            return None
+        if isinstance(value, list | Mapping):
+            return f"takes one {self.kind.value} value"
+        if self.kind is FlagKind.INT and not self._whole(value):
+            return "must be a whole number"
+        if self.kind is FlagKind.FLOAT and not isinstance(value, int | float):
+            return "must be a number"
+        return self._outside(value)
+
+    def _whole(self, value: Any) -> bool:
+        if isinstance(value, str):
+            return self.suffixes and bool(re.fullmatch(r"auto|-1|\d+(\.\d+)?[kKmMgGtT]?", value))
+        return isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+
+    def _outside(self, value: Any) -> str | None:
+        if self.choices is None or str(value) in map(str, self.choices):
+            return None
+        return "is not one of its choices"
+
+    def items(self, value: Any, name: str) -> list[str]:
+        """The command-line items for a value that `problem` accepts."""
+        flag = f"--{name}"
+        if value is None or value == "":
+            return []
+        if isinstance(value, bool):
+            if value:
+                return [flag]
+            return [f"--no-{name}"] if self.kind is FlagKind.NEGATABLE else []
+        if self.kind is FlagKind.LIST and isinstance(value, list):
+            return [flag, *map(_text, value)] if value else []
+        if self.kind is FlagKind.REPEATED and isinstance(value, list):
+            return [item for each in value for item in (flag, _text(each))]
+        text = _text(value)
+        # argparse takes a text that starts with a dash for a flag, unless it is a number.
+        if text.startswith("-") and not re.fullmatch(r"-\d+(\.\d+)?", text):
+            return [f"{flag}={text}"]
+        return [flag, text]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list | Mapping):
+        return json.dumps(value, separators=(",", ":"))
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))  # both engines refuse 4096.0 for a whole number
+    return str(value)
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Every flag of one version of an engine."""
+
+    engine: str
+    version: str
+    flags: tuple[Flag, ...]
+    source: str = ""
+    _index: dict[str, Flag] = field(default_factory=dict, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for flag in self.flags:
+            for name in (flag.name, *flag.aliases):
+                self._index.setdefault(name, flag)
+
+    def find(self, name: str) -> Flag | None:
+        """The flag of a canonical name or alias; a dotted name is a key of a JSON flag."""
+        flag = self._index.get(name)
+        if flag is None and "." in name:
+            base = self._index.get(name.partition(".")[0])
+            if base is not None and base.kind is FlagKind.JSON:
+                return Flag(base.name + name[name.index(".") :], FlagKind.JSON)
+        return flag
+
+    def check(self, name: str, value: Any, where: str) -> None:
+        """Raise ConfigError where this version has no such flag or would not take the value."""
+        flag = self.find(name)
+        if flag is None:
+            positive = self._index.get(name.removeprefix("no-"))
+            if name.startswith("no-") and positive is not None:
+                raise ConfigError(
+                    f"--{name} is the negative form of a flag",
+                    where=where,
+                    hint=f"write {positive.name}: false",
+                )
+            near = difflib.get_close_matches(name, self._index, n=3, cutoff=0.6)
+            raise ConfigError(
+                f"{self.engine} {self.version} has no flag --{name}",
+                where=where,
+                hint=f"nearest: {', '.join('--' + n for n in near)}" if near else "",
+            )
+        problem = flag.problem(value)
+        if problem:
+            raise ConfigError(
+                f"--{flag.name}: {value!r} {problem}",
+                where=where,
+                allowed=[str(choice) for choice in flag.choices or ()],
+            )
+
+    def argv(self, values: Mapping[str, Any]) -> list[str]:
+        """The command-line items of checked values, in their order."""
+        items: list[str] = []
+        for name, value in values.items():
+            flag = self.find(name)
+            assert flag is not None, f"{name} was not checked"
+            items += flag.items(value, flag.name)
+        return items
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is stored: one object per flag, without what is the default of the format."""
+        empty = asdict(Flag("", FlagKind.ANY))
+        return {
+            "engine": self.engine,
+            "version": self.version,
+            "source": self.source,
+            "flags": [
+                {
+                    key: value
+                    for key, value in asdict(flag).items()
+                    if key in ("name", "kind") or value != empty[key]
+                }
+                for flag in self.flags
+            ],
+        }
+
+
+def write_catalog(catalog: Catalog, path: Path) -> None:
+    """One flag a line, so that versions can be compared with diff."""
+    content = catalog.to_json()
+    lines = ",\n".join("  " + json.dumps(flag, default=str) for flag in content["flags"])
+    head = {key: value for key, value in content.items() if key != "flags"}
+    path.write_text(json.dumps(head)[:-1] + ', "flags": [\n' + lines + "\n]}\n", encoding="utf-8")
+
+
+def read_catalog(path: Path) -> Catalog:
+    """Raises ConfigError where the file is missing or is not a catalog."""
+    try:
+        return _catalog(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{path} is not a flag catalog: {error}",
+            where="engine.catalog",
+            hint="make one with `autotuner catalog KIND --from-python PYTHON` or `--from-help FILE`",
+        ) from error
+
+
+def known_versions(engine: str) -> list[str]:
+    """Versions with a catalog of their own, oldest first."""
+    names = [entry.name for entry in files(__package__).iterdir()]
+    versions = [n[len(engine) + 1 : -5] for n in names if re.fullmatch(rf"{engine}-\d.*\.json", n)]
+    return sorted(versions, key=_release)
+
+
+@cache
+def load_catalog(engine: str, version: str | None = None) -> Catalog:
+    """A built-in catalog, the newest by default.
+
+    Raises:
+        ConfigError: no catalog of that version.
+    """
+    versions = known_versions(engine)
+    chosen = (version or versions[-1]).removeprefix("v")
+    if chosen not in versions:
+        raise ConfigError(
+            f"there is no flag catalog for {engine} {chosen}",
+            where="engine.version",
+            allowed=versions,
+            hint=f"make one: autotuner catalog {engine} --from-python PYTHON, then name the file "
+            "as engine.catalog",
+        )
+    text = files(__package__).joinpath(f"{engine}-{chosen}.json").read_text(encoding="utf-8")
+    return _catalog(json.loads(text))
+
+
+def _catalog(content: Mapping[str, Any]) -> Catalog:
+    return Catalog(
+        engine=content["engine"],
+        version=content["version"],
+        source=content.get("source", ""),
+        flags=tuple(_flag(each) for each in content["flags"]),
+    )
+
+
+def _flag(each: Mapping[str, Any]) -> Flag:
+    choices = each.get("choices")
+    return Flag(
+        **{
+            **each,
+            "kind": FlagKind(each["kind"]),
+            "aliases": tuple(each.get("aliases", ())),
+            "choices": None if choices is None else tuple(choices),
+        }
+    )
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version))
+
+
+def catalog_of_parser(engine: str, version: str, rows: Iterable[Mapping[str, Any]]) -> Catalog:
+    """A catalog from what `engines/extract.py` printed about the engine's own parser."""
+    flags = [_parsed(row) for row in rows if not row.get("positional")]
+    return Catalog(engine, version, tuple(sorted(flags, key=lambda f: f.name)), "parser")
+
+
+def _parsed(row: Mapping[str, Any]) -> Flag:
+    names = [canonical_name(name) for name in (row["flag"], *row["aliases"])]
+    kind = _kind(row)
+    default, choices = row.get("default"), row.get("choices")
+    return Flag(
+        name=names[0],
+        kind=kind,
+        aliases=tuple(
+            dict.fromkeys(
+                n for n in names[1:] if not (kind is FlagKind.NEGATABLE and n.startswith("no-"))
+            )
+        ),
+        default=None if default == "==SUPPRESS==" else default,
+        choices=None if choices is None else tuple(c for c in choices if c is not None),
+        suffixes="human_readable" in str(row.get("type")),
+        deprecated=bool(row.get("deprecated")),
+    )
+
+
+def _kind(row: Mapping[str, Any]) -> FlagKind:
+    action, kind = str(row.get("action")), str(row.get("kind"))
+    if action == "BooleanOptionalAction":
+        return FlagKind.NEGATABLE
+    if row.get("nargs") == 0:
+        return FlagKind.SWITCH
+    if kind == "bool_or_value":
+        return FlagKind.SWITCH_OR_VALUE
+    if action == "append":
+        return FlagKind.REPEATED
+    if kind == "list" or row.get("nargs") in ("+", "*"):
+        return FlagKind.LIST
+    if kind == "json":
+        return FlagKind.JSON
+    kind = str(row.get("type")) if kind == "enum" else kind
+    return {
+        "int": FlagKind.INT,
+        "human_readable_int": FlagKind.INT,
+        "float": FlagKind.FLOAT,
+        "str": FlagKind.TEXT,
+        "nullable_str": FlagKind.TEXT,
+        "None": FlagKind.TEXT,
+    }.get(kind, FlagKind.ANY)
+
+
+_HELP_FLAG = re.compile(r"^ {0,4}(-{1,2}[A-Za-z].*)$")
+
+
+def catalog_of_help(engine: str, version: str, text: str) -> Catalog:
+    """A catalog from the text of ``--help`` (vLLM: ``--help=all``).
+
+    The text says names, aliases, choices and which flags are switches, but no types and no
+    defaults; values of other flags are therefore not checked.
+    """
+    flags: dict[str, Flag] = {}
+    for line in text.splitlines():
+        match = _HELP_FLAG.match(line)
+        if match is None:
+            continue
+        # Two spaces end the invocation and begin the sentence of help.
+        invocation = re.split(r" {2,}", match[1].strip())[0]
+        flag = _helped(invocation)
+        if flag is not None and flag.name != "help":
+            flags.setdefault(flag.name, flag)
+    if not flags:
+        raise ConfigError("no flags were found in this help text", hint="vLLM: use --help=all")
+    return Catalog(engine, version, tuple(flags[name] for name in sorted(flags)), "help text")
+
+
+def _helped(invocation: str) -> Flag | None:
+    names, choices, takes_value = [], None, False
+    listed = re.search(r"\{([^}]*)\}", invocation)
+    if listed:
+        choices = tuple(choice.strip() for choice in listed[1].split(","))
+        invocation = invocation.replace(listed[0], "CHOICE")
+    for part in invocation.split(", "):
+        words = part.split()
+        if not words or not words[0].startswith("-"):
+            takes_value = True
+            continue
+        names.append(words[0])
+        takes_value = takes_value or len(words) > 1
+    long_names = [name for name in names if name.startswith("--")]
+    if not long_names:
+        return None
+    first = next((n for n in long_names if not n.startswith("--no-")), long_names[0])
+    negatable = f"--no-{first[2:]}" in long_names
+    kind = FlagKind.NEGATABLE if negatable else FlagKind.ANY if takes_value else FlagKind.SWITCH
+    others = [n for n in names if n != first and not (negatable and n.startswith("--no-"))]
+    return Flag(
+        canonical_name(first), kind, tuple(canonical_name(n) for n in others), choices=choices
+    )

@@ -1,0 +1,137 @@
+"""What engines with argparse command lines share: flags checked, merged and written out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from autotuner.engines.catalog import Catalog, load_catalog, read_catalog
+from autotuner.errors import ConfigError
+from autotuner.study.space import ENVIRONMENT, Choice, Parameter, Parameters
+from autotuner.study.spec import StudySpec, environment_text
+
+
+def catalog_of(spec: StudySpec) -> Catalog:
+    """The flag catalog the study is checked against: its own file, or a built-in version."""
+    if spec.engine.catalog:
+        return read_catalog(Path(spec.engine.catalog))
+    return load_catalog(spec.engine.kind, spec.engine.version)
+
+
+def check_flags(spec: StudySpec, catalog: Catalog, owned: Mapping[str, str]) -> None:
+    """Check every fixed and varied flag of a study.
+
+    Args:
+        owned: flags autotuner sets itself -> where the user says it instead.
+
+    Raises:
+        ConfigError: with every mistake found.
+    """
+    errors: list[ConfigError] = []
+    seen: dict[str, str] = {}
+
+    def check(name: str, value: Any, where: str) -> None:
+        try:
+            catalog.check(name, value, where)
+        except ConfigError as error:
+            errors.append(error)
+
+    def claim(name: str, where: str) -> bool:
+        flag = catalog.find(name)
+        true_name = flag.name if flag else name
+        if true_name in owned:
+            errors.append(
+                ConfigError(
+                    f"--{true_name} is set by autotuner", where=where, hint=owned[true_name]
+                )
+            )
+            return False
+        if true_name in seen:
+            errors.append(
+                ConfigError(f"--{true_name} is already set by {seen[true_name]}", where=where)
+            )
+            return False
+        seen[true_name] = where
+        return True
+
+    for name, value in spec.engine.arguments.items():
+        where = f"engine.arguments.{name}"
+        if claim(name, where):
+            check(name, value, where)
+    for parameter in spec.parameter_space.parameters:
+        where = f"space.{parameter.name}"
+        if parameter.name.startswith(ENVIRONMENT):
+            errors += _environment_errors(parameter, where)
+        elif claim(parameter.name, where):
+            for value in extremes(parameter):
+                known = len(errors)
+                check(parameter.name, value, where)
+                if len(errors) > known:
+                    break
+    if errors:
+        raise _joined(errors)
+
+
+def extremes(parameter: Parameter) -> tuple[Any, ...]:
+    """The values that stand for a domain in a check: all choices, or both ends."""
+    domain = parameter.domain
+    return domain.values if isinstance(domain, Choice) else (domain.low, domain.high)
+
+
+def _environment_errors(parameter: Parameter, where: str) -> list[ConfigError]:
+    errors = []
+    for value in extremes(parameter):
+        try:
+            environment_text("" if value is None else value)
+        except ValueError as error:
+            errors.append(ConfigError(str(error), where=where))
+    return errors
+
+
+def _joined(errors: list[ConfigError]) -> ConfigError:
+    first = errors[0]
+    return ConfigError(
+        first.problem, where=first.where, allowed=first.allowed, hint=first.hint, others=errors[1:]
+    )
+
+
+def flag_values(spec: StudySpec, parameters: Parameters) -> dict[str, Any]:
+    """Fixed arguments, then the point's flags, under canonical names."""
+    varied = {k: v for k, v in parameters.items() if not k.startswith(ENVIRONMENT)}
+    return {**spec.engine.arguments, **varied}
+
+
+def environment(spec: StudySpec, parameters: Parameters) -> dict[str, str]:
+    """Fixed variables, then the point's; None and an empty text leave one out."""
+    varied = {
+        name.removeprefix(ENVIRONMENT): environment_text(value)
+        for name, value in parameters.items()
+        if name.startswith(ENVIRONMENT) and value is not None and value != ""
+    }
+    return {**spec.engine.environment, **varied}
+
+
+def given(catalog: Catalog, values: Mapping[str, Any], name: str) -> Any:
+    """The value a study gives a flag under any of its names, or None."""
+    for key, value in values.items():
+        flag = catalog.find(key)
+        if flag is not None and flag.name == name:
+            return value
+    return None
+
+
+def whole(value: Any) -> int | None:
+    """A whole number as the engines read it (8k is 8000, 8K is 8192), else None."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str) and value[:-1].isdigit() and value[-1] in _SUFFIXES:
+        return int(value[:-1]) * _SUFFIXES[value[-1]]
+    return int(value) if isinstance(value, str) and value.isdigit() else None
+
+
+_SUFFIXES = {"k": 10**3, "K": 2**10, "m": 10**6, "M": 2**20, "g": 10**9, "G": 2**30}

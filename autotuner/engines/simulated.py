@@ -1,0 +1,102 @@
+"""The simulated engine: a server that waits instead of computing, for tests, demos and research.
+
+It is launched, tuned and broken like a real engine, on any machine; `simulated_model` has the
+formulas of its times, `simulated_server` the program.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+
+from autotuner.engines.base import Diagnosis, Engine
+from autotuner.engines.catalog import Catalog
+from autotuner.engines.flags import (
+    catalog_of,
+    check_flags,
+    environment,
+    flag_values,
+    given,
+    whole,
+)
+from autotuner.engines.signatures import Signature, diagnose
+from autotuner.errors import FailureClass
+from autotuner.serving import LaunchSpec
+from autotuner.study.space import Parameters
+from autotuner.study.spec import StudySpec
+
+IMAGE = "autotuner"
+COMMAND = (sys.executable, "-m", "autotuner.engines.simulated_server")
+
+_OWNED = {
+    "model": "say it as model.path",
+    "served-model-name": "say it as model.served_name",
+    "host": "the backend binds the server",
+    "port": "every trial gets a free port",
+}
+
+
+class _Simulated:
+    # It takes `ignore_eos`, which genai-bench sends in this dialect and not in plain OpenAI's.
+    api = "vllm"
+
+    def check(self, spec: StudySpec) -> None:
+        check_flags(spec, catalog_of(spec), _OWNED)
+
+    def launch(
+        self, spec: StudySpec, parameters: Parameters, *, port: int, host: str = "127.0.0.1"
+    ) -> LaunchSpec:
+        catalog = catalog_of(spec)
+        own = ["--model", spec.model.path, "--served-model-name", spec.model.served_name]
+        values = flag_values(spec, parameters)
+        return LaunchSpec(
+            command=tuple(spec.engine.command or COMMAND),
+            arguments=(*own, "--host", host, "--port", str(port), *catalog.argv(values)),
+            environment=environment(spec, parameters),
+            image=spec.engine.image or f"{IMAGE}:simulated-{catalog.version}",
+            model_path=spec.model.path,
+            served_name=spec.model.served_name,
+            port=port,
+            # Its accelerators are numbers, whatever tensor-parallel-size says.
+            gpus=0,
+            cpus=1,
+        )
+
+    def refuse(self, spec: StudySpec, parameters: Parameters) -> str | None:
+        catalog = catalog_of(spec)
+        values = flag_values(spec, parameters)
+        batched = _number(catalog, values, "max-num-batched-tokens")
+        sequences = _number(catalog, values, "max-num-seqs")
+        if batched is not None and sequences is not None and batched < sequences:
+            return f"max-num-batched-tokens {batched} is below max-num-seqs {sequences}"
+        return None
+
+    def diagnose(self, log: str) -> Diagnosis:
+        return diagnose(log, _SIGNATURES, _PREFIX)
+
+
+def _number(catalog: Catalog, values: Parameters, name: str) -> int | None:
+    """The flag's value, or its default: here, unlike in real engines, that is what it will be."""
+    value = given(catalog, values, name)
+    if value is None or value == "":
+        flag = catalog.find(name)
+        value = flag.default if flag else None
+    return whole(value)
+
+
+# "WARNING 11-22 03:04:05 " in front of what is said.
+_PREFIX = re.compile(r"^(?:INFO|WARNING) [\d-]+ [\d:]+ ")
+
+_SIGNATURES = (
+    Signature(FailureClass.ARGUMENT, r"error: (?:unrecognized arguments|argument ).*"),
+    Signature(FailureClass.PORT, r"\[Errno 98\] .*[Aa]ddress already in use.*"),
+    Signature(FailureClass.KV_CACHE, r"No available memory for the cache blocks.*"),
+    Signature(
+        FailureClass.MEMORY_AT_LOAD,
+        r"OutOfMemoryError: .*",
+        after="Application startup complete",
+        then=FailureClass.MEMORY_UNDER_LOAD,
+    ),
+)
+
+SIMULATED: Engine = _Simulated()

@@ -1,0 +1,105 @@
+"""A trial as a Ray Tune actor: it holds the resources, starts the server in its first step and
+takes one load point a step. One of the three modules that import Ray."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray import tune
+
+from autotuner.errors import TrialError
+from autotuner.execution.reservation import Reservation
+from autotuner.execution.trial import Assignment, Kinds, TrialRun
+from autotuner.plugins import load_kind
+from autotuner.study.trial import BASELINE, Outcome
+
+ASSIGNMENT, RESERVATION, NEWS = "assignment", "reservation", "news"
+"""Keys of an actor's config, and of its results."""
+
+
+@dataclass(frozen=True)
+class News:
+    """What a step reports.
+
+    Attributes:
+        outcome: what was measured so far; final when `ended`.
+        note: what begins now.
+    """
+
+    outcome: Outcome
+    note: str
+    ended: bool
+    node: str
+    gpu_ids: tuple[str, ...]
+
+
+class TrialActor(tune.Trainable):
+    """Runs one assignment. Where the parameters fail it reports an answer; where the machine
+    fails it raises, and Tune retries the trial from its start."""
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        reserved: Reservation = config[RESERVATION]
+        return tune.PlacementGroupFactory(
+            [{"CPU": reserved.cpus, "GPU": reserved.gpus}], strategy="STRICT_PACK"
+        )
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self._assignment: Assignment = config[ASSIGNMENT]
+        self._loads = list(self._assignment.spec.loads())
+        self._gpu_ids = tuple(str(each) for each in ray.get_gpu_ids())
+        self._node = ray.util.get_node_ip_address()
+        self._run: TrialRun | None = None
+        self._done = 0
+
+    def step(self) -> dict[str, Any]:
+        try:
+            if self._run is None:
+                self._run = TrialRun(
+                    self._assignment, kinds_of(self._assignment), gpu_ids=self._gpu_ids
+                )
+                self._run.deploy()
+            else:
+                self._run.measure(self._loads[self._done])
+                self._done += 1
+        except TrialError as error:
+            return self._news(error)
+        return self._news(None)
+
+    def cleanup(self) -> None:
+        if self._run is not None:
+            self._run.stop()
+
+    def __repr__(self) -> str:
+        """What the Ray dashboard shows as the actor's name."""
+        assignment = self._assignment
+        point = " ".join(f"{name}={value}" for name, value in assignment.parameters.items())
+        if assignment.number == BASELINE:
+            point = "baseline"
+        return f"{assignment.spec.name}/{assignment.number} {point}".strip()
+
+    def _news(self, error: TrialError | None) -> dict[str, Any]:
+        assert self._run is not None
+        ended = error is not None or self._done == len(self._loads)
+        if ended:
+            self._run.stop()  # before the report, so that the report holds how long it took
+        news = News(
+            outcome=self._run.outcome(error),
+            note="" if ended else self._loads[self._done].name,
+            ended=ended,
+            node=self._node,
+            gpu_ids=self._gpu_ids,
+        )
+        return {NEWS: news, "done": ended}
+
+
+def kinds_of(assignment: Assignment) -> Kinds:
+    """The kinds a study names, loaded where the trial runs."""
+    spec = assignment.spec
+    return Kinds(
+        engine=load_kind("engine", spec.engine.kind),
+        backend=load_kind("backend", spec.backend.kind),
+        benchmark=load_kind("benchmark", "genai-bench"),
+    )

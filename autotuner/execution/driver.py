@@ -1,0 +1,219 @@
+"""Runs a study through Ray Tune: finds or starts the cluster, and leaves nothing of ours on it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+# Ray reads these when it is imported; what the user has set stays.
+_ENVIRONMENT = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "86400",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_THRESHOLD_S": "60",
+}
+if "RAY_ADDRESS" not in os.environ and "ray" not in sys.modules:
+    # A local Ray gets a token of its own: nobody else on this machine may talk to it, and
+    # nothing is written to the user's home.
+    _ENVIRONMENT |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+for _name, _value in _ENVIRONMENT.items():
+    os.environ.setdefault(_name, _value)
+
+import ray  # noqa: E402
+from ray import tune  # noqa: E402
+
+from autotuner.backends.base import Backend  # noqa: E402
+from autotuner.engines.base import Engine  # noqa: E402
+from autotuner.errors import InfrastructureError  # noqa: E402
+from autotuner.execution.actor import TrialActor  # noqa: E402
+from autotuner.execution.bridge import Asker, Canceller, Teller  # noqa: E402
+from autotuner.execution.loop import Listener, StudyLoop  # noqa: E402
+from autotuner.execution.reservation import (  # noqa: E402
+    Node,
+    Reservation,
+    cannot_hold,
+    reservation,
+    slots,
+)
+from autotuner.search.base import Searcher  # noqa: E402
+from autotuner.store import Store  # noqa: E402
+from autotuner.study.space import Parameters  # noqa: E402
+from autotuner.study.study import Study, StudyState  # noqa: E402
+
+RETRIES = 1
+"""Fresh starts of a trial whose machine failed."""
+
+GONE_SECONDS = 10.0
+"""How long the end of a study waits for killed trials' servers to be gone."""
+
+OBJECT_STORE_BYTES = 100 * 2**20
+"""A local Ray's shared memory: trials pass a few kilobytes."""
+
+
+def run_study(
+    study: Study,
+    store: Store,
+    searcher: Searcher,
+    engine: Engine,
+    backend: Backend,
+    *,
+    resume: bool = False,
+    listener: Listener = lambda trial: None,
+    begun: Callable[[StudyLoop], None] = lambda loop: None,
+    tick: Callable[[], None] = lambda: None,
+) -> StudyState:
+    """Run a study to its end on the cluster of RAY_ADDRESS, or on a local Ray.
+
+    Args:
+        resume: go on from the trials in the store.
+        listener: hears of every change of a trial.
+        begun: hears of the loop once the cluster is there.
+        tick: called several times a second.
+
+    Raises:
+        InfrastructureError: no cluster, or one that cannot hold the baseline.
+    """
+    with _cluster():
+        nodes = [
+            Node(cpus=each["Resources"].get("CPU", 0), gpus=each["Resources"].get("GPU", 0))
+            for each in ray.nodes()
+            if each["Alive"]
+        ]
+
+        def reserve(parameters: Parameters) -> Reservation:
+            return reservation(engine.launch(study.spec, parameters, port=0), nodes)
+
+        def can_hold(parameters: Parameters) -> str | None:
+            return cannot_hold(reserve(parameters), nodes)
+
+        impossible = can_hold({})
+        if impossible:
+            raise InfrastructureError(f"the baseline {impossible}")
+        loop = StudyLoop(
+            study,
+            store,
+            searcher,
+            engine,
+            known=store.trials(study.name) if resume else (),
+            can_hold=can_hold,
+            listener=listener,
+        )
+        loop.begin()
+        begun(loop)
+        try:
+            with _signals(loop):
+                _tune(study, loop, reserve, slots(reserve({}), nodes), tick)
+        except BaseException as error:
+            loop.broken = loop.broken or f"the driver failed: {error!r}"[:300]
+            raise
+        finally:
+            _wait_gone(backend, study.name)
+            state = loop.finish()
+        if loop.broken:
+            raise InfrastructureError(loop.broken)
+        return state
+
+
+def _tune(
+    study: Study,
+    loop: StudyLoop,
+    reserve: Callable[[Parameters], Reservation],
+    fitting: int,
+    tick: Callable[[], None],
+) -> None:
+    spec = study.spec
+    scratch = Path(study.directory) / "tune"
+    tuner = tune.Tuner(
+        TrialActor,
+        tune_config=tune.TuneConfig(
+            search_alg=Asker(loop, reserve),
+            num_samples=-1,
+            # Unset, Tune starts one trial at a time.
+            max_concurrent_trials=spec.search.parallel or fitting,
+            trial_name_creator=lambda trial: f"{spec.name}-{trial.trial_id}",
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=tune.RunConfig(
+            name="experiment",
+            storage_path=str(scratch),
+            stop=Canceller(loop),
+            callbacks=[Teller(loop, tick, spec.limits.trial_seconds)],
+            failure_config=tune.FailureConfig(max_failures=RETRIES),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            verbose=0,
+        ),
+    )
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    try:
+        tuner.fit()
+    finally:
+        # Tune's own record of the experiment; ours is the store.
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def _cluster() -> Iterator[None]:
+    """The cluster we were given, or a local one that ends with us."""
+    if ray.is_initialized():
+        yield
+        return
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    given = os.environ.get("RAY_ADDRESS")
+    try:
+        if given:
+            ray.init(**quiet)
+        else:
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                **quiet,
+            )
+    except (ConnectionError, RuntimeError, OSError, ValueError) as error:
+        place = f"the Ray cluster at {given}" if given else "a local Ray"
+        raise InfrastructureError(f"{place} cannot be used: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _signals(loop: StudyLoop) -> Iterator[None]:
+    """The first SIGINT or SIGTERM cancels the study in order; a second interrupts at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def cancel(number: int, _: Any) -> None:
+        if loop.cancelled:
+            raise KeyboardInterrupt
+        loop.cancel(f"cancelled by {signal.Signals(number).name}")
+
+    before = {number: signal.signal(number, cancel) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _wait_gone(backend: Backend, study: str) -> None:
+    """Until the guards of killed trials have done their work; what they left is swept."""
+    deadline = time.monotonic() + GONE_SECONDS
+    while backend.left(study) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    backend.sweep(study, owned=False)

@@ -1,0 +1,73 @@
+"""Waiting until a server can serve, while watching that it lives."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+
+from autotuner.backends.base import Server
+from autotuner.serving import Endpoint
+
+POLL_SECONDS = 0.1
+TIMEOUT_SECONDS = 2.0
+
+# No proxy: a server of ours is on this machine or in this cluster.
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+class ServerDied(Exception):
+    """The server's program ended; its log says why."""
+
+
+class NotReady(Exception):
+    """The deadline passed and the server lives, but does not serve."""
+
+
+def wait_ready(
+    server: Server,
+    endpoint: Endpoint,
+    health_path: str,
+    *,
+    deadline: float,
+    clock: Callable[[], float],
+    sleep: Callable[[float], None],
+) -> None:
+    """Return once the health path answers 200 and the model's name is served.
+
+    Both are asked for: another program, left on the port, may be healthy too.
+
+    Args:
+        deadline: on `clock`, in seconds.
+
+    Raises:
+        ServerDied, NotReady.
+    """
+    while True:
+        if not server.alive():
+            raise ServerDied
+        if _status(endpoint.url + health_path) == 200 and endpoint.model in models(endpoint):
+            return
+        if clock() >= deadline:
+            raise NotReady
+        sleep(POLL_SECONDS)
+
+
+def models(endpoint: Endpoint) -> list[str]:
+    """Names the server at an endpoint answers to; none where it does not answer."""
+    try:
+        with _OPENER.open(endpoint.url + "/v1/models", timeout=TIMEOUT_SECONDS) as answer:
+            return [str(each["id"]) for each in json.load(answer)["data"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _status(url: str) -> int | None:
+    try:
+        with _OPENER.open(url, timeout=TIMEOUT_SECONDS) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,293 @@
+"""One trial, from plan to outcome, without Ray: deploy, measure one load point after another,
+stop, always. Every wait has a deadline."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from autotuner.backends.base import Backend, Server
+from autotuner.benchmarks.base import Benchmark
+from autotuner.engines.base import Engine
+from autotuner.errors import FailureClass, InfrastructureError, TrialError
+from autotuner.execution.loadrunner import LoadRunner
+from autotuner.execution.readiness import NotReady, ServerDied, wait_ready
+from autotuner.serving import Endpoint, LaunchSpec, Slot
+from autotuner.study.metrics import metrics_of
+from autotuner.study.objective import latency_bounds
+from autotuner.study.space import Parameters
+from autotuner.study.spec import StudySpec
+from autotuner.study.trial import LoadPoint, Outcome, Phase, TrialState
+from autotuner.study.workload import Load
+
+TAIL_LINES = 40
+LOAD_MARGIN_SECONDS = 60.0
+"""Beyond warm-up and window (each at most max_seconds), until the load generator is given up."""
+
+PORTS = range(20000, 32000)
+"""Above Ray's worker ports (10002-19999) and below what the kernel hands out (32768 and up)."""
+
+DEPLOY, STOP = "deploy", "stop"
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """The kinds a study names, loaded."""
+
+    engine: Engine
+    backend: Backend
+    benchmark: Benchmark
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One trial as it is given to whoever runs it."""
+
+    spec: StudySpec
+    number: int
+    parameters: Parameters
+    directory: str
+    """Absolute; made if missing."""
+
+
+class TrialRun:
+    """The life of one trial's server. Not thread-safe; `stop` must be called, and may be twice.
+
+    `deploy` and `measure` raise TrialError where the parameters are at fault, and
+    InfrastructureError where the machine is.
+    """
+
+    def __init__(
+        self,
+        assignment: Assignment,
+        kinds: Kinds,
+        *,
+        gpu_ids: tuple[str, ...] = (),
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._assignment = assignment
+        self._spec = assignment.spec
+        self._kinds = kinds
+        self._gpu_ids = gpu_ids
+        self._clock = clock
+        self._sleep = sleep
+        self._began = clock()
+        self._deadline = self._began + self._spec.limits.trial_seconds
+        self._directory = Path(assignment.directory)
+        self._server: Server | None = None
+        self._runner: LoadRunner | None = None
+        self._launch: LaunchSpec | None = None
+        self.phases: list[Phase] = []
+        self.load_points: list[LoadPoint] = []
+
+    def deploy(self) -> None:
+        """Start the server and the load generator, and return when the server can serve."""
+        spec, kinds = self._spec, self._kinds
+        with self._phase(DEPLOY):
+            _fresh(self._directory)
+            slot = Slot(
+                study=spec.name,
+                trial=self._assignment.number,
+                port=free_port(),
+                directory=str(self._directory),
+                gpu_ids=self._gpu_ids,
+            )
+            launch = kinds.engine.launch(spec, self._assignment.parameters, port=slot.port)
+            plan = kinds.backend.plan(launch, slot)
+            _write_json(self._directory / "plan.json", plan.to_json())
+            self._launch = launch
+            self._server = kinds.backend.start(plan)
+            self._runner = LoadRunner(
+                kinds.benchmark.runner(spec.tokenizer),
+                self._directory,
+                study=spec.name,
+                trial=slot.trial,
+            )
+            self._wait_ready(launch)
+
+    def measure(self, load: Load) -> LoadPoint:
+        """Put one load on the server and read what came of it."""
+        assert self._runner is not None and self._launch is not None, "deploy first"
+        benchmark = self._kinds.benchmark
+        into = self._directory / f"load-{load.index}"
+        into.mkdir(parents=True, exist_ok=True)
+        command = benchmark.command(
+            self._endpoint, load, into, api=self._kinds.engine.api, tokenizer=self._spec.tokenizer
+        )
+        with self._phase(load.name):
+            allowed = 2 * load.max_seconds + LOAD_MARGIN_SECONDS
+            exit_code = self._runner.run(
+                command,
+                into,
+                deadline=min(self._clock() + allowed, self._deadline),
+                clock=self._clock,
+                watch=self._watch,
+            )
+            self._watch()
+            if exit_code is None:
+                raise TrialError(
+                    FailureClass.TIMEOUT, f"{load.name} did not end in time", self._tail()
+                )
+            measurement = dataclasses.replace(
+                benchmark.read(into, max_error_rate=self._spec.workload.max_error_rate),
+                gpus=len(self._gpu_ids),
+                latency_bounds=latency_bounds(self._spec.bounds),
+            )
+        point = LoadPoint(
+            index=load.index,
+            scenario=load.scenario,
+            concurrency=load.concurrency,
+            seconds=measurement.seconds,
+            metrics=metrics_of(measurement),
+        )
+        self.load_points.append(point)
+        return point
+
+    def stop(self) -> None:
+        """End the server and the load generator; returns when nothing of them is left.
+
+        Raises:
+            InfrastructureError: something is still there after `limits.stop_seconds`.
+        """
+        server, runner = self._server, self._runner
+        self._server = self._runner = None
+        if server is None and runner is None:
+            return
+        with self._phase(STOP):
+            try:
+                if runner is not None:
+                    runner.stop(self._spec.limits.stop_seconds)
+            finally:
+                if server is not None:
+                    server.stop(self._spec.limits.stop_seconds)
+
+    def outcome(self, error: TrialError | None = None) -> Outcome:
+        """What the trial came to: INFEASIBLE with an error, else COMPLETE."""
+        return Outcome(
+            state=TrialState.INFEASIBLE if error else TrialState.COMPLETE,
+            load_points=tuple(self.load_points),
+            failure=error.failure if error else None,
+            reason=error.reason if error else "",
+            log_tail=error.log_tail if error else "",
+            phases=tuple(self.phases),
+        )
+
+    @property
+    def _endpoint(self) -> Endpoint:
+        assert self._launch is not None
+        return Endpoint(f"http://127.0.0.1:{self._launch.port}", self._launch.served_name)
+
+    def _wait_ready(self, launch: LaunchSpec) -> None:
+        assert self._server is not None
+        seconds = self._spec.limits.ready_seconds
+        try:
+            wait_ready(
+                self._server,
+                self._endpoint,
+                launch.health_path,
+                deadline=min(self._clock() + seconds, self._deadline),
+                clock=self._clock,
+                sleep=self._sleep,
+            )
+        except ServerDied:
+            raise self._death() from None
+        except NotReady:
+            last = _last_line(self._server.log())
+            raise TrialError(
+                FailureClass.TIMEOUT, f"not ready after {seconds:g} s; last: {last}", self._tail()
+            ) from None
+
+    def _watch(self) -> None:
+        assert self._server is not None
+        if not self._server.alive():
+            raise self._death()
+
+    def _death(self) -> TrialError | InfrastructureError:
+        assert self._server is not None
+        diagnosis = self._kinds.engine.diagnose(self._server.log())
+        if diagnosis.machine_fault:
+            return InfrastructureError(f"{diagnosis.failure.value}: {diagnosis.reason}")
+        return TrialError(diagnosis.failure, diagnosis.reason, self._tail())
+
+    def _tail(self) -> str:
+        assert self._server is not None
+        return "\n".join(self._server.log().splitlines()[-TAIL_LINES:])
+
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        start = self._clock() - self._began
+        try:
+            yield
+        finally:
+            self.phases.append(Phase(name, start, self._clock() - self._began))
+
+
+def run_trial(
+    assignment: Assignment,
+    kinds: Kinds,
+    *,
+    gpu_ids: tuple[str, ...] = (),
+    notify: Callable[[TrialState, str], None] = lambda state, note: None,
+) -> Outcome:
+    """A whole trial in this process; `notify` hears of each state and phase as it begins.
+
+    Raises:
+        InfrastructureError: the machine is at fault; nothing is left running.
+    """
+    run = TrialRun(assignment, kinds, gpu_ids=gpu_ids)
+    error: TrialError | None = None
+    try:
+        notify(TrialState.DEPLOYING, "")
+        run.deploy()
+        for load in assignment.spec.loads():
+            notify(TrialState.BENCHMARKING, load.name)
+            run.measure(load)
+    except TrialError as caught:
+        error = caught
+    finally:
+        run.stop()
+    return run.outcome(error)
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port nothing listens on at this moment.
+
+    Raises:
+        InfrastructureError: none found.
+    """
+    for port in random.SystemRandom().sample(PORTS, 100):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue
+            return port
+    raise InfrastructureError(f"no free port found between {PORTS.start} and {PORTS.stop}")
+
+
+def _fresh(directory: Path) -> None:
+    """Make the directory; what an earlier attempt left in it moves aside, not away."""
+    if directory.exists() and any(directory.iterdir()):
+        attempt = 1
+        while (aside := directory.with_name(f"{directory.name}.attempt-{attempt}")).exists():
+            attempt += 1
+        shutil.move(directory, aside)
+    directory.mkdir(parents=True, exist_ok=True)
+
+
+def _write_json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _last_line(log: str) -> str:
+    lines = [line for line in log.splitlines() if line.strip()]
+    return lines[-1].strip()[:200] if lines else "the log is empty"

@@ -1,0 +1,70 @@
+"""Kinds by name: a table of ``kind -> "module:name"``, imported when asked for.
+
+A package outside autotuner adds a kind by an entry point in the group ``autotuner.<table>``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from autotuner.errors import ConfigError
+
+KINDS: dict[str, dict[str, str]] = {
+    "engine": {
+        "vllm": "autotuner.engines.vllm:VLLM",
+        "simulated": "autotuner.engines.simulated:SIMULATED",
+    },
+    "backend": {
+        "process": "autotuner.backends.process:PROCESS",
+    },
+    "benchmark": {
+        "genai-bench": "autotuner.benchmarks.genai_bench:GENAI_BENCH",
+    },
+    "search": {
+        "grid": "autotuner.search.grid:GRID",
+        "random": "autotuner.search.random:RANDOM",
+        "optuna": "autotuner.search.optuna:OPTUNA",
+    },
+}
+
+
+def kinds(table: str) -> list[str]:
+    """The names a table knows, built in first."""
+    names = list(KINDS[table])
+    names += [e.name for e in entry_points(group=f"autotuner.{table}") if e.name not in names]
+    return names
+
+
+def load_kind(table: str, kind: str) -> Any:
+    """The object behind a kind.
+
+    Raises:
+        ConfigError: no such kind, or its package is not installed.
+    """
+    target = KINDS[table].get(kind)
+    if target is None:
+        found = {e.name: e for e in entry_points(group=f"autotuner.{table}")}
+        if kind in found:
+            return found[kind].load()
+        names = kinds(table)
+        near = difflib.get_close_matches(kind, names, n=1)
+        raise ConfigError(
+            f"{kind!r} is not a kind of {table}",
+            where=f"{table}.kind",
+            allowed=names,
+            hint=f"did you mean {near[0]!r}?" if near else "",
+        )
+    module, _, name = target.partition(":")
+    try:
+        return getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        if error.name and error.name.startswith("autotuner"):
+            raise
+        raise ConfigError(
+            f"{kind!r} needs the package {error.name!r}, which is not installed",
+            where=f"{table}.kind",
+            hint="pip install 'autotuner[all]'",
+        ) from error

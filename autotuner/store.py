@@ -1,0 +1,260 @@
+"""Studies and trials in one database: SQLite by default, PostgreSQL by URL.
+
+The driver of a study is the only writer of its rows. Every change is one transaction.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    Column,
+
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    create_engine,
+    delete,
+    event,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from autotuner.errors import FailureClass, InfrastructureError, StudyStateError
+from autotuner.study.spec import StudySpec
+from autotuner.study.study import Study, StudyState, timestamp
+from autotuner.study.trial import LoadPoint, Phase, Trial, TrialState
+
+SCHEMA_VERSION = 1
+
+_METADATA = MetaData()
+_SCHEMA = Table("schema_version", _METADATA, Column("version", Integer, primary_key=True))
+_STUDIES = Table(
+    "studies",
+    _METADATA,
+    Column("name", String(63), primary_key=True),
+    Column("spec", JSON, nullable=False),
+    Column("directory", String, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", String, nullable=False),
+    Column("driver", String, nullable=False),
+    Column("created_at", String(32), nullable=False),
+    Column("started_at", String(32), nullable=False),
+    Column("ended_at", String(32), nullable=False),
+)
+_TRIALS = Table(
+    "trials",
+    _METADATA,
+    Column("study", ForeignKey("studies.name", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("parameters", JSON, nullable=False),
+    Column("objectives", JSON, nullable=False),
+    Column("violations", JSON, nullable=False),
+    Column("failure", String(32)),
+    Column("reason", String, nullable=False),
+    Column("log_tail", String, nullable=False),
+    Column("note", String, nullable=False),
+    Column("phases", JSON, nullable=False),
+    Column("directory", String, nullable=False),
+    Column("node", String, nullable=False),
+    Column("gpu_ids", JSON, nullable=False),
+    Column("created_at", String(32), nullable=False),
+    Column("started_at", String(32), nullable=False),
+    Column("ended_at", String(32), nullable=False),
+)
+_LOAD_POINTS = Table(
+    "load_points",
+    _METADATA,
+    Column("study", String(63), primary_key=True),
+    Column("trial", Integer, primary_key=True),
+    Column("index", Integer, primary_key=True),
+    Column("scenario", String, nullable=False),
+    Column("concurrency", Integer, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("metrics", JSON, nullable=False),
+    ForeignKeyConstraint(
+        ["study", "trial"], ["trials.study", "trials.number"], ondelete="CASCADE"
+    ),
+)
+
+
+class Store:
+    """The database. Methods raise InfrastructureError when it cannot be reached."""
+
+    def __init__(self, url: str) -> None:
+        parsed = make_url(url)
+        if parsed.get_backend_name() == "sqlite" and parsed.database:
+            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        self._engine = create_engine(parsed, json_serializer=_dumps)
+        if parsed.get_backend_name() == "sqlite":
+            event.listen(self._engine, "connect", _sqlite_pragmas)
+        self._place = parsed.render_as_string(hide_password=True)
+        try:
+            self._prepare()
+        except DBAPIError as error:
+            raise InfrastructureError(
+                f"the store {self._place} cannot be used: {error.orig}"
+            ) from error
+
+    def create(self, study: Study) -> None:
+        """Add a study.
+
+        Raises:
+            StudyStateError: the name is taken.
+        """
+        row = {**_study_row(study), "created_at": study.created_at or timestamp()}
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(insert(_STUDIES).values(row))
+        except IntegrityError as error:
+            raise StudyStateError(f"there already is a study named {study.name!r}") from error
+
+    def study(self, name: str) -> Study:
+        """Raises StudyStateError where there is none of that name."""
+        with self._engine.connect() as connection:
+            row = connection.execute(select(_STUDIES).where(_STUDIES.c.name == name)).first()
+        if row is None:
+            raise StudyStateError(f"there is no study named {name!r} in {self._place}")
+        return _study(row._mapping)
+
+    def studies(self) -> list[Study]:
+        """All, the newest first."""
+        query = select(_STUDIES).order_by(_STUDIES.c.created_at.desc(), _STUDIES.c.name)
+        with self._engine.connect() as connection:
+            return [_study(row._mapping) for row in connection.execute(query)]
+
+    def set_state(self, name: str, state: StudyState, **more: str) -> None:
+        """Change a study's state, and with it its reason, driver or times."""
+        with self._engine.begin() as connection:
+            connection.execute(
+                update(_STUDIES)
+                .where(_STUDIES.c.name == name)
+                .values(state=state.value, **more)
+            )
+
+    def delete(self, name: str) -> None:
+        """Remove a study and its trials from the database; its files stay."""
+        with self._engine.begin() as connection:
+            connection.execute(delete(_STUDIES).where(_STUDIES.c.name == name))
+
+    def save(self, study: str, trial: Trial) -> None:
+        """Write one trial with its load points, new or not."""
+        row = _trial_row(study, trial)
+        key = (_TRIALS.c.study == study) & (_TRIALS.c.number == trial.number)
+        points = (_LOAD_POINTS.c.study == study) & (_LOAD_POINTS.c.trial == trial.number)
+        with self._engine.begin() as connection:
+            if connection.execute(update(_TRIALS).where(key).values(row)).rowcount == 0:
+                connection.execute(insert(_TRIALS).values(row))
+            connection.execute(delete(_LOAD_POINTS).where(points))
+            if trial.load_points:
+                connection.execute(
+                    insert(_LOAD_POINTS),
+                    [
+                        {"study": study, "trial": trial.number, **dataclasses.asdict(point)}
+                        for point in trial.load_points
+                    ],
+                )
+
+    def trials(self, study: str) -> list[Trial]:
+        """The trials of a study by number."""
+        points: dict[int, list[LoadPoint]] = {}
+        with self._engine.connect() as connection:
+            for row in connection.execute(
+                select(_LOAD_POINTS).where(_LOAD_POINTS.c.study == study).order_by("index")
+            ):
+                values = dict(row._mapping)
+                del values["study"]
+                points.setdefault(values.pop("trial"), []).append(LoadPoint(**values))
+            rows = connection.execute(
+                select(_TRIALS).where(_TRIALS.c.study == study).order_by("number")
+            ).all()
+        return [_trial(row._mapping, tuple(points.get(row.number, ()))) for row in rows]
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def _prepare(self) -> None:
+        _METADATA.create_all(self._engine)
+        with self._engine.begin() as connection:
+            version = connection.execute(select(_SCHEMA.c.version)).scalar()
+            if version is None:
+                connection.execute(insert(_SCHEMA).values(version=SCHEMA_VERSION))
+            elif version != SCHEMA_VERSION:
+                raise InfrastructureError(
+                    f"the store {self._place} has schema version {version}, this autotuner "
+                    f"writes {SCHEMA_VERSION}; name another by AUTOTUNER_STORE"
+                )
+
+
+def _sqlite_pragmas(connection: Any, _: Any) -> None:
+    cursor = connection.cursor()
+    # Readers (status, report) go on while the driver writes.
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA busy_timeout=10000")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, allow_nan=False)
+
+
+def _study_row(study: Study) -> dict[str, Any]:
+    row = {field.name: getattr(study, field.name) for field in dataclasses.fields(study)}
+    return {
+        **row,
+        "name": study.name,
+        "state": study.state.value,
+        "spec": study.spec.model_dump(mode="json"),
+    }
+
+
+def _study(row: Mapping[Any, Any]) -> Study:
+    values = {key: row[key] for key in row if key != "name"}
+    return Study(
+        **{
+            **values,
+            "spec": StudySpec.model_validate(values["spec"]),
+            "state": StudyState(values["state"]),
+        }
+    )
+
+
+def _trial_row(study: str, trial: Trial) -> dict[str, Any]:
+    row = dataclasses.asdict(trial)
+    del row["load_points"]
+    return {
+        **row,
+        "study": study,
+        "state": trial.state.value,
+        "failure": trial.failure.value if trial.failure else None,
+    }
+
+
+def _trial(row: Mapping[Any, Any], points: tuple[LoadPoint, ...]) -> Trial:
+    values = {key: row[key] for key in row if key != "study"}
+    return Trial(
+        **{
+            **values,
+            "state": TrialState(values["state"]),
+            "failure": FailureClass(values["failure"]) if values["failure"] else None,
+            "phases": tuple(Phase(**phase) for phase in values["phases"]),
+            "gpu_ids": tuple(values["gpu_ids"]),
+            "load_points": points,
+        }
+    )
+
+

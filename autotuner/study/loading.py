@@ -1,0 +1,209 @@
+"""A study file, YAML or JSON, into a StudySpec; every mistake with its file, line and place."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.error import MarkedYAMLError
+
+from autotuner.errors import ConfigError
+from autotuner.study.spec import StudySpec
+
+
+@dataclass(frozen=True)
+class StudyFile:
+    """The text of a study file, parsed: its plain values, and where each of them stands."""
+
+    path: str
+    content: Any
+    marks: Any
+
+    def line(self, place: Sequence[str | int]) -> int | None:
+        """Line of a place, counted from 1: of the deepest part of it that exists."""
+        node, line = self.marks, None
+        for key in place:
+            if isinstance(node, CommentedMap) and key in node:
+                line = node.lc.key(key)[0] + 1
+            elif isinstance(node, CommentedSeq) and isinstance(key, int) and key < len(node):
+                line = node.lc.item(key)[0] + 1
+            else:
+                break
+            node = node[key]
+        return line
+
+    def error(self, place: Sequence[str | int], problem: str, **more: Any) -> ConfigError:
+        return ConfigError(
+            problem,
+            where=".".join(map(str, place)),
+            file=self.path,
+            line=self.line(place),
+            **more,
+        )
+
+
+def load_study(path: Path) -> StudySpec:
+    """Read a study file.
+
+    Raises:
+        ConfigError: the file cannot be read or parsed, or does not say a study; every mistake
+            found is in it.
+    """
+    return parse_study(read_study(path))
+
+
+def read_study(path: Path) -> StudyFile:
+    """The file's values and marks, not yet checked."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"cannot be read: {error}", file=str(path), hint="give the path of a study file"
+        ) from error
+    return read_study_text(text, str(path))
+
+
+def read_study_text(text: str, name: str) -> StudyFile:
+    """As `read_study`, from text; JSON is tried first where the name or the text says so."""
+    if name.endswith(".json"):
+        try:
+            json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"is not JSON: {error.msg}", file=name, line=error.lineno) from error
+    # YAML 1.2 contains JSON, keeps `on` and `no` as text and 1e-3 as a number; its parser
+    # refuses a key given twice, which JSON's own silently overwrites.
+    try:
+        marks = YAML(typ="rt", pure=True).load(text)
+    except DuplicateKeyError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else None
+        problem = str(error.problem).split(" with value")[0]
+        raise ConfigError(problem, file=name, line=line) from error
+    except MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else None
+        raise ConfigError(
+            f"is not YAML: {error.problem}", file=name, line=line, hint=str(error.context or "")
+        ) from error
+    return StudyFile(name, plain(marks), marks)
+
+
+def parse_study(file: StudyFile) -> StudySpec:
+    """Check the values of a study file.
+
+    Raises:
+        ConfigError: with every mistake found.
+    """
+    if not isinstance(file.content, Mapping):
+        raise ConfigError(
+            "a study file is a mapping",
+            file=file.path,
+            allowed=list(StudySpec.model_fields),
+        )
+    try:
+        return StudySpec.model_validate(file.content)
+    except ValidationError as error:
+        raise config_error(error, file) from error
+
+
+def config_error(
+    error: ValidationError,
+    file: StudyFile,
+    model: type[BaseModel] = StudySpec,
+    prefix: tuple[str, ...] = (),
+) -> ConfigError:
+    """One ConfigError of a pydantic one; `prefix` is where in the file `model` begins."""
+    found = [_explained(dict(each), file, model, prefix) for each in error.errors()]
+    first = found[0]
+    return ConfigError(
+        first.problem,
+        where=first.where,
+        file=first.file,
+        line=first.line,
+        allowed=first.allowed,
+        hint=first.hint,
+        others=found[1:],
+    )
+
+
+def _explained(
+    each: Mapping[str, Any], file: StudyFile, model: type[BaseModel], prefix: tuple[str, ...]
+) -> ConfigError:
+    place = tuple(each["loc"])
+    kind, value, message = each["type"], each["input"], each["msg"]
+    if kind == "extra_forbidden":
+        allowed = _fields(model, place[:-1])
+        near = difflib.get_close_matches(str(place[-1]), allowed, n=1)
+        return file.error(
+            prefix + place,
+            f"unknown key {place[-1]!r} with value {_short(value)}",
+            allowed=allowed,
+            hint=f"did you mean {near[0]!r}?" if near else "",
+        )
+    if kind == "missing":
+        return file.error(prefix + place, "is missing", hint=_described(model, place))
+    if kind == "value_error":
+        return file.error(prefix + place, str(each["ctx"]["error"]))
+    problem = message.removeprefix("Input ").replace("should be", "must be", 1)
+    return file.error(
+        prefix + place, f"{_short(value)} is not allowed: it {problem}", hint=_described(model, place)
+    )
+
+
+def _fields(model: type[BaseModel], place: Sequence[str | int]) -> list[str]:
+    """Names of the fields at a place of the models."""
+    for key in place:
+        field = model.model_fields.get(str(key))
+        if field is None:
+            continue
+        inner = [
+            each
+            for each in (field.annotation, *typing.get_args(field.annotation))
+            if isinstance(each, type) and issubclass(each, BaseModel)
+        ]
+        if not inner:
+            return []
+        model = inner[0]
+    return list(model.model_fields)
+
+
+def _described(model: type[BaseModel], place: Sequence[str | int]) -> str:
+    for key in place:
+        field = model.model_fields.get(str(key))
+        if field is None:
+            break
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            model = field.annotation
+            description = (model.__doc__ or "").splitlines()[0]
+        else:
+            description = field.description or ""
+        if key == place[-1]:
+            return description
+    return ""
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def plain(node: Any) -> Any:
+    """Parsed YAML as plain Python values."""
+    if isinstance(node, Mapping):
+        return {str(key): plain(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [plain(value) for value in node]
+    if isinstance(node, bool) or node is None:
+        return node
+    # The round-trip loader returns subclasses that carry their spelling.
+    for kind in (int, float, str):
+        if isinstance(node, kind):
+            return kind(node)
+    return str(node)

@@ -1,0 +1,427 @@
+"""The study file, field by field. `docs/study-file.md` is generated from these models.
+
+What belongs to one kind of engine, backend or searcher is checked by that kind: here a kind is
+only a name, and its own options are carried along.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from autotuner.study.metrics import METRICS
+from autotuner.study.objective import Constraint, constraints_of
+from autotuner.study.space import (
+    ENVIRONMENT,
+    Choice,
+    Domain,
+    Float,
+    Int,
+    Parameter,
+    Space,
+    canonical_name,
+    identity,
+)
+from autotuner.study.workload import SCENARIO_FORMS, Load, scenario
+
+NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+
+
+class _Part(BaseModel):
+    """Unknown keys are errors, values keep their types, nothing changes after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+
+
+class ModelSpec(_Part):
+    """The model to serve."""
+
+    path: str = Field(min_length=1, description="A local directory, or an id on a model hub.")
+    served_name: str = Field(
+        default="", description="Name in requests; the last segment of `path` by default."
+    )
+    tokenizer: str | None = Field(
+        default=None, description="Tokenizer directory or hub id; `path` by default."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_name(cls, raw: Any) -> Any:
+        if isinstance(raw, Mapping) and not raw.get("served_name") and isinstance(raw.get("path"), str):
+            return {**raw, "served_name": raw["path"].rstrip("/").rpartition("/")[2]}
+        return raw
+
+
+class EngineSpec(_Part):
+    """The inference server program and what is fixed about its launch."""
+
+    kind: str = Field(description="Which engine: see `autotuner catalog`.")
+    version: str | None = Field(
+        default=None,
+        description="Version of its flag catalog; the newest known by default.",
+    )
+    catalog: str | None = Field(
+        default=None,
+        description="A flag catalog file of your own, made by `autotuner catalog KIND --from-...`.",
+    )
+    command: list[str] | None = Field(
+        default=None,
+        min_length=1,
+        description="How the engine is started on this machine, as a list, without its flags; "
+        "the engine's usual command by default.",
+    )
+    image: str | None = Field(
+        default=None, description="Container image; the engine's official one by default."
+    )
+    arguments: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Fixed flags under the engine's own names. `true` is a bare flag, `false` "
+        "leaves it out or becomes `--no-flag` where the engine defines that, `null` and an empty "
+        "text leave it out; mappings stay JSON.",
+    )
+    environment: dict[str, str] = Field(
+        default_factory=dict, description="Fixed environment variables of the server."
+    )
+
+    @field_validator("arguments")
+    @classmethod
+    def _canonical(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        return canonical_keys(arguments)
+
+    @field_validator("environment", mode="before")
+    @classmethod
+    def _numbers_as_text(cls, environment: Any) -> Any:
+        if not isinstance(environment, Mapping):
+            return environment
+        return {name: environment_text(value) for name, value in environment.items()}
+
+
+class BackendSpec(BaseModel):
+    """Where servers run. Further options belong to the kind."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+    kind: str = Field(default="process", description="`process`: a program on the trial's machine.")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class WorkloadSpec(_Part):
+    """The load every trial is measured under: each scenario at each concurrency."""
+
+    scenarios: list[str] = Field(
+        min_length=1, description="Traffic scenarios: " + "; ".join(f"`{f}`" for f in SCENARIO_FORMS)
+    )
+    concurrency: list[Annotated[int, Field(ge=1, le=100_000)]] = Field(
+        min_length=1, description="Requests kept in flight; one load point each."
+    )
+    max_requests: int = Field(
+        default=100, ge=1, description="Measured requests per load point, at most."
+    )
+    max_seconds: float = Field(
+        default=60.0, gt=0, description="Measured seconds per load point, at most."
+    )
+    warmup_requests: int | None = Field(
+        default=None,
+        ge=0,
+        description="Requests finished at the same concurrency before measuring starts; "
+        "by default the concurrency, at least 4.",
+    )
+    max_error_rate: float = Field(
+        default=0.05,
+        ge=0,
+        le=1,
+        description="Share of failed requests above which a load point counts as not measured.",
+    )
+    request: dict[str, Any] = Field(
+        default_factory=dict, description="Fields added to every request; JSON types are kept."
+    )
+
+    @field_validator("scenarios")
+    @classmethod
+    def _grammar(cls, scenarios: list[str]) -> list[str]:
+        for each in scenarios:
+            scenario(each)
+        if len(set(scenarios)) < len(scenarios):
+            raise ValueError("a scenario is listed twice")
+        return scenarios
+
+    @field_validator("concurrency")
+    @classmethod
+    def _different(cls, concurrency: list[int]) -> list[int]:
+        if len(set(concurrency)) < len(concurrency):
+            raise ValueError("a concurrency is listed twice")
+        return concurrency
+
+
+class SearchSpec(BaseModel):
+    """Who proposes trials, and how many. Further options belong to the kind."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+    kind: str = Field(default="optuna", description="`grid`, `random` or `optuna`.")
+    trials: int | None = Field(
+        default=None,
+        ge=1,
+        description="Trials to launch besides the baseline; refused points cost none. "
+        "By default the whole space for `grid`, 20 otherwise.",
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of the search and of the prompts.")
+    parallel: int | None = Field(
+        default=None,
+        ge=1,
+        description="Trials at the same time, at most; as many as fit the cluster by default.",
+    )
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class Limits(_Part):
+    """Deadlines; all are enforced by autotuner itself."""
+
+    ready_seconds: float = Field(default=600.0, gt=0, description="Launch to healthy, at most.")
+    stop_seconds: float = Field(default=10.0, gt=0, description="Stop to gone, at most.")
+    trial_seconds: float = Field(default=3600.0, gt=0, description="A whole trial, at most.")
+    hours: float = Field(
+        default=24.0, gt=0, description="The whole study, at most; running trials are cancelled."
+    )
+
+
+class StudySpec(_Part):
+    """One question: which flags serve this model best under this load?"""
+
+    name: str = Field(
+        pattern=NAME_PATTERN,
+        description="Unique; lower case letters, digits and dashes, at most 63.",
+    )
+    description: str = Field(default="", description="Free text, shown in reports.")
+    model: ModelSpec
+    engine: EngineSpec
+    backend: BackendSpec = BackendSpec()
+    space: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Flags that vary: a list of choices, or "
+        "`{type: int|float|choice, low, high, log, step, values, when}`. `env:NAME` varies an "
+        "environment variable. An empty list is not tuned; an empty space is the baseline alone.",
+    )
+    workload: WorkloadSpec
+    objectives: list[str] = Field(
+        default=["output_throughput"], min_length=1, description="Metrics to improve."
+    )
+    constraints: dict[str, float] = Field(
+        default_factory=dict,
+        description="Metric -> bound that every load point must meet: an upper bound where lower "
+        "is better, else a lower bound.",
+    )
+    search: SearchSpec = SearchSpec()
+    limits: Limits = Limits()
+
+    @field_validator("space")
+    @classmethod
+    def _domains(cls, raw: dict[str, Any]) -> dict[str, Any]:
+        space_of(raw)
+        return canonical_keys(raw)
+
+    @field_validator("objectives")
+    @classmethod
+    def _known(cls, names: list[str]) -> list[str]:
+        for name in names:
+            _known_metric(name)
+        if len(set(names)) < len(names):
+            raise ValueError("an objective is listed twice")
+        return names
+
+    @field_validator("constraints")
+    @classmethod
+    def _bounds(cls, bounds: dict[str, float]) -> dict[str, float]:
+        for name in bounds:
+            _known_metric(name)
+        return bounds
+
+    @model_validator(mode="after")
+    def _fixed_or_varied(self) -> StudySpec:
+        fixed = set(self.engine.arguments) | {ENVIRONMENT + n for n in self.engine.environment}
+        for name in self.parameter_space.names:
+            if name in fixed:
+                raise ValueError(f"{name!r} is both fixed under engine and varied under space")
+        return self
+
+    @property
+    def parameter_space(self) -> Space:
+        return space_of(self.space)
+
+    @property
+    def bounds(self) -> tuple[Constraint, ...]:
+        return constraints_of(self.constraints)
+
+    @property
+    def tokenizer(self) -> str:
+        return self.model.tokenizer or self.model.path
+
+    def loads(self) -> tuple[Load, ...]:
+        """The load points of every trial, in the order they are measured."""
+        work = self.workload
+        pairs = [(each, level) for each in work.scenarios for level in work.concurrency]
+        return tuple(
+            Load(
+                index=index,
+                scenario=each,
+                concurrency=level,
+                max_requests=work.max_requests,
+                max_seconds=work.max_seconds,
+                warmup_requests=(
+                    max(4, level) if work.warmup_requests is None else work.warmup_requests
+                ),
+                seed=self.search.seed * 1000 + index,
+                request=work.request,
+            )
+            for index, (each, level) in enumerate(pairs)
+        )
+
+
+def canonical_keys(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """The mapping under canonical names.
+
+    Raises:
+        ValueError: two spellings of one name.
+    """
+    result: dict[str, Any] = {}
+    for name, value in mapping.items():
+        key = canonical_name(name)
+        if key in result:
+            raise ValueError(f"{name!r} and another spelling of it are both given")
+        result[key] = value
+    return result
+
+
+def environment_text(value: Any) -> str:
+    """An environment variable's text; numbers as they are written, booleans are 1 and 0."""
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    if isinstance(value, int | float | str):
+        return str(value)
+    raise ValueError(f"{value!r} cannot be the value of an environment variable")
+
+
+def space_of(raw: Mapping[str, Any]) -> Space:
+    """Domains and conditions out of the file's ``space`` block, parents before children.
+
+    Raises:
+        ValueError: naming the parameter, the value and what is allowed.
+    """
+    parameters: dict[str, Parameter] = {}
+    for name, value in canonical_keys(raw).items():
+        parameter = _parameter(name, value)
+        if parameter is not None:
+            parameters[name] = parameter
+    for parameter in parameters.values():
+        for parent in parameter.when:
+            if parent not in parameters:
+                raise ValueError(
+                    f"{parameter.name}: when names {parent!r}, which does not vary in this space"
+                )
+    return Space(tuple(_parents_first(parameters)))
+
+
+def _parents_first(parameters: Mapping[str, Parameter]) -> list[Parameter]:
+    ordered: list[Parameter] = []
+    waiting = list(parameters.values())
+    while waiting:
+        placed = {parameter.name for parameter in ordered}
+        ready = next((p for p in waiting if set(p.when) <= placed), None)
+        if ready is None:
+            names = ", ".join(p.name for p in waiting)
+            raise ValueError(f"the conditions of {names} depend on each other in a circle")
+        ordered.append(ready)
+        waiting.remove(ready)
+    return ordered
+
+
+_KEYS = {
+    "choice": {"type", "values", "when"},
+    "int": {"type", "low", "high", "log", "step", "when"},
+    "float": {"type", "low", "high", "log", "step", "when"},
+}
+# The predecessor's words for the same three domains.
+_TYPES = {
+    "categorical": "choice",
+    "integer": "int",
+    "continuous": "float",
+    **{kind: kind for kind in _KEYS},
+}
+
+
+def _parameter(name: str, raw: Any) -> Parameter | None:
+    """One parameter, or None where it has no values and so is not tuned."""
+    if isinstance(raw, list):
+        return _choice(name, raw, {})
+    if not isinstance(raw, Mapping):
+        raise ValueError(
+            f"{name}: {raw!r} is not a domain; write a list of choices, {{type: int, low, high}} "
+            f"or {{type: float, low, high}}, or move a fixed value to engine.arguments"
+        )
+    kind = _TYPES.get(str(raw.get("type", "choice" if "values" in raw else "")))
+    if kind is None:
+        raise ValueError(f"{name}: type {raw.get('type')!r} is not one of choice, int, float")
+    unknown = sorted(set(raw) - _KEYS[kind])
+    if unknown:
+        allowed = ", ".join(sorted(_KEYS[kind]))
+        raise ValueError(f"{name}: unknown key {unknown[0]!r}; allowed: {allowed}")
+    when = _when(name, raw.get("when") or {})
+    if kind == "choice":
+        return _choice(name, raw.get("values"), when)
+    return Parameter(name, _range(name, kind, raw), when)
+
+
+def _choice(
+    name: str, values: Any, when: Mapping[str, tuple[Any, ...]]
+) -> Parameter | None:
+    if not isinstance(values, list):
+        raise ValueError(f"{name}: values must be a list, not {values!r}")
+    different = {identity(value): value for value in values}
+    if len(different) < len(values):
+        raise ValueError(f"{name}: a value is listed twice")
+    return Parameter(name, Choice(tuple(values)), when) if values else None
+
+
+def _when(name: str, raw: Any) -> dict[str, tuple[Any, ...]]:
+    if not isinstance(raw, Mapping):
+        raise ValueError(f"{name}: when must map a parameter to a value, not {raw!r}")
+    return {
+        canonical_name(parent): tuple(value) if isinstance(value, list) else (value,)
+        for parent, value in raw.items()
+    }
+
+
+def _range(name: str, kind: str, raw: Mapping[str, Any]) -> Domain:
+    low, high, step = raw.get("low"), raw.get("high"), raw.get("step")
+    log = raw.get("log", False)
+    numbers = (int,) if kind == "int" else (int, float)
+    for key, value in (("low", low), ("high", high), ("step", step)):
+        if value is None and key == "step":
+            continue
+        if isinstance(value, bool) or not isinstance(value, numbers):
+            raise ValueError(f"{name}: {key} must be a number of type {kind}, not {value!r}")
+    assert low is not None and high is not None
+    if not isinstance(log, bool):
+        raise ValueError(f"{name}: log must be true or false, not {log!r}")
+    if low > high:
+        raise ValueError(f"{name}: low {low} is above high {high}")
+    if step is not None and step <= 0:
+        raise ValueError(f"{name}: step must be above 0, not {step}")
+    if log and (low <= 0 or step is not None):
+        raise ValueError(f"{name}: a log range needs low above 0 and no step")
+    if kind == "int":
+        return Int(low, high, log, step)
+    return Float(float(low), float(high), log, None if step is None else float(step))
+
+
+def _known_metric(name: str) -> None:
+    if name not in METRICS:
+        raise ValueError(f"{name!r} is not a metric; allowed: {', '.join(METRICS)}")

@@ -1,0 +1,59 @@
+"""A study as it is kept: its spec, its state, and who drives it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from autotuner.study.spec import StudySpec
+
+
+class StudyState(StrEnum):
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    COMPLETE = "COMPLETE"
+    """Ended with at least one feasible trial."""
+    FAILED = "FAILED"
+    """Ended without one, or the infrastructure broke; the reason says which."""
+    CANCELLED = "CANCELLED"
+
+    @property
+    def ended(self) -> bool:
+        return self not in (StudyState.PENDING, StudyState.RUNNING)
+
+
+@dataclass(frozen=True)
+class Study:
+    """One stored study.
+
+    Attributes:
+        directory: absolute; the trials' plans, logs and results lie in it.
+        driver: ``HOST PID:START`` of the process that runs it, while it is RUNNING.
+        created_at, started_at, ended_at: ISO 8601 with zone, UTC; empty until then.
+    """
+
+    spec: StudySpec
+    directory: str
+    state: StudyState = StudyState.PENDING
+    reason: str = ""
+    driver: str = ""
+    created_at: str = ""
+    started_at: str = ""
+    ended_at: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.spec.name
+
+
+def timestamp() -> str:
+    """Now, as stored."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def seconds_between(start: str, end: str) -> float | None:
+    """Seconds from one stored time to another; None where one is empty."""
+    if not start or not end:
+        return None
+    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()

@@ -1,0 +1,160 @@
+"""A trial: one point of the space, tried once. Its states, phases and outcome, as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from autotuner.errors import FailureClass
+from autotuner.study.space import Parameters
+
+
+class TrialState(StrEnum):
+    PENDING = "PENDING"
+    DEPLOYING = "DEPLOYING"
+    BENCHMARKING = "BENCHMARKING"
+    COMPLETE = "COMPLETE"
+    """Measured at every load point."""
+    INFEASIBLE = "INFEASIBLE"
+    """Refused, crashed or not measurable: the parameters' answer."""
+    STOPPED = "STOPPED"
+    """Ended early by the scheduler."""
+    FAILED = "FAILED"
+    """The infrastructure broke: no answer."""
+    CANCELLED = "CANCELLED"
+
+    @property
+    def ended(self) -> bool:
+        return self not in (TrialState.PENDING, TrialState.DEPLOYING, TrialState.BENCHMARKING)
+
+    @property
+    def answered(self) -> bool:
+        """Whether the state says something about the parameters."""
+        return self in (TrialState.COMPLETE, TrialState.INFEASIBLE, TrialState.STOPPED)
+
+
+@dataclass(frozen=True)
+class LoadPoint:
+    """One load point as it was measured; `metrics` by name, None where one cannot be said."""
+
+    index: int
+    scenario: str
+    concurrency: int
+    seconds: float
+    metrics: Mapping[str, float | None]
+
+    @property
+    def name(self) -> str:
+        return f"{self.scenario} x {self.concurrency}"
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of a trial: deploy, one load point, stop. Seconds since the trial began."""
+
+    name: str
+    start: float
+    end: float
+
+    @property
+    def seconds(self) -> float:
+        return self.end - self.start
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a trial came to."""
+
+    state: TrialState
+    load_points: tuple[LoadPoint, ...] = ()
+    failure: FailureClass | None = None
+    reason: str = ""
+    log_tail: str = ""
+    phases: tuple[Phase, ...] = ()
+
+
+BASELINE = 0
+"""Number of the trial that runs the engine's own defaults."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial as it is stored.
+
+    Attributes:
+        number: from 0, in order of asking; 0 is the baseline.
+        note: what is happening now, while it runs.
+        objectives: value per objective, once complete.
+        violations: relative violation per constraint; feasible when all are <= 0.
+        directory: where its plan, logs and results lie.
+        node, gpu_ids: where it ran.
+        created_at, started_at, ended_at: ISO 8601 with zone, UTC.
+    """
+
+    number: int
+    parameters: Parameters
+    state: TrialState = TrialState.PENDING
+    note: str = ""
+    load_points: tuple[LoadPoint, ...] = ()
+    objectives: Mapping[str, float | None] = field(default_factory=dict)
+    violations: Mapping[str, float] = field(default_factory=dict)
+    failure: FailureClass | None = None
+    reason: str = ""
+    log_tail: str = ""
+    phases: tuple[Phase, ...] = ()
+    directory: str = ""
+    node: str = ""
+    gpu_ids: tuple[str, ...] = ()
+    created_at: str = ""
+    started_at: str = ""
+    ended_at: str = ""
+
+    @property
+    def is_baseline(self) -> bool:
+        return self.number == BASELINE
+
+    @property
+    def refused(self) -> bool:
+        """Answered without a launch."""
+        return self.failure is FailureClass.REFUSED
+
+    @property
+    def feasible(self) -> bool:
+        """Measured, every objective known, every constraint met."""
+        return (
+            self.state is TrialState.COMPLETE
+            and all(value is not None for value in self.objectives.values())
+            and all(violation <= 0 for violation in self.violations.values())
+        )
+
+    @property
+    def seconds(self) -> float:
+        """From the start of the launch to the server gone."""
+        return max((phase.end for phase in self.phases), default=0.0)
+
+    def with_outcome(
+        self,
+        outcome: Outcome,
+        *,
+        objectives: Mapping[str, float | None],
+        violations: Mapping[str, float],
+        ended_at: str,
+    ) -> Trial:
+        return replace(
+            self,
+            state=outcome.state,
+            note="",
+            load_points=outcome.load_points,
+            failure=outcome.failure,
+            reason=outcome.reason,
+            log_tail=outcome.log_tail,
+            phases=outcome.phases or self.phases,
+            objectives=objectives,
+            violations=violations,
+            ended_at=ended_at,
+        )
+
+
+def baseline_of(trials: Sequence[Trial]) -> Trial | None:
+    return next((trial for trial in trials if trial.is_baseline), None)

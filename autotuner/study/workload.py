@@ -1,0 +1,89 @@
+"""What is asked of a server: traffic scenarios at concurrencies, and the load points they make.
+
+The scenario grammar is genai-bench's: ``D(in,out)`` fixed lengths, ``N(mean,sd)/(mean,sd)``
+normal, ``U(min,max)/(min,max)`` uniform; all in tokens, input first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+SCENARIO_FORMS = (
+    "D(input,output)",
+    "N(input mean,sd)/(output mean,sd)",
+    "U(input min,max)/(output min,max)",
+)
+
+_PAIR = r"\((\d+),(\d+)\)"
+_SCENARIO = re.compile(rf"(?:(D){_PAIR}|(N){_PAIR}/{_PAIR}|(U){_PAIR}/{_PAIR})")
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A request shape; `input_tokens` and `output_tokens` are its means."""
+
+    text: str
+    input_tokens: float
+    output_tokens: float
+
+
+def scenario(text: str) -> Scenario:
+    """Parse one scenario.
+
+    Raises:
+        ValueError: not in the grammar, an empty output, or a range upside down. The
+            one-pair form ``U(a,b)`` is refused: genai-bench reads it as two maxima, which
+            nobody who writes it means.
+    """
+    match = _SCENARIO.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a traffic scenario")
+    kind = next(letter for letter in match.groups() if letter in ("D", "N", "U"))
+    numbers = [int(group) for group in match.groups() if group and group.isdigit()]
+    if kind == "D":
+        means = (float(numbers[0]), float(numbers[1]))
+    elif kind == "N":
+        means = (float(numbers[0]), float(numbers[2]))
+    else:
+        if numbers[0] > numbers[1] or numbers[2] > numbers[3]:
+            raise ValueError(f"{text!r} has a minimum above its maximum")
+        means = ((numbers[0] + numbers[1]) / 2, (numbers[2] + numbers[3]) / 2)
+    if means[0] < 1 or means[1] < 2:
+        raise ValueError(
+            f"{text!r} needs at least 1 input and 2 output tokens (TPOT is the time between tokens)"
+        )
+    return Scenario(text, *means)
+
+
+@dataclass(frozen=True)
+class Load:
+    """One load point as it is asked for: a scenario at a concurrency.
+
+    Attributes:
+        index: position in the workload, from 0.
+        concurrency: requests kept in flight.
+        max_requests: measured requests after which the load ends.
+        max_seconds: measured seconds after which it ends, whichever comes first.
+        warmup_requests: requests finished, at the same concurrency, before measuring starts.
+        seed: seed of the prompts; the same for every trial of a study, so that trials are
+            compared on the same prompts, and another for every load point, so that a prefix
+            cache filled by one does not flatter the next.
+        request: fields added to every request, JSON types kept.
+    """
+
+    index: int
+    scenario: str
+    concurrency: int
+    max_requests: int
+    max_seconds: float
+    warmup_requests: int
+    seed: int
+    request: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Short and unique inside a study: ``D(64,16) x 8``."""
+        return f"{self.scenario} x {self.concurrency}"
