@@ -14,7 +14,6 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     Column,
-
     Float,
     ForeignKey,
     ForeignKeyConstraint,
@@ -85,9 +84,7 @@ _LOAD_POINTS = Table(
     Column("concurrency", Integer, nullable=False),
     Column("seconds", Float, nullable=False),
     Column("metrics", JSON, nullable=False),
-    ForeignKeyConstraint(
-        ["study", "trial"], ["trials.study", "trials.number"], ondelete="CASCADE"
-    ),
+    ForeignKeyConstraint(["study", "trial"], ["trials.study", "trials.number"], ondelete="CASCADE"),
 )
 
 
@@ -140,9 +137,7 @@ class Store:
         """Change a study's state, and with it its reason, driver or times."""
         with self._engine.begin() as connection:
             connection.execute(
-                update(_STUDIES)
-                .where(_STUDIES.c.name == name)
-                .values(state=state.value, **more)
+                update(_STUDIES).where(_STUDIES.c.name == name).values(state=state.value, **more)
             )
 
     def delete(self, name: str) -> None:
@@ -256,5 +251,3 @@ def _trial(row: Mapping[Any, Any], points: tuple[LoadPoint, ...]) -> Trial:
             "load_points": points,
         }
     )
-
-

@@ -98,7 +98,9 @@ class _ProcessServer:
 
 def inherited() -> dict[str, str]:
     """This machine's environment as a server should see it."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)}
+    return {
+        name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)
+    }
 
 
 PROCESS: Backend = _Process()

@@ -68,12 +68,12 @@ class Window:
             aggregate(collector, self._start, self._end, None, None)
 
         def save_and_end(collector: Any, path: str, unit: str = "s") -> None:
-            partial = path + ".partial"
-            save(collector, partial, unit)
+            partial = Path(path + ".partial")
+            save(collector, str(partial), unit)
             self._write(len(collector.all_request_metrics))
-            if not os.path.exists(partial):
+            if not partial.exists():
                 raise SystemExit(EXIT_NOTHING_MEASURED)
-            os.replace(partial, path)
+            partial.replace(path)
             # An aggregation that failed saves too, under another name; the single requests in
             # it are as good as any.
             raise SystemExit(0)
@@ -149,7 +149,9 @@ def serve(tokenizer: str) -> None:
     except Exception as error:  # any of many libraries; each command says it again, in its log
         print(f"tokenizer {tokenizer}: {error}", file=sys.stderr, flush=True)
         loaded = {}
-    program.validate_tokenizer = lambda name: loaded[name] if name in loaded else load_tokenizer(name)
+    program.validate_tokenizer = lambda name: (
+        loaded[name] if name in loaded else load_tokenizer(name)
+    )
     _answer({"ready": True})
     # gevent's own fork and waitpid need its event loop, which the parent never starts.
     fork = gevent.monkey.get_original("os", "fork")

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import json
 import math
 import os
@@ -255,7 +256,7 @@ class Server:
         try:
             if options.fail_at_start == "port":
                 raise OSError(
-                    98,
+                    errno.EADDRINUSE,
                     "error while attempting to bind on address "
                     f"('{options.host}', {options.port}): address already in use",
                 )

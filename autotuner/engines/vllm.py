@@ -98,17 +98,28 @@ _PREFIX = re.compile(r"^(\([\w ]+ pid=\d+\) )?((ERROR|WARNING|INFO) [\d-]+ [\d:]
 # In this order: the specific before the general. Sources: vLLM 0.32.0's own messages; those of
 # CUDA, NCCL and the hub are the libraries'.
 _SIGNATURES = (
-    Signature(FailureClass.ARGUMENT, r"error: (?:unrecognized arguments|argument |ambiguous option).*"),
+    Signature(
+        FailureClass.ARGUMENT, r"error: (?:unrecognized arguments|argument |ambiguous option).*"
+    ),
     Signature(FailureClass.PORT, r"\[Errno 98\] .*[Aa]ddress already in use.*"),
     Signature(FailureClass.SHARED_MEMORY, r"Error while creating shared memory segment .*"),
     Signature(FailureClass.DEVICE, r"Free memory on device .* is less than desired GPU memory.*"),
-    Signature(FailureClass.DEVICE, r"World size \(\d+\) is larger than the number of available GPUs.*"),
+    Signature(
+        FailureClass.DEVICE, r"World size \(\d+\) is larger than the number of available GPUs.*"
+    ),
     Signature(FailureClass.DEVICE, r"Failed to infer device type.*"),
     Signature(FailureClass.KV_CACHE, r"No available memory for the cache blocks.*"),
     Signature(FailureClass.KV_CACHE, r"To serve at least one request with the model.*"),
-    Signature(FailureClass.KV_CACHE, r".*larger than the maximum number of tokens that can be stored in KV.*"),
-    Signature(FailureClass.MEMORY_AT_LOAD, r".*CUDA out of memory.*", after=r"Application startup complete",
-              then=FailureClass.MEMORY_UNDER_LOAD),
+    Signature(
+        FailureClass.KV_CACHE,
+        r".*larger than the maximum number of tokens that can be stored in KV.*",
+    ),
+    Signature(
+        FailureClass.MEMORY_AT_LOAD,
+        r".*CUDA out of memory.*",
+        after=r"Application startup complete",
+        then=FailureClass.MEMORY_UNDER_LOAD,
+    ),
     Signature(FailureClass.QUANTIZATION, r"Unknown quantization method.*"),
     Signature(FailureClass.QUANTIZATION, r"Quantization method specified in the model config.*"),
     Signature(FailureClass.QUANTIZATION, r"The quantization method .* is not supported.*"),
@@ -116,7 +127,10 @@ _SIGNATURES = (
     Signature(FailureClass.MODEL, r".*Repo id must be in the form.*"),
     Signature(FailureClass.MODEL, r".*is not a local folder and is not a valid model identifier.*"),
     Signature(FailureClass.MODEL, r"Cannot find any model weights with.*"),
-    Signature(FailureClass.MODEL, r".*(?:[Aa]ccess (?:to )?(?:a )?gated repo|private or gated repo|401 Client Error).*"),
+    Signature(
+        FailureClass.MODEL,
+        r".*(?:[Aa]ccess (?:to )?(?:a )?gated repo|private or gated repo|401 Client Error).*",
+    ),
     Signature(FailureClass.MODEL, r"Model architectures .* are not supported.*"),
     Signature(FailureClass.MODEL, r".*We couldn't connect to 'https://huggingface.co'.*"),
     Signature(FailureClass.ARGUMENT, r"User-specified max_model_len .*"),

@@ -72,9 +72,7 @@ class Canceller(_NotSnapshotted, Stopper):
 class Teller(_NotSnapshotted, Callback):
     """Tells the loop what Tune's trials do, and ends those that hang or were cancelled."""
 
-    def __init__(
-        self, loop: StudyLoop, tick: Callable[[], None], trial_seconds: float
-    ) -> None:
+    def __init__(self, loop: StudyLoop, tick: Callable[[], None], trial_seconds: float) -> None:
         self._loop = loop
         self._tick = tick
         self._allowed = trial_seconds + HUNG_SECONDS

@@ -25,9 +25,6 @@ from autotuner.study.space import Parameters
 from autotuner.study.study import Study, StudyState, timestamp
 from autotuner.study.trial import BASELINE, Outcome, Trial, TrialState
 
-DEFAULT_TRIALS = 20
-"""Trials besides the baseline where the study does not say, except for grid."""
-
 FAILURES_IN_A_ROW = 3
 """Trials the infrastructure broke, one after another, before the study gives up."""
 
@@ -103,7 +100,7 @@ class StudyLoop:
             self._launches[self._identity({})] = BASELINE
             return self._assign(self._new({}, BASELINE))
         for _ in range(REFUSALS_IN_A_ROW):
-            if self._launched() >= self._budget():
+            if self.remaining == 0:
                 return None
             point = self._searcher.ask()
             if point is None:
@@ -127,9 +124,7 @@ class StudyLoop:
 
     def placed(self, number: int, *, node: str, gpu_ids: tuple[str, ...]) -> None:
         """Where a trial runs; written with the next change."""
-        self._trials[number] = dataclasses.replace(
-            self._trials[number], node=node, gpu_ids=gpu_ids
-        )
+        self._trials[number] = dataclasses.replace(self._trials[number], node=node, gpu_ids=gpu_ids)
 
     def progressed(self, number: int, note: str, outcome: Outcome) -> None:
         """A load point begins; `outcome` holds what was measured so far."""
@@ -198,10 +193,8 @@ class StudyLoop:
     @property
     def remaining(self) -> int | None:
         """Trials still to be started, at most; None where the space decides."""
-        budget = self._budget()
-        if budget == float("inf"):
-            return None
-        return max(0, int(budget) - self._launched())
+        budget = self._spec.budget
+        return None if budget is None else max(0, budget - self._launched())
 
     def _verdict(self) -> tuple[StudyState, str]:
         if self.broken:
@@ -231,11 +224,6 @@ class StudyLoop:
         hours = self._spec.limits.hours
         if self._clock() - self._began >= hours * 3600:
             self.cancel(f"the study's limit of {hours:g} h was reached")
-
-    def _budget(self) -> float:
-        if self._spec.search.trials is not None:
-            return self._spec.search.trials
-        return float("inf") if self._spec.search.kind == "grid" else DEFAULT_TRIALS
 
     def _launched(self) -> int:
         """Trials that count against the budget; those the infrastructure broke do not."""
@@ -303,4 +291,3 @@ class StudyLoop:
         self._trials[trial.number] = trial
         self._store.save(self._spec.name, trial)
         self._listener(trial)
-

@@ -116,7 +116,8 @@ class TrialRun:
 
     def measure(self, load: Load) -> LoadPoint:
         """Put one load on the server and read what came of it."""
-        assert self._runner is not None and self._launch is not None, "deploy first"
+        assert self._runner is not None, "deploy first"
+        assert self._launch is not None
         benchmark = self._kinds.benchmark
         into = self._directory / f"load-{load.index}"
         into.mkdir(parents=True, exist_ok=True)

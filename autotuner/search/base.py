@@ -34,8 +34,10 @@ class Searcher(Protocol):
 class SearchKind(Protocol):
     """A kind of searcher: checks its own options and builds a searcher for a study."""
 
-    def build(self, spec: StudySpec) -> Searcher:
+    def check(self, spec: StudySpec) -> None:
         """Raise ConfigError where the study asks for what this kind cannot do."""
+
+    def build(self, spec: StudySpec) -> Searcher: ...
 
 
 class NoOptions(BaseModel):

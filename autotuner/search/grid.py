@@ -27,7 +27,7 @@ class _Grid:
 
 
 class _GridKind:
-    def build(self, spec: StudySpec) -> Searcher:
+    def check(self, spec: StudySpec) -> None:
         options_of(NoOptions, spec.search.options, "search")
         space = spec.parameter_space
         endless = [p.name for p in space.parameters if p.domain.size is None]
@@ -37,7 +37,10 @@ class _GridKind:
                 where=f"space.{endless[0]}",
                 hint="give it a step or a list of choices, or use search.kind: random or optuna",
             )
-        return _Grid(space)
+
+    def build(self, spec: StudySpec) -> Searcher:
+        self.check(spec)
+        return _Grid(spec.parameter_space)
 
 
 GRID: SearchKind = _GridKind()

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from autotuner.search.base import Searcher, SearchKind, options_of, stream, unseen
 from autotuner.study.metrics import METRICS, Better
-from autotuner.study.space import Choice, Int, Parameter, Parameters, identity, point_key
+from autotuner.study.space import Choice, Float, Int, Parameter, Parameters, identity, point_key
 from autotuner.study.spec import StudySpec
 from autotuner.study.trial import Trial, TrialState
 
@@ -71,8 +71,8 @@ class _Optuna:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 self._study.tell(proposal, state=optuna.trial.TrialState.FAIL)
-        point = unseen(self._space, self._seen, lambda: self._space.sample(rng))
-        return None if point is None else self._remember(point)
+        drawn = unseen(self._space, self._seen, lambda: self._space.sample(rng))
+        return None if drawn is None else self._remember(drawn)
 
     def tell(self, trial: Trial) -> None:
         key = point_key(trial.parameters)
@@ -148,9 +148,7 @@ def _distribution(parameter: Parameter) -> optuna.distributions.BaseDistribution
             domain.low, domain.grid()[-1], log=domain.log, step=domain.step or 1
         )
     top = domain.grid()[-1] if domain.step is not None else domain.high
-    return optuna.distributions.FloatDistribution(
-        domain.low, top, log=domain.log, step=domain.step
-    )
+    return optuna.distributions.FloatDistribution(domain.low, top, log=domain.log, step=domain.step)
 
 
 def _suggest(proposal: optuna.trial.Trial, parameter: Parameter) -> Any:
@@ -163,7 +161,8 @@ def _suggest(proposal: optuna.trial.Trial, parameter: Parameter) -> Any:
         return proposal.suggest_int(name, within.low, within.high, step=within.step, log=within.log)
     assert isinstance(within, optuna.distributions.FloatDistribution)
     value = proposal.suggest_float(name, within.low, within.high, step=within.step, log=within.log)
-    return value if within.step is None else round(value, 12)
+    assert isinstance(domain, Float)
+    return domain.tidy(value) if within.step is None else round(value, 12)
 
 
 def _internal(parameter: Parameter, value: Any) -> Any:
@@ -171,8 +170,11 @@ def _internal(parameter: Parameter, value: Any) -> Any:
 
 
 class _OptunaKind:
+    def check(self, spec: StudySpec) -> None:
+        options_of(Options, spec.search.options, "search")
+
     def build(self, spec: StudySpec) -> Searcher:
-        options = options_of(Options, spec.search.options, "search")
+        options: Options = options_of(Options, spec.search.options, "search")
         return _Optuna(spec, options)
 
 

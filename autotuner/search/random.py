@@ -26,8 +26,11 @@ class _Random:
 
 
 class _RandomKind:
-    def build(self, spec: StudySpec) -> Searcher:
+    def check(self, spec: StudySpec) -> None:
         options_of(NoOptions, spec.search.options, "search")
+
+    def build(self, spec: StudySpec) -> Searcher:
+        self.check(spec)
         return _Random(spec.parameter_space, spec.search.seed)
 
 

@@ -17,6 +17,7 @@ from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError
 
 from autotuner.errors import ConfigError
+from autotuner.study.space import canonical_name
 from autotuner.study.spec import StudySpec
 
 
@@ -40,6 +41,20 @@ class StudyFile:
                 break
             node = node[key]
         return line
+
+    def line_of(self, where: str) -> int | None:
+        """Line of a dotted place; the name of a flag may be spelled otherwise in the file and
+        may hold dots itself."""
+        place: list[str | int] = []
+        node, rest = self.content, where
+        while rest and isinstance(node, Mapping):
+            spelled = {spelling: k for k in node for spelling in (canonical_name(k), k)}
+            head = next((s for s in spelled if (rest + ".").startswith(s + ".")), None)
+            if head is None:
+                break
+            place.append(spelled[head])
+            node, rest = node[spelled[head]], rest[len(head) + 1 :]
+        return self.line(place)
 
     def error(self, place: Sequence[str | int], problem: str, **more: Any) -> ConfigError:
         return ConfigError(
@@ -113,6 +128,19 @@ def parse_study(file: StudyFile) -> StudySpec:
         raise config_error(error, file) from error
 
 
+def located(error: ConfigError, file: StudyFile) -> ConfigError:
+    """The same error, found after parsing, with the file and line of its place."""
+    return ConfigError(
+        error.problem,
+        where=error.where,
+        file=file.path,
+        line=file.line_of(error.where),
+        allowed=error.allowed,
+        hint=error.hint,
+        others=[located(other, file) for other in error.others],
+    )
+
+
 def config_error(
     error: ValidationError,
     file: StudyFile,
@@ -153,7 +181,9 @@ def _explained(
         return file.error(prefix + place, str(each["ctx"]["error"]))
     problem = message.removeprefix("Input ").replace("should be", "must be", 1)
     return file.error(
-        prefix + place, f"{_short(value)} is not allowed: it {problem}", hint=_described(model, place)
+        prefix + place,
+        f"{_short(value)} is not allowed: it {problem}",
+        hint=_described(model, place),
     )
 
 

@@ -93,9 +93,7 @@ class Metric:
         For a latency this is the speed-up, reference / value - 1, so that halving it is +100 %
         as doubling a throughput is. None where the divisor is not positive.
         """
-        top, bottom = (
-            (value, reference) if self.better is Better.HIGHER else (reference, value)
-        )
+        top, bottom = (value, reference) if self.better is Better.HIGHER else (reference, value)
         return top / bottom - 1 if bottom > 0 else None
 
 
@@ -185,9 +183,7 @@ for _field in LATENCIES:
 def _tokens_per_second(measurement: Measurement, *fields: str) -> float | None:
     if measurement.seconds <= 0:
         return None
-    tokens = sum(
-        getattr(request, field) for request in measurement.completed for field in fields
-    )
+    tokens = sum(getattr(request, field) for request in measurement.completed for field in fields)
     return float(tokens / measurement.seconds)
 
 
@@ -200,9 +196,7 @@ def _throughput(name: str, *fields: str) -> None:
         return None if value is None or measurement.gpus < 1 else value / measurement.gpus
 
     for suffix, compute, unit in (("", whole, "tok/s"), ("_per_gpu", per_gpu, "tok/s/GPU")):
-        metric(
-            name + suffix, unit=unit, better=Better.HIGHER, combine=Combine.GEOMETRIC
-        )(compute)
+        metric(name + suffix, unit=unit, better=Better.HIGHER, combine=Combine.GEOMETRIC)(compute)
 
 
 _throughput("output_throughput", "output_tokens")
@@ -217,7 +211,9 @@ def request_throughput(measurement: Measurement) -> float | None:
     return len(measurement.completed) / measurement.seconds
 
 
-@metric("request_throughput_per_gpu", unit="req/s/GPU", better=Better.HIGHER, combine=Combine.GEOMETRIC)
+@metric(
+    "request_throughput_per_gpu", unit="req/s/GPU", better=Better.HIGHER, combine=Combine.GEOMETRIC
+)
 def request_throughput_per_gpu(measurement: Measurement) -> float | None:
     value = request_throughput(measurement)
     return None if value is None or measurement.gpus < 1 else value / measurement.gpus

@@ -6,7 +6,6 @@ environment variable. The JSON types of values are kept.
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import random
@@ -97,9 +96,12 @@ class Float:
         if self.step is not None:
             return rng.choice(self.grid())
         if self.log:
-            drawn = math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
-            return min(max(drawn, self.low), self.high)
-        return rng.uniform(self.low, self.high)
+            return self.tidy(math.exp(rng.uniform(math.log(self.low), math.log(self.high))))
+        return self.tidy(rng.uniform(self.low, self.high))
+
+    def tidy(self, value: float) -> float:
+        """The value as a person would write it: six significant digits, inside the range."""
+        return min(max(float(f"{value:.6g}"), self.low), self.high)
 
 
 Domain: TypeAlias = Choice | Int | Float
@@ -191,9 +193,13 @@ def identity(value: Value) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if isinstance(value, Mapping):
-        return "{" + ",".join(
-            f"{json.dumps(str(key))}:{identity(value[key])}" for key in sorted(value, key=str)
-        ) + "}"
+        return (
+            "{"
+            + ",".join(
+                f"{json.dumps(str(key))}:{identity(value[key])}" for key in sorted(value, key=str)
+            )
+            + "}"
+        )
     if isinstance(value, list | tuple):
         return "[" + ",".join(map(identity, value)) + "]"
     return json.dumps(value)
@@ -205,8 +211,3 @@ def point_key(parameters: Mapping[str, Value]) -> str:
     A value that leaves the flag out (None, or an empty string) is the same as its absence.
     """
     return identity({k: v for k, v in parameters.items() if v is not None and v != ""})
-
-
-def leading(points: Iterator[Parameters], count: int) -> list[Parameters]:
-    """The first `count` points."""
-    return list(itertools.islice(points, count))

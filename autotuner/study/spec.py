@@ -26,6 +26,9 @@ from autotuner.study.space import (
 )
 from autotuner.study.workload import SCENARIO_FORMS, Load, scenario
 
+DEFAULT_TRIALS = 20
+"""Trials besides the baseline where a study does not say, except for grid: its whole space."""
+
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 
 
@@ -49,7 +52,11 @@ class ModelSpec(_Part):
     @model_validator(mode="before")
     @classmethod
     def _default_name(cls, raw: Any) -> Any:
-        if isinstance(raw, Mapping) and not raw.get("served_name") and isinstance(raw.get("path"), str):
+        if (
+            isinstance(raw, Mapping)
+            and not raw.get("served_name")
+            and isinstance(raw.get("path"), str)
+        ):
             return {**raw, "served_name": raw["path"].rstrip("/").rpartition("/")[2]}
         return raw
 
@@ -114,7 +121,8 @@ class WorkloadSpec(_Part):
     """The load every trial is measured under: each scenario at each concurrency."""
 
     scenarios: list[str] = Field(
-        min_length=1, description="Traffic scenarios: " + "; ".join(f"`{f}`" for f in SCENARIO_FORMS)
+        min_length=1,
+        description="Traffic scenarios: " + "; ".join(f"`{f}`" for f in SCENARIO_FORMS),
     )
     concurrency: list[Annotated[int, Field(ge=1, le=100_000)]] = Field(
         min_length=1, description="Requests kept in flight; one load point each."
@@ -261,6 +269,13 @@ class StudySpec(_Part):
         return constraints_of(self.constraints)
 
     @property
+    def budget(self) -> int | None:
+        """Launches besides the baseline, at most; None where only the space ends the search."""
+        if self.search.trials is not None or self.search.kind == "grid":
+            return self.search.trials
+        return DEFAULT_TRIALS
+
+    @property
     def tokenizer(self) -> str:
         return self.model.tokenizer or self.model.path
 
@@ -379,9 +394,7 @@ def _parameter(name: str, raw: Any) -> Parameter | None:
     return Parameter(name, _range(name, kind, raw), when)
 
 
-def _choice(
-    name: str, values: Any, when: Mapping[str, tuple[Any, ...]]
-) -> Parameter | None:
+def _choice(name: str, values: Any, when: Mapping[str, tuple[Any, ...]]) -> Parameter | None:
     if not isinstance(values, list):
         raise ValueError(f"{name}: values must be a list, not {values!r}")
     different = {identity(value): value for value in values}
@@ -408,7 +421,8 @@ def _range(name: str, kind: str, raw: Mapping[str, Any]) -> Domain:
             continue
         if isinstance(value, bool) or not isinstance(value, numbers):
             raise ValueError(f"{name}: {key} must be a number of type {kind}, not {value!r}")
-    assert low is not None and high is not None
+    assert low is not None
+    assert high is not None
     if not isinstance(log, bool):
         raise ValueError(f"{name}: log must be true or false, not {log!r}")
     if low > high:

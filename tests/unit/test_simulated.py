@@ -220,7 +220,7 @@ class Running:
     def seen(self) -> list[int]:
         """Different answers of /health, until it is 200 or the process has ended."""
         answers: list[int] = []
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 15
         while time.monotonic() < deadline and 200 not in answers and self.process.poll() is None:
             answer = self.health()
             if answer is not None and answer not in answers:
@@ -259,7 +259,7 @@ FAST = ("--speed", "100", "--start-seconds", "0")
 
 
 def test_the_server_from_loading_to_answering(tmp_path: Path) -> None:
-    with started(tmp_path, "--speed", "100", "--start-seconds", "0.3") as server:
+    with started(tmp_path, "--speed", "100", "--start-seconds", "0.5") as server:
         assert server.seen() == [503, 200]
         assert "Application startup complete." in server.log.read_text()
         models = json.loads(server.fetch("GET", "/v1/models")[1])
@@ -360,7 +360,7 @@ def test_ways_to_fail_at_start(
     tmp_path: Path, flags: tuple[str, ...], code: int, failure: FailureClass
 ) -> None:
     with started(tmp_path, *FAST, *flags) as server:
-        assert server.process.wait(timeout=5) == code
+        assert server.process.wait(timeout=15) == code
         found = SIMULATED.diagnose(server.log.read_text())
         assert found.failure is failure
         assert found.reason
@@ -372,7 +372,7 @@ def test_a_port_that_is_truly_taken(tmp_path: Path) -> None:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         with started(tmp_path, *FAST, port=holder.getsockname()[1]) as server:
-            assert server.process.wait(timeout=5) == 1
+            assert server.process.wait(timeout=15) == 1
             assert SIMULATED.diagnose(server.log.read_text()).failure is FailureClass.PORT
 
 
@@ -388,7 +388,7 @@ def test_out_of_memory_under_load(tmp_path: Path) -> None:
             thread.start()
         for thread in threads:
             thread.join()
-        assert server.process.wait(timeout=5) == 1
+        assert server.process.wait(timeout=15) == 1
         found = SIMULATED.diagnose(server.log.read_text())
         assert found.failure is FailureClass.MEMORY_UNDER_LOAD
 
@@ -406,7 +406,7 @@ def test_errors_deaths_and_hangs_on_request(tmp_path: Path) -> None:
         assert statuses == [200, 200, 200, 500] * 2
         with pytest.raises((OSError, http.client.HTTPException)):
             server.chat()
-        assert server.process.wait(timeout=5) == 70
+        assert server.process.wait(timeout=15) == 70
         found = SIMULATED.diagnose(server.log.read_text())
         assert found.failure is FailureClass.CRASH
         assert "died at request 9" in found.reason

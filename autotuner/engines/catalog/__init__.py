@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -60,7 +61,11 @@ class Flag:
         if self.kind in (FlagKind.SWITCH, FlagKind.NEGATABLE):
             return None if switch else "must be true or false"
         if switch:
-            return None if self.kind is FlagKind.SWITCH_OR_VALUE else f"takes a {self.kind.value} value"
+            return (
+                None
+                if self.kind is FlagKind.SWITCH_OR_VALUE
+                else f"takes a {self.kind.value} value"
+            )
         if self.kind in (FlagKind.LIST, FlagKind.REPEATED):
             items = value if isinstance(value, list) else [value]
             return next((p for item in items if (p := self._outside(item))), None)
@@ -204,7 +209,7 @@ def read_catalog(path: Path) -> Catalog:
         raise ConfigError(
             f"{path} is not a flag catalog: {error}",
             where="engine.catalog",
-            hint="make one with `autotuner catalog KIND --from-python PYTHON` or `--from-help FILE`",
+            hint="make one: autotuner catalog KIND --from-python PYTHON, or --from-help FILE",
         ) from error
 
 
@@ -215,6 +220,12 @@ def known_versions(engine: str) -> list[str]:
     return sorted(versions, key=_release)
 
 
+def known_engines() -> list[str]:
+    """Engines with a catalog of any version."""
+    names = [entry.name for entry in files(__package__).iterdir()]
+    return sorted({n.partition("-")[0] for n in names if n.endswith(".json")})
+
+
 @cache
 def load_catalog(engine: str, version: str | None = None) -> Catalog:
     """A built-in catalog, the newest by default.
@@ -223,6 +234,10 @@ def load_catalog(engine: str, version: str | None = None) -> Catalog:
         ConfigError: no catalog of that version.
     """
     versions = known_versions(engine)
+    if not versions:
+        raise ConfigError(
+            f"there is no flag catalog for {engine!r}", where="engine", allowed=known_engines()
+        )
     chosen = (version or versions[-1]).removeprefix("v")
     if chosen not in versions:
         raise ConfigError(
@@ -259,6 +274,24 @@ def _flag(each: Mapping[str, Any]) -> Flag:
 
 def _release(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version))
+
+
+def catalog_of_python(engine: str, python: Path) -> Catalog:
+    """A catalog from the engine installed for a Python interpreter, by its own parser.
+
+    Raises:
+        ConfigError: that Python cannot import the engine.
+    """
+    program = files("autotuner.engines").joinpath("extract.py")
+    done = subprocess.run(
+        [str(python), str(program), engine], capture_output=True, text=True, check=False
+    )
+    start = done.stdout.find('{"engine"')
+    if done.returncode != 0 or start < 0:
+        said = (done.stderr.strip().splitlines() or ["it printed no schema"])[-1]
+        raise ConfigError(f"{python} gives no schema of {engine}: {said}", where="--from-python")
+    content = json.loads(done.stdout[start:])
+    return catalog_of_parser(engine, content["version"], content["args"])
 
 
 def catalog_of_parser(engine: str, version: str, rows: Iterable[Mapping[str, Any]]) -> Catalog:

@@ -1,0 +1,5 @@
+"""``python -m autotuner`` is ``autotuner``."""
+
+from autotuner.cli import main
+
+main()

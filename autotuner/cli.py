@@ -1,0 +1,409 @@
+"""The command line: check, plan, run, resume, status, list, report, export, sweep, catalog.
+
+Exit codes: 0 found, 1 nothing feasible, 2 the user must act, 3 the operator must act,
+130 interrupted. Heavy libraries are imported by the commands that need them, so that `check`
+answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from autotuner import __version__
+from autotuner.errors import AutotunerError, ConfigError, InfrastructureError, StudyStateError
+
+if TYPE_CHECKING:
+    from autotuner.studies import Job, Studies
+    from autotuner.study.study import Study, StudyState
+
+EXIT_FOUND, EXIT_NOTHING, EXIT_USER, EXIT_OPERATOR, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
+
+_STUDY_FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+_NAME = click.argument("name")
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def main() -> None:
+    """Entry point: errors become one message and an exit code, never a traceback."""
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(EXIT_INTERRUPTED)
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(EXIT_USER)
+    except (ConfigError, StudyStateError) as error:
+        sys.exit(_complain(error, EXIT_USER))
+    except InfrastructureError as error:
+        sys.exit(_complain(error, EXIT_OPERATOR))
+    except AutotunerError as error:
+        sys.exit(_complain(error, EXIT_NOTHING))
+    except BrokenPipeError:
+        # The reader of our output, such as `head`, has gone.
+        sys.stderr.close()
+        sys.exit(EXIT_FOUND)
+
+
+def _complain(error: AutotunerError, code: int) -> int:
+    click.echo(f"autotuner: {error}", err=True)
+    return code
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="autotuner")
+def cli() -> None:
+    """Find the launch flags that serve an LLM best, by measuring them."""
+
+
+@cli.command()
+@_STUDY_FILE
+@_JSON
+def check(file: Path, as_json: bool) -> None:
+    """Check a study file; starts nothing."""
+    from autotuner.studies import load_job
+
+    spec = load_job(file).spec
+    size = spec.parameter_space.size()
+    if as_json:
+        _print_json({"name": spec.name, "valid": True, "size": size})
+    else:
+        points = "an infinite space" if size is None else f"a space of {size:,} points"
+        click.echo(f"{file}: study {spec.name!r} is valid, with {points}")
+
+
+@cli.command()
+@_STUDY_FILE
+@click.option("--trials", default=3, show_default=True, help="Trials to show besides the baseline.")
+@_JSON
+def plan(file: Path, trials: int, as_json: bool) -> None:
+    """Show what a study would launch and what it would refuse; starts nothing."""
+    from autotuner import studies
+
+    planned = studies.plan(studies.load_job(file), trials=trials)
+    if as_json:
+        _print_json(planned)
+    else:
+        from autotuner.report import text
+
+        text.show(text.plan_text(planned))
+
+
+_HTML = click.option(
+    "--html", type=click.Path(path_type=Path, dir_okay=False), help="Write the report as a page."
+)
+
+
+@cli.command()
+@_STUDY_FILE
+@click.option("--name", help="Name of the study, instead of the file's.")
+@click.option("--restart", is_flag=True, help="Delete an ended study of this name first.")
+@_HTML
+@_JSON
+def run(file: Path, name: str | None, restart: bool, html: Path | None, as_json: bool) -> None:
+    """Run a study to its end and report.
+
+    Uses the Ray cluster of RAY_ADDRESS, or starts a local Ray.
+    """
+    from autotuner.studies import load_job
+
+    job = load_job(file, name=name)
+    studies = _studies()
+    study = studies.submit(job, restart=restart)
+    sys.exit(_run(studies, study, job, resume=False, html=html, as_json=as_json))
+
+
+@cli.command()
+@_NAME
+@_HTML
+@_JSON
+def resume(name: str, html: Path | None, as_json: bool) -> None:
+    """Go on with a study that was cancelled, failed or lost its driver."""
+    from autotuner.studies import checked
+
+    studies = _studies()
+    study = studies.resumable(name)
+    sys.exit(_run(studies, study, checked(study.spec), resume=True, html=html, as_json=as_json))
+
+
+@cli.command()
+@_NAME
+@_JSON
+def status(name: str, as_json: bool) -> None:
+    """Show how a study stands."""
+    from autotuner.report.summary import counts
+
+    studies = _studies()
+    study, trials = studies.show(name)
+    content: dict[str, Any] = {
+        "name": study.name,
+        "state": study.state.value,
+        "driven": studies.driven(study),
+        "reason": study.reason,
+        "trials": counts(trials),
+        "started_at": study.started_at,
+        "ended_at": study.ended_at,
+        "running": [
+            {"trial": t.number, "state": t.state.value, "note": t.note}
+            for t in trials
+            if not t.state.ended
+        ],
+    }
+    if as_json:
+        _print_json(content)
+        return
+    by_state = ", ".join(f"{count} {state}" for state, count in content["trials"].items())
+    click.echo(f"{study.name}: {studies.true_state(study)}" + _in_brackets(study.reason))
+    click.echo(f"  trials: {by_state or 'none yet'}")
+    for each in content["running"]:
+        click.echo(f"  trial {each['trial']} {each['state']} {each['note']}".rstrip())
+
+
+@cli.command("list")
+@_JSON
+def list_studies(as_json: bool) -> None:
+    """List all studies, the newest first."""
+    from autotuner.report.summary import counts, gains
+    from autotuner.report.text import gain_text
+    from autotuner.study.pareto import best_of
+    from autotuner.study.trial import baseline_of
+
+    rows: list[dict[str, Any]] = []
+    studies = _studies()
+    for study, trials in studies.list():
+        names = study.spec.objectives
+        best = best_of(trials, names)
+        rows.append(
+            {
+                "name": study.name,
+                "state": study.state.value,
+                "driven": studies.driven(study),
+                "engine": study.spec.engine.kind,
+                "trials": counts(trials),
+                "best": best.number if best else None,
+                "gain": gains(best, baseline_of(trials), names)[names[0]],
+                "created_at": study.created_at,
+            }
+        )
+    if as_json:
+        _print_json(rows)
+        return
+    if not rows:
+        click.echo("no studies yet; autotuner run STUDY.yaml makes one")
+    for row in rows:
+        done = sum(row["trials"].values())
+        click.echo(
+            f"{row['name']:<32} {row['state']:<10} {row['engine']:<10} {done:>4} trials  "
+            f"gain {gain_text(row['gain']):>8}  {row['created_at'][:19]}Z"
+        )
+
+
+@cli.command()
+@_NAME
+@_HTML
+@_JSON
+def report(name: str, html: Path | None, as_json: bool) -> None:
+    """Report a study: the trials, and the best beside the engine's defaults."""
+    _report(_studies(), name, html=html, as_json=as_json)
+
+
+@cli.command()
+@_NAME
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["command", "args", "docker"]),
+    default="command",
+    show_default=True,
+    help="A shell line, the flags one item a line, or a docker run line.",
+)
+@click.option("--trial", type=int, help="This trial instead of the best.")
+@_JSON
+def export(name: str, form: str, trial: int | None, as_json: bool) -> None:
+    """Print the launch of the best trial, to serve with."""
+    from autotuner import studies
+
+    launch = _studies().export(name, trial)
+    if as_json:
+        _print_json(
+            {
+                "argv": list(launch.argv),
+                "arguments": list(launch.arguments),
+                "environment": dict(launch.environment),
+                "image": launch.image,
+                "gpus": launch.gpus,
+            }
+        )
+        return
+    render = {
+        "command": studies.command_text,
+        "args": studies.arguments_text,
+        "docker": studies.docker_text,
+    }[form]
+    click.echo(render(launch))
+
+
+@cli.command()
+@click.option("--study", help="Only what belongs to this study.")
+@click.option("--owned", is_flag=True, help="Also what still has a living owner.")
+@_JSON
+def sweep(study: str | None, owned: bool, as_json: bool) -> None:
+    """Remove what trials left behind on this machine; prints what it removed."""
+    from autotuner.plugins import kinds, load_kind
+
+    removed = [
+        text
+        for kind in kinds("backend")
+        for text in load_kind("backend", kind).sweep(study, owned=owned)
+    ]
+    if as_json:
+        _print_json({"removed": removed})
+        return
+    for text in removed:
+        click.echo(f"removed {text}")
+    if not removed:
+        click.echo("nothing was left behind")
+
+
+@cli.command()
+@click.argument("engine", required=False)
+@click.option("--version", help="Version shown, or written.")
+@click.option("--search", help="Only flags whose name holds this text.")
+@click.option(
+    "--from-python",
+    type=click.Path(path_type=Path, exists=True),
+    help="Write a catalog: ask the engine installed for this Python.",
+)
+@click.option(
+    "--from-help",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Write a catalog: read the text of the engine's --help (vLLM: --help=all).",
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="File to write; ENGINE-VERSION.json by default.",
+)
+@_JSON
+def catalog(
+    engine: str | None,
+    version: str | None,
+    search: str | None,
+    from_python: Path | None,
+    from_help: Path | None,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Show an engine's flags, or make the flag catalog of another version."""
+    from autotuner.engines import catalog as catalogs
+
+    if engine is None:
+        versions = {each: catalogs.known_versions(each) for each in catalogs.known_engines()}
+        if as_json:
+            _print_json(versions)
+        for each, known in () if as_json else versions.items():
+            click.echo(f"{each:<12} {', '.join(known)}")
+        return
+    if from_python or from_help:
+        made = (
+            catalogs.catalog_of_python(engine, from_python)
+            if from_python
+            else _catalog_of_help(engine, version, from_help)
+        )
+        path = output or Path(f"{engine}-{made.version}.json")
+        catalogs.write_catalog(made, path)
+        click.echo(f"{path}: {len(made.flags)} flags of {engine} {made.version}")
+        click.echo(f"use it with  engine: {{kind: {engine}, catalog: {path}}}")
+        return
+    shown = catalogs.load_catalog(engine, version)
+    flags = [flag for flag in shown.flags if not search or search in flag.name]
+    if as_json:
+        content = shown.to_json()
+        names = {flag.name for flag in flags}
+        _print_json({**content, "flags": [f for f in content["flags"] if f["name"] in names]})
+        return
+    for flag in flags:
+        choices = " {" + ",".join(map(str, flag.choices)) + "}" if flag.choices else ""
+        default = "" if flag.default is None else f"  (default {flag.default})"
+        click.echo(f"--{flag.name}  {flag.kind.value}{choices}{default}")
+
+
+def _catalog_of_help(engine: str, version: str | None, path: Path | None) -> Any:
+    from autotuner.engines.catalog import catalog_of_help
+
+    assert path is not None
+    if version is None:
+        raise ConfigError("a help text does not say its version", hint="add --version X.Y.Z")
+    return catalog_of_help(engine, version, path.read_text(encoding="utf-8", errors="replace"))
+
+
+def _run(
+    studies: Studies, study: Study, job: Job, *, resume: bool, html: Path | None, as_json: bool
+) -> int:
+    """Run to the end, report, and say the exit code."""
+    from autotuner.report.live import Display
+    from autotuner.study.study import StudyState
+
+    try:
+        from autotuner.execution.driver import run_study
+    except ModuleNotFoundError as error:
+        raise InfrastructureError(
+            f"running a study needs {error.name!r}, which is not installed\n"
+            "  pip install 'autotuner[ray,genai-bench]'"
+        ) from error
+    with Display(study) as display:
+        state: StudyState = run_study(
+            study,
+            studies.store,
+            job.searcher(),
+            job.engine,
+            job.backend,
+            resume=resume,
+            listener=display.changed,
+            begun=display.begun,
+            tick=display.tick,
+        )
+    page = html or Path(study.directory) / "report.html"
+    _report(studies, study.name, html=page, as_json=as_json)
+    if state is StudyState.CANCELLED:
+        return EXIT_INTERRUPTED
+    return EXIT_FOUND if state is StudyState.COMPLETE else EXIT_NOTHING
+
+
+def _report(studies: Studies, name: str, *, html: Path | None, as_json: bool) -> None:
+    content = studies.report(name)
+    if as_json:
+        _print_json(content)
+    else:
+        from autotuner.report import text
+
+        text.show(*text.report_text(content))
+    if html is not None:
+        from autotuner.report import page
+
+        html.parent.mkdir(parents=True, exist_ok=True)
+        html.write_text(page.html(content), encoding="utf-8")
+        click.echo(f"report: {html}", err=as_json)
+
+
+def _studies() -> Studies:
+    from autotuner.settings import Settings
+    from autotuner.store import Store
+    from autotuner.studies import Studies
+
+    settings = Settings()
+    return Studies(Store(settings.store_url), settings.studies)
+
+
+def _print_json(content: Any) -> None:
+    click.echo(json.dumps(content, indent=2, allow_nan=False))
+
+
+def _in_brackets(text: str) -> str:
+    return f" ({text})" if text else ""

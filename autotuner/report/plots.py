@@ -1,0 +1,221 @@
+"""Charts as SVG text: pure functions of marks and lines, coloured by the page's style sheet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+WIDTH, HEIGHT = 480, 300
+LEFT, RIGHT, TOP, BOTTOM = 64, 14, 28, 46
+LANE = 30
+"""Height of the strip below the plot that holds the marks without a value."""
+
+SHAPES = {
+    "circle": "M-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0 -9 0z",
+    "square": "M-4 -4h8v8h-8z",
+    "triangle": "M0 -5.2L5 4H-5z",
+    "diamond": "M0 -5.8L5.8 0L0 5.8L-5.8 0z",
+    "wedge": "M0 5.2L5 -4H-5z",
+    "pentagon": "M0 -5.2L5 -1.6L3.1 4.3H-3.1L-5 -1.6z",
+    "star": "M0 -6.5L1.8 -2.2L6.2 -2L2.8 .9L3.9 5.3L0 2.9L-3.9 5.3L-2.8 .9L-6.2 -2L-1.8 -2.2z",
+    "cross": "M-3.8 -3.8L3.8 3.8M3.8 -3.8L-3.8 3.8",
+}
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What an axis shows.
+
+    Attributes:
+        unit: ``s`` becomes ms below one second, ``share`` becomes percent.
+        log: logarithmic where the values span more than a factor of ten.
+        whole: ticks at whole numbers only.
+    """
+
+    label: str
+    unit: str = ""
+    log: bool = False
+    whole: bool = False
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One point, a link to `href`; without `y` it lies in the strip below the plot.
+
+    Attributes:
+        kind: classes of the style sheet: ``best``, ``baseline``, ``hollow``, ``front``, ``lost``.
+    """
+
+    x: float
+    y: float | None
+    title: str
+    href: str
+    kind: str = ""
+    shape: str = "circle"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line through points, or a rule across the plot where one coordinate is None."""
+
+    points: Sequence[tuple[float | None, float | None]]
+    kind: str
+    step: bool = False
+
+
+@dataclass(frozen=True)
+class _Scale:
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool
+
+    def __call__(self, value: float) -> float:
+        low, high = self.low, self.high
+        if self.log:
+            value, low, high = math.log(value), math.log(low), math.log(high)
+        return self.start + (value - low) / (high - low) * (self.end - self.start)
+
+
+def chart(label: str, x: Axis, y: Axis, marks: Sequence[Mark], lines: Sequence[Line] = ()) -> str:
+    """An SVG of the marks over the lines; rules outside the marks' range are left out."""
+    floor = HEIGHT - BOTTOM - (LANE if any(mark.y is None for mark in marks) else 0)
+    across = _scale(x, [mark.x for mark in marks], LEFT, WIDTH - RIGHT)
+    heights = [mark.y for mark in marks if mark.y is not None]
+    up = _scale(y, heights, floor, TOP)
+    drawn = [
+        f'<svg class="chart" role="group" viewBox="0 0 {WIDTH} {HEIGHT}"'
+        f' aria-label="{escape(label)}">',
+        *_grid(x, y, across, up, floor, bool(heights)),
+        *(_line(line, across, up) for line in lines),
+        *(_mark(mark, across, up, floor) for mark in sorted(marks, key=_painted)),
+    ]
+    return "".join(drawn) + "</svg>"
+
+
+def glyph(shape: str, kind: str) -> str:
+    """A small mark for a legend; shape ``line`` is a stretch of line."""
+    drawn = (
+        f'<path class="line {kind}" d="M-8 0H8"/>'
+        if shape == "line"
+        else f'<g class="mark {kind}"><path d="{SHAPES[shape]}"/></g>'
+    )
+    return f'<svg class="glyph" viewBox="-8 -8 16 16" aria-hidden="true">{drawn}</svg>'
+
+
+def ticks(low: float, high: float, *, log: bool = False, whole: bool = False) -> list[float]:
+    """Round numbers within a range: 1, 2 or 5 times a power of ten, four to seven of them."""
+    if log:
+        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        fine = [m * 10.0**p for p in powers for m in (1, 2, 5) if low <= m * 10.0**p <= high]
+        coarse = [10.0**p for p in powers if low <= 10.0**p <= high]
+        if len(fine) > 1:
+            return coarse if len(fine) > 7 else fine
+    rough = (high - low) / 5
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * (1 - 1e-9))
+    step = max(1.0, step) if whole else step
+    first = math.ceil(low / step - 1e-9)
+    return [n * step for n in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def axis_unit(axis: Axis, top: float) -> tuple[float, str]:
+    """Factor and unit the ticks are written in."""
+    if axis.unit == "share":
+        return 100.0, "%"
+    return (1000.0, "ms") if axis.unit == "s" and top < 1 else (1.0, axis.unit)
+
+
+def _scale(axis: Axis, values: Sequence[float], start: float, end: float) -> _Scale:
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    if axis.log and low > 0 and high > 10 * low:
+        room = (high / low) ** 0.06
+        return _Scale(low / room, high * room, start, end, True)
+    if axis.whole:
+        return _Scale(low - 0.6, high + 0.6, start, end, False)
+    # From zero where the values come near it; otherwise the differences would be lost.
+    bottom = 0.0 if 0 <= low < 0.6 * high else low
+    room = 0.07 * (high - bottom) or 0.1 * abs(high) or 1.0
+    return _Scale(bottom - (room if bottom else 0.0), high + room, start, end, False)
+
+
+def _grid(
+    x: Axis, y: Axis, across: _Scale, up: _Scale, floor: float, measured: bool
+) -> Iterable[str]:
+    right, bottom, middle = WIDTH - RIGHT, HEIGHT - BOTTOM, (LEFT + WIDTH - RIGHT) / 2
+    if measured:
+        for value, text in _labels(y, up):
+            at = up(value)
+            yield f'<path class="grid" d="M{LEFT} {at:.1f}H{right}"/>'
+            yield f'<text x="{LEFT - 7}" y="{at + 4:.1f}" text-anchor="end">{text}</text>'
+    else:
+        yield (
+            f'<text x="{middle}" y="{(TOP + floor) / 2}" text-anchor="middle">nothing measured'
+            "</text>"
+        )
+    for value, text in _labels(x, across):
+        at = across(value)
+        yield f'<path class="grid" d="M{at:.1f} {bottom}v4"/>'
+        yield f'<text x="{at:.1f}" y="{bottom + 18}" text-anchor="middle">{text}</text>'
+    yield f'<path class="frame" d="M{LEFT} {TOP}V{bottom}H{right}"/>'
+    if floor < bottom:
+        yield f'<path class="frame faint" d="M{LEFT} {floor}H{right}"/>'
+        yield f'<text x="{LEFT - 7}" y="{floor + LANE / 2 + 4}" text-anchor="end">none</text>'
+    yield f'<text class="name" x="4" y="14">{_name(y, up)}</text>'
+    yield (
+        f'<text class="name" x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">'
+        f"{_name(x, across)}</text>"
+    )
+
+
+def _name(axis: Axis, scale: _Scale) -> str:
+    unit = axis_unit(axis, scale.high)[1]
+    written = f"{axis.label} ({unit})" if unit else axis.label
+    return escape(written + (", log scale" if scale.log else ""))
+
+
+def _labels(axis: Axis, scale: _Scale) -> list[tuple[float, str]]:
+    factor = axis_unit(axis, scale.high)[0]
+    low, high = scale.low * factor, scale.high * factor
+    values = ticks(low, high, log=scale.log, whole=axis.whole)
+    gap = min((b - a for a, b in zip(values, values[1:], strict=False)), default=1.0)
+    decimals = max(0, -math.floor(math.log10(gap) + 1e-9))
+    texts = [f"{v:,.6g}" if scale.log else f"{v:,.{decimals}f}" for v in values]
+    return [(value / factor, text) for value, text in zip(values, texts, strict=True)]
+
+
+def _line(line: Line, across: _Scale, up: _Scale) -> str:
+    (x, y), *_ = line.points
+    if x is None:
+        assert y is not None, "a rule has one coordinate"
+        inside = up.low <= y <= up.high
+        path = f"M{LEFT} {up(y):.1f}H{WIDTH - RIGHT}" if inside else ""
+    elif y is None:
+        inside = across.low <= x <= across.high
+        path = f"M{across(x):.1f} {TOP}V{up.start:.1f}" if inside else ""
+    else:
+        pairs = [(across(a), up(b)) for a, b in line.points if a is not None and b is not None]
+        path, inside = f"M{pairs[0][0]:.1f} {pairs[0][1]:.1f}", True
+        for a, b in pairs[1:]:
+            path += f"H{a:.1f}V{b:.1f}" if line.step else f"L{a:.1f} {b:.1f}"
+    return f'<path class="line {line.kind}" d="{path}"/>' if inside else ""
+
+
+def _mark(mark: Mark, across: _Scale, up: _Scale, floor: float) -> str:
+    y = floor + LANE / 2 if mark.y is None else up(mark.y)
+    size = 1.35 if {"best", "baseline"} & set(mark.kind.split()) else 1
+    return (
+        f'<a class="mark {mark.kind}" href="{escape(mark.href)}"'
+        f' transform="translate({across(mark.x):.1f} {y:.1f}) scale({size})">'
+        f"<title>{escape(mark.title)}</title>"
+        f'<path d="{SHAPES[mark.shape]}"/></a>'
+    )
+
+
+def _painted(mark: Mark) -> int:
+    """The order of painting: best on top."""
+    kinds = mark.kind.split()
+    return ("best" in kinds) * 4 + ("baseline" in kinds) * 2 + ("front" in kinds)

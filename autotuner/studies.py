@@ -1,0 +1,337 @@
+"""The use cases: what can be done with studies, whoever asks (command line, API, a program).
+
+How trials run is not in here (see `execution.driver`), so that none of this needs Ray.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shlex
+import shutil
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from autotuner.backends.base import Backend
+from autotuner.backends.guarded import is_running
+from autotuner.engines.base import Engine
+from autotuner.errors import ConfigError, StudyStateError
+from autotuner.plugins import load_kind
+from autotuner.report.summary import summary
+from autotuner.search.base import Searcher, SearchKind
+from autotuner.serving import LaunchSpec
+from autotuner.store import Store
+from autotuner.study.loading import located, parse_study, read_study
+from autotuner.study.pareto import best_of
+from autotuner.study.space import Parameters
+from autotuner.study.spec import StudySpec
+from autotuner.study.study import Study, StudyState, timestamp
+from autotuner.study.trial import Trial
+
+EXPORT_PORT = 8000
+"""Port in an exported command: the engines' own default."""
+
+EXPORT_HOST = "0.0.0.0"
+
+ENUMERATED, SAMPLED = 20_000, 1_000
+"""Points of a space that a plan looks at, at most: all in order, or drawn where it is infinite."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A study with the kinds it names, ready to be run."""
+
+    spec: StudySpec
+    engine: Engine
+    backend: Backend
+    search: SearchKind
+
+    def searcher(self) -> Searcher:
+        return self.search.build(self.spec)
+
+
+def load_job(path: Path, *, name: str | None = None) -> Job:
+    """A study file, checked as far as it can be without starting anything.
+
+    Args:
+        name: replaces the file's own name.
+
+    Raises:
+        ConfigError: with every mistake found, its file and line.
+    """
+    file = read_study(path)
+    if name is not None and isinstance(file.content, Mapping):
+        file = replace(file, content={**file.content, "name": name})
+    spec = parse_study(file)
+    try:
+        return checked(local_paths(spec, Path.cwd()))
+    except ConfigError as error:
+        raise located(error, file) from error
+
+
+def checked(spec: StudySpec) -> Job:
+    """The kinds of a study, each having checked what is its own."""
+    engine: Engine = load_kind("engine", spec.engine.kind)
+    backend: Backend = load_kind("backend", spec.backend.kind)
+    search: SearchKind = load_kind("search", spec.search.kind)
+    engine.check(spec)
+    backend.check(spec.backend.options)
+    search.check(spec)
+    return Job(spec, engine, backend, search)
+
+
+def local_paths(spec: StudySpec, base: Path) -> StudySpec:
+    """The spec with its local paths made absolute: trials run in other directories.
+
+    Raises:
+        ConfigError: a path that can only be local does not exist.
+    """
+    model = {"path": _model_path(spec.model.path, base, "model.path")}
+    if spec.model.tokenizer:
+        model["tokenizer"] = _model_path(spec.model.tokenizer, base, "model.tokenizer")
+    engine: dict[str, Any] = {}
+    if spec.engine.command:
+        program = spec.engine.command[0]
+        found = os.path.abspath(base / program) if "/" in program else shutil.which(program)
+        if spec.backend.kind == "process" and not (found and os.access(found, os.X_OK)):
+            raise ConfigError(
+                f"{program!r} is not a program on this machine",
+                where="engine.command",
+                hint="install the engine, or name its Python or console script",
+            )
+        engine["command"] = [found or program, *spec.engine.command[1:]]
+    if spec.engine.catalog:
+        engine["catalog"] = str((base / spec.engine.catalog).absolute())
+    return spec.model_copy(
+        update={
+            "model": spec.model.model_copy(update=model),
+            "engine": spec.engine.model_copy(update=engine),
+        }
+    )
+
+
+def _model_path(path: str, base: Path, where: str) -> str:
+    local = base / Path(path).expanduser()
+    if local.is_dir():
+        return os.path.abspath(local)
+    # Hub ids are `name` or `organisation/name`; anything else was meant as a directory.
+    if path.startswith(("/", ".", "~")) or path.count("/") > 1 or local.exists():
+        raise ConfigError(
+            f"{path!r} is not a directory",
+            where=where,
+            hint=f"looked at {local}; give a model directory or a hub id",
+        )
+    return path
+
+
+class Studies:
+    """Studies in a store, with their files under a directory."""
+
+    def __init__(self, store: Store, directory: Path) -> None:
+        self.store = store
+        self._directory = directory
+
+    def submit(self, job: Job, *, restart: bool = False) -> Study:
+        """Store a new study.
+
+        Args:
+            restart: replace an ended study of that name, trials and files included.
+
+        Raises:
+            StudyStateError: the name is taken, or its study is running.
+        """
+        spec = job.spec
+        existing = self._find(spec.name)
+        if existing is not None:
+            if not restart:
+                raise StudyStateError(
+                    f"there already is a study named {spec.name!r} "
+                    f"({self.true_state(existing)}).\n"
+                    f"  go on with it:  autotuner resume {spec.name}\n"
+                    f"  start it anew:  add --restart (its trials are deleted)\n"
+                    f"  keep both:      add --name NEW-NAME"
+                )
+            self._refuse_if_driven(existing)
+            self.store.delete(spec.name)
+            shutil.rmtree(existing.directory, ignore_errors=True)
+        study = Study(spec, str(self._directory / spec.name), created_at=timestamp())
+        Path(study.directory).mkdir(parents=True, exist_ok=True)
+        self.store.create(study)
+        return study
+
+    def resumable(self, name: str) -> Study:
+        """A study that may be run on.
+
+        Raises:
+            StudyStateError: none of that name, complete, or driven by a living process.
+        """
+        study = self.store.study(name)
+        self._refuse_if_driven(study)
+        if study.state is StudyState.COMPLETE:
+            raise StudyStateError(f"study {name!r} is complete; see autotuner report {name}")
+        return study
+
+    def show(self, name: str) -> tuple[Study, list[Trial]]:
+        return self.store.study(name), self.store.trials(name)
+
+    def list(self) -> list[tuple[Study, list[Trial]]]:
+        return [(study, self.store.trials(study.name)) for study in self.store.studies()]
+
+    def report(self, name: str) -> dict[str, Any]:
+        """See `report.summary`."""
+        study, trials = self.show(name)
+        best = best_of(trials, study.spec.objectives)
+        command = ""
+        if best is not None:
+            command = command_text(launch_of(study.spec, best.parameters))
+        report = summary(study, trials, command=command)
+        report["study"]["state_text"] = self.true_state(study)
+        return report
+
+    def export(self, name: str, trial: int | None = None) -> LaunchSpec:
+        """What serves as a trial did: of the best, or of the one named.
+
+        Raises:
+            StudyStateError: no feasible trial, or no trial of that number.
+        """
+        study, trials = self.show(name)
+        if trial is None:
+            chosen = best_of(trials, study.spec.objectives)
+            if chosen is None:
+                raise StudyStateError(f"study {name!r} has no feasible trial; see its report")
+        else:
+            chosen = next((each for each in trials if each.number == trial), None)
+            if chosen is None:
+                raise StudyStateError(f"study {name!r} has no trial {trial}")
+        return launch_of(study.spec, chosen.parameters)
+
+    def true_state(self, study: Study) -> str:
+        """The state in words: a study whose driver is gone is not running, whatever is stored."""
+        if study.state is StudyState.RUNNING and not self.driven(study):
+            return f"RUNNING, but its driver is gone: autotuner resume {study.name}"
+        return study.state.value
+
+    def driven(self, study: Study) -> bool:
+        """Whether a process drives the study; one on another machine is believed."""
+        host, _, process = study.driver.partition(" ")
+        if not study.driver:
+            return False
+        return host != socket.gethostname() or is_running(process)
+
+    def _refuse_if_driven(self, study: Study) -> None:
+        if study.state is StudyState.RUNNING and self.driven(study):
+            raise StudyStateError(f"study {study.name!r} is running ({study.driver})")
+
+    def _find(self, name: str) -> Study | None:
+        return next((each for each in self.store.studies() if each.name == name), None)
+
+
+def plan(job: Job, *, trials: int = 3) -> dict[str, Any]:
+    """What a study would do, as JSON; nothing is started.
+
+    Keys: ``size`` of the space (None: infinite), ``refused`` (reason -> count, with ``looked_at``
+    points), ``launches`` (the baseline and the first trials, each with its exact argv), ``gpus``
+    per launch, ``trials`` to launch, ``seconds_at_most`` for all of them one after another.
+    """
+    spec, engine = job.spec, job.engine
+    space = spec.parameter_space
+    looked_at, refused = _refusals(job)
+    searcher = job.searcher()
+    launches = [_planned(job, {}, "baseline")]
+    asked = 0
+    while len(launches) <= trials and asked < ENUMERATED:
+        point = searcher.ask()
+        asked += 1
+        if point is None:
+            break
+        if engine.refuse(spec, point) is None:
+            launches.append(_planned(job, point, f"trial {len(launches)}"))
+    loads, limits = spec.loads(), spec.limits
+    each = min(
+        limits.trial_seconds,
+        limits.ready_seconds + limits.stop_seconds + sum(2 * load.max_seconds for load in loads),
+    )
+    budget = _budget(spec, refused, looked_at)
+    return {
+        "name": spec.name,
+        "size": space.size(),
+        "looked_at": looked_at,
+        "refused": refused,
+        "trials": budget,
+        "load_points": [load.name for load in loads],
+        "load_seconds_at_most": sum(load.max_seconds for load in loads),
+        "seconds_at_most": None
+        if budget is None
+        else min((budget + 1) * each, limits.hours * 3600),
+        "launches": launches,
+    }
+
+
+def _budget(spec: StudySpec, refused: Mapping[str, int], looked_at: int) -> int | None:
+    """Launches besides the baseline, as far as the space is known."""
+    size = spec.parameter_space.size()
+    possible = None if size is None or size > looked_at else size - sum(refused.values())
+    known = [number for number in (possible, spec.budget) if number is not None]
+    return min(known) if known else size
+
+
+def _refusals(job: Job) -> tuple[int, dict[str, int]]:
+    """Points looked at, and how many of them are refused for which reason."""
+    space = job.spec.parameter_space
+    points: Iterable[Parameters]
+    if space.finite:
+        points = islice(space.points(), ENUMERATED)
+    else:
+        rng = random.Random(job.spec.search.seed)
+        points = [space.sample(rng) for _ in range(SAMPLED)]
+    looked_at, refused = 0, dict[str, int]()
+    for point in points:
+        looked_at += 1
+        reason = job.engine.refuse(job.spec, point)
+        if reason:
+            refused[reason] = refused.get(reason, 0) + 1
+    return looked_at, dict(sorted(refused.items(), key=lambda item: -item[1]))
+
+
+def _planned(job: Job, point: Parameters, name: str) -> dict[str, Any]:
+    launch = job.engine.launch(job.spec, point, port=EXPORT_PORT)
+    return {
+        "name": name,
+        "parameters": point,
+        "argv": list(launch.argv),
+        "environment": dict(launch.environment),
+        "gpus": launch.gpus,
+    }
+
+
+def launch_of(spec: StudySpec, parameters: Parameters) -> LaunchSpec:
+    """The launch to use outside of trials: on the engine's default port, for everyone."""
+    engine: Engine = load_kind("engine", spec.engine.kind)
+    return engine.launch(spec, parameters, port=EXPORT_PORT, host=EXPORT_HOST)
+
+
+def command_text(launch: LaunchSpec) -> str:
+    """A launch as one line for a shell."""
+    environment = [f"{name}={shlex.quote(value)}" for name, value in launch.environment.items()]
+    return " ".join([*environment, shlex.join(launch.argv)])
+
+
+def docker_text(launch: LaunchSpec) -> str:
+    """A launch as a `docker run` line; a local model directory is mounted read-only."""
+    parts = ["docker", "run", "--rm", "--network=host", "--ipc=host"]
+    if launch.gpus:
+        parts += ["--gpus", str(launch.gpus)]
+    for name, value in launch.environment.items():
+        parts += ["--env", f"{name}={value}"]
+    if launch.model_path.startswith("/"):
+        parts += ["--volume", f"{launch.model_path}:{launch.model_path}:ro"]
+    return shlex.join([*parts, launch.image, *launch.arguments])
+
+
+def arguments_text(launch: LaunchSpec) -> str:
+    """The flags alone, one item a line: for a manifest's `args`."""
+    return "\n".join(launch.arguments)
