@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import combinations
@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from autotuner.report.plots import SHAPES, Axis, Line, Mark, chart, glyph
+from autotuner.report.plots import Axis, Line, Mark, chart, glyph
 from autotuner.report.summary import parameters_text
 from autotuner.study.metrics import METRICS, Better
 from autotuner.study.space import identity
@@ -27,17 +27,22 @@ COMPARED = (
 )
 """Metrics shown per load point for the best trial and the baseline."""
 
-MISSING = "–"
+MISSING = "\N{EN DASH}"
 _ENGINES = {"vllm": "vLLM", "sglang": "SGLang"}
 _WORDS = {"ttft": "TTFT", "tpot": "TPOT", "e2e": "E2E", "gpu": "GPU"}
 _LOAD_SHAPES = ("circle", "square", "triangle", "diamond", "wedge", "pentagon")
+_ONGOING = ("DEPLOYING", "BENCHMARKING")
+_ANSWERED = ("COMPLETE", "INFEASIBLE", "STOPPED")
+_ONE_RUN = (
+    "Both were measured once (one run each): the spread of repeated runs is not in this figure."
+)
 _MEANINGS = {
     "best": "best",
     "baseline": "baseline",
     "front": "Pareto front",
     "hollow": "breaks a constraint",
     "": "other trials",
-    "lost": "no result (see the mark)",
+    "lost": "no result",
 }
 
 
@@ -47,21 +52,7 @@ def html(summary: Json) -> str:
     Args:
         summary: what `summary.summary` returns, or the same read back from JSON.
     """
-    trials = {trial["number"]: trial for trial in summary["trials"]}
-    template = _ENVIRONMENT.get_template("page.html.j2")
-    return template.render(
-        summary=summary,
-        study=summary["study"],
-        engine=_engine(summary),
-        spec=summary["study"]["spec"],
-        objectives=[objective["name"] for objective in summary["study"]["objectives"]],
-        best=trials.get(summary["best"]),
-        baseline=trials.get(summary["baseline"]),
-        verdict=verdict(summary),
-        compared=COMPARED,
-        failures=list(_failures(summary["trials"])),
-        figures=list(_figures(summary)),
-    )
+    return _ENVIRONMENT.get_template("page.html.j2").render(_view(summary))
 
 
 @dataclass(frozen=True)
@@ -74,20 +65,39 @@ class Verdict:
 
 def verdict(summary: Json) -> Verdict:
     """The study's answer in one sentence."""
-    trials = {trial["number"]: trial for trial in summary["trials"]}
-    best, baseline = trials.get(summary["best"]), trials.get(summary["baseline"])
+    study = summary["study"]
+    best, baseline = _trial(summary, "best"), _trial(summary, "baseline")
+    objectives = [objective["name"] for objective in study["objectives"]]
+    defaults = f"{_engine(summary)}'s defaults"
+    so_far = " so far" if study["state"] in ("PENDING", "RUNNING") else ""
+    notes = [study["reason"]] if study["reason"] else []
     if best is None:
-        sentence, notes = _nothing_found(summary)
-    elif best is baseline:
-        sentence, notes = _baseline_wins(summary, best)
+        sentence, note = _nothing_found(summary["trials"], study["spec"]["constraints"], so_far)
+        return Verdict(sentence, (*notes, *note))
+    values = [f"{measured(best['objectives'][name], name)} {title(name)}" for name in objectives]
+    if best is baseline:
+        tried = any(t["state"] in _ANSWERED for t in summary["trials"] if not t["baseline"])
+        sentence = f"Only {defaults} were measured{so_far}"
+        if tried:
+            where = f" in {title(objectives[0])}" if len(objectives) > 1 else ""
+            sentence = f"Nothing tried{so_far} beats {defaults}{where}"
+        sentence += f": {', '.join(values)}."
     else:
-        sentence, notes = _improved(summary, best, baseline)
-    front = [number for number in summary["front"] if number != summary["best"]]
-    if len(summary["study"]["objectives"]) > 1 and front:
-        named = ", ".join(map(str, front))
+        gained = [summary["gain"].get(name) for name in objectives]
+        for place, name in enumerate(objectives):
+            if (change := gained[place]) is not None and baseline is not None:
+                over = f"over {defaults} " if place == 0 else ""
+                speed = " in speed" if METRICS[name].unit == "s" else ""
+                reference = measured(baseline["objectives"][name], name)
+                values[place] += f", {percent(change)}{speed} {over}({reference})"
+        sentence = f"Trial {best['number']} reaches{so_far} {'; '.join(values)}."
+        notes += _caveats(baseline, defaults, study["spec"]["constraints"])
+        notes += [_ONE_RUN] if gained[0] is not None else []
+    others = [str(number) for number in summary["front"] if number != summary["best"]]
+    if len(objectives) > 1 and others:
+        named = ", ".join(others)
         notes.append(f"“Best” goes by the first objective; also on the Pareto front: {named}.")
-    reason = summary["study"]["reason"]
-    return Verdict(sentence, tuple([reason, *notes] if reason else notes))
+    return Verdict(sentence, tuple(notes))
 
 
 def quantity(value: float | None, unit: str = "") -> str:
@@ -105,7 +115,7 @@ def quantity(value: float | None, unit: str = "") -> str:
         text = f"{value:.3g}"
     else:
         text = f"{value:.{2 - math.floor(math.log10(abs(rounded)))}f}"
-    return (text.replace("-", "−") + f"\N{NO-BREAK SPACE}{unit}").rstrip()
+    return (text.replace("-", "\N{MINUS SIGN}") + f"\N{NO-BREAK SPACE}{unit}").rstrip()
 
 
 def measured(value: float | None, name: str) -> str:
@@ -120,19 +130,19 @@ def percent(gain: float | None) -> str:
     if abs(gain) < 0.0005:
         return "±0\N{NO-BREAK SPACE}%"
     digits = 1 if abs(gain) < 0.0995 else 0
-    return f"{gain * 100:+,.{digits}f}\N{NO-BREAK SPACE}%".replace("-", "−")
+    return f"{gain * 100:+,.{digits}f}\N{NO-BREAK SPACE}%".replace("-", "\N{MINUS SIGN}")
 
 
 def duration(seconds: float | None) -> str:
     """A stretch of time in its two largest units."""
     if seconds is None:
         return MISSING
-    if seconds < 60:
-        return quantity(seconds, "s")
+    if seconds < 9.95:
+        return f"{seconds:.1f}\N{NO-BREAK SPACE}s"
     whole = round(seconds)
-    hours, minutes = whole // 3600, whole // 60 % 60
-    text = f"{hours} h {minutes} min" if hours else f"{minutes} min {whole % 60} s"
-    return text.replace(" ", "\N{NO-BREAK SPACE}")
+    parts = {"h": whole // 3600, "min": whole // 60 % 60, "s": whole % 60}
+    largest = [f"{amount} {unit}" for unit, amount in parts.items() if amount][:2]
+    return " ".join(largest).replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def moment(stored: str) -> str:
@@ -147,12 +157,19 @@ def title(metric: str) -> str:
     return " ".join(_WORDS.get(word, word) for word in metric.split("_"))
 
 
-def gain(name: str, trial: Json | None, baseline: Json | None) -> float | None:
-    """Relative gain in one metric between two mappings of metrics; None where unknown."""
-    value, reference = (trial or {}).get(name), (baseline or {}).get(name)
-    if value is None or reference is None or name == "requests":
-        return None
-    return METRICS[name].gain(value, reference)
+def gain(name: str, value: float | None, reference: float | None) -> float | None:
+    """Relative gain in one metric, as `Metric.gain`; None where unknown."""
+    known = value is not None and reference is not None
+    return METRICS[name].gain(value, reference) if known else None  # type: ignore[arg-type]
+
+
+def difference(name: str, value: float | None, reference: float | None) -> tuple[str, str]:
+    """How much a value differs from a reference, and whether that is better or worse."""
+    if name == "requests" or value is None or not reference:
+        return MISSING, ""
+    change = value / reference - 1
+    word = "better" if METRICS[name].is_better(value, reference) else "worse"
+    return percent(change), word if abs(change) >= 0.0005 else ""
 
 
 def broken(trial: Json, bounds: Mapping[str, float]) -> list[str]:
@@ -174,85 +191,84 @@ def phases(trial: Json) -> dict[str, float]:
     return spent
 
 
-def _improved(summary: Json, best: Json, baseline: Json | None) -> tuple[str, list[str]]:
-    defaults, running = f"{_engine(summary)}'s defaults", _running(summary)
-    (first, *others) = [objective["name"] for objective in summary["study"]["objectives"]]
-    gained, reference = summary["gain"].get(first), (baseline or {"objectives": {}})["objectives"]
-    sentence = f"Trial {best['number']} reaches {measured(best['objectives'][first], first)} "
-    sentence += title(first) + (" so far" if running else "")
-    if gained is None:
-        sentence += f"; the gain over {defaults} is unknown"
-    else:
-        sentence += f", {_against(first, gained)} {defaults} ({measured(reference[first], first)})"
-    for name in others:
-        sentence += f"; {title(name)} {measured(best['objectives'][name], name)}"
-        if (other := summary["gain"].get(name)) is not None:
-            change = _against(name, other).split(" ")[0]
-            sentence += f", {change} ({measured(reference[name], name)})"
-    return sentence + ".", list(_caveats(summary, baseline, gained is not None))
+def _view(summary: Json) -> dict[str, Any]:
+    """What the template shows beside the summary itself."""
+    study, trials = summary["study"], summary["trials"]
+    best, baseline = _trial(summary, "best"), _trial(summary, "baseline")
+    columns = [trial for trial in (best, baseline) if trial is not None]
+    columns = columns[:1] if best is baseline else columns
+    return {
+        "summary": summary,
+        "study": study,
+        "spec": study["spec"],
+        "engine": _engine(summary),
+        "objectives": [objective["name"] for objective in study["objectives"]],
+        "asked": [f"{title(o['name'])} ({o['better']} is better)" for o in study["objectives"]],
+        "speed": any(objective["unit"] == "s" for objective in study["objectives"]),
+        "counted": ", ".join(
+            f"{count}\N{NO-BREAK SPACE}{state}" for state, count in summary["counts"].items()
+        ),
+        "best": best,
+        "baseline": baseline,
+        "columns": columns,
+        "at_loads": [
+            (name, [_metrics(trial, index) for trial in columns])
+            for index, name in enumerate(study["loads"])
+        ],
+        "varied": list(dict.fromkeys(name for trial in columns for name in trial["parameters"])),
+        "verdict": verdict(summary),
+        "failures": _failures(trials),
+        "figures": list(_figures(summary)),
+    }
 
 
-def _against(name: str, gained: float) -> str:
-    """How a gain is said: a latency gains by speed."""
-    joint = "over" if gained >= 0 else "against"
-    quicker = " in speed" if METRICS[name].unit == "s" else ""
-    return f"{percent(gained)}{quicker} {joint}"
+def _trial(summary: Json, role: str) -> Json | None:
+    """The trial that is ``best`` or ``baseline``."""
+    number = summary[role]
+    return next((trial for trial in summary["trials"] if trial["number"] == number), None)
 
 
-def _caveats(summary: Json, baseline: Json | None, known: bool) -> Iterator[str]:
-    defaults = f"{_engine(summary)}'s defaults"
-    if baseline is None:
-        yield f"{defaults} were not tried."
-    elif baseline["state"] in ("PENDING", "DEPLOYING", "BENCHMARKING"):
-        yield f"{defaults} have not been measured yet."
-    elif baseline["state"] != "COMPLETE":
-        why = baseline["failure"] or baseline["state"].lower()
-        yield f"{defaults} gave no measurement: {why}. {baseline['reason']}".rstrip()
-    elif not baseline["feasible"]:
-        bounds = summary["study"]["spec"]["constraints"]
-        yield f"{defaults} are not feasible: {', '.join(broken(baseline, bounds))}."
-    if known:
-        yield (
-            "Both were measured once (one run each): the spread of repeated runs is not in "
-            "this figure."
-        )
+def _metrics(trial: Json, load: int) -> Json:
+    points = (point for point in trial["load_points"] if point["index"] == load)
+    return next((dict(point["metrics"]) for point in points), {})
 
 
-def _baseline_wins(summary: Json, best: Json) -> tuple[str, list[str]]:
-    defaults = f"{_engine(summary)}'s defaults"
-    first = summary["study"]["objectives"][0]["name"]
-    reached = f"{measured(best['objectives'][first], first)} {title(first)}"
-    tried = any(not t["baseline"] and t["state"] in _ANSWERED for t in summary["trials"])
-    so_far = " so far" if _running(summary) else ""
-    if not tried:
-        return f"Only {defaults} were measured{so_far}: {reached}.", []
-    return f"Nothing tried{so_far} beats {defaults}: {reached}.", []
-
-
-def _nothing_found(summary: Json) -> tuple[str, list[str]]:
-    trials, bounds = summary["trials"], summary["study"]["spec"]["constraints"]
+def _nothing_found(
+    trials: Sequence[Json], bounds: Mapping[str, float], so_far: str
+) -> tuple[str, list[str]]:
     complete = [trial for trial in trials if trial["state"] == "COMPLETE"]
-    if not trials:
-        return "No trial was started.", []
     if not complete:
-        return f"No trial was measured{' so far' if _running(summary) else ''}.", []
+        return f"No trial was {'measured' if trials else 'started'}{so_far}.", []
     missed = [trial for trial in complete if broken(trial, bounds)]
     if not missed:
-        return "No trial has a value for every objective.", []
+        return f"No trial has a value for every objective{so_far}.", []
     close = min(missed, key=lambda trial: max(trial["violations"].values()))
     note = f"Closest is trial {close['number']}: {', '.join(broken(close, bounds))}."
-    return f"No trial met every constraint{' so far' if _running(summary) else ''}.", [note]
+    return f"No trial met every constraint{so_far}.", [note]
 
 
-def _failures(trials: Sequence[Json]) -> Iterator[tuple[str, list[Json]]]:
+def _caveats(baseline: Json | None, defaults: str, bounds: Mapping[str, float]) -> list[str]:
+    """Why the baseline is no reference, or not a fair one."""
+    if baseline is None:
+        return [f"{defaults} were not tried: the gain is unknown."]
+    if baseline["state"] in ("PENDING", *_ONGOING):
+        return [f"{defaults} have not been measured yet: the gain is unknown."]
+    if baseline["state"] != "COMPLETE":
+        why = [text for text in (baseline["failure"], baseline["reason"]) if text]
+        told = ": ".join(why) or baseline["state"]
+        return [f"{defaults} gave no measurement, so the gain is unknown ({told})."]
+    failed = broken(baseline, bounds)
+    return [f"{defaults} break a constraint: {', '.join(failed)}."] if failed else []
+
+
+def _failures(trials: Sequence[Json]) -> list[tuple[str, list[Json]]]:
     """Trials without an answer by failure class, the most frequent first."""
     groups: dict[str, list[Json]] = {}
     for trial in trials:
-        if trial["state"] == "FAILED":
-            groups.setdefault("infrastructure", []).append(trial)
-        elif trial["state"] == "INFEASIBLE":
-            groups.setdefault(trial["failure"] or "unknown", []).append(trial)
-    yield from sorted(groups.items(), key=lambda group: -len(group[1]))
+        if trial["state"] in ("INFEASIBLE", "FAILED"):
+            unnamed = "infrastructure" if trial["state"] == "FAILED" else "unknown"
+            groups.setdefault(trial["failure"] or unnamed, []).append(trial)
+    return sorted(groups.items(), key=lambda group: -len(group[1]))
 
 
 @dataclass(frozen=True)
@@ -282,9 +298,7 @@ def _progress(summary: Json, name: str) -> Figure:
             title=_story(summary, trial),
             href=f"#trial-{trial['number']}",
             kind=(kind := _kind(summary, trial, trial["objectives"].get(name))),
-            shape={"best": "star", "baseline": "diamond", "lost": "cross"}.get(
-                kind.partition(" ")[0], "circle"
-            ),
+            shape=_shape(kind),
         )
         for trial in ended
     ]
@@ -319,7 +333,8 @@ def _loads(summary: Json) -> Figure:
         x, y = (_finite(point["metrics"].get(name)) for name in (across, up))
         if x is None or y is None:
             continue
-        kind, shape = _kind(summary, trial, y), _LOAD_SHAPES[point["index"] % len(_LOAD_SHAPES)]
+        kind = _kind(summary, trial, y).replace("front", "").strip()
+        shape = _LOAD_SHAPES[point["index"] % len(_LOAD_SHAPES)]
         story = _story(summary, trial, point)
         marks.append(Mark(x, y, story, f"#trial-{trial['number']}", kind, shape))
         if kind.partition(" ")[0] in ("best", "baseline"):
@@ -335,7 +350,7 @@ def _loads(summary: Json) -> Figure:
         lines.append(Line([(bound, None)], "bound"))
         legend.append((glyph("line", "bound"), f"bound: {measured(bound, across)}"))
     heading = f"{title(up)} over {title(across)}, per load point"
-    axes = Axis(title(across), _unit(across), log=True), Axis(title(up), _unit(up))
+    axes = Axis(title(across), _unit(across), log=True), Axis(title(up), _unit(up), log=True)
     return Figure(heading, chart(heading, *axes, marks, lines), legend)
 
 
@@ -406,39 +421,40 @@ def _engine(summary: Json) -> str:
     return _ENGINES.get(kind, kind)
 
 
-def _running(summary: Json) -> bool:
-    return summary["study"]["state"] in ("PENDING", "RUNNING")
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else identity(value)
 
 
-_ONGOING = ("DEPLOYING", "BENCHMARKING")
-_ANSWERED = ("COMPLETE", "INFEASIBLE", "STOPPED")
+def _listed(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return " ".join(f"{key}={_shown(each)}" for key, each in value.items()) or MISSING
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(map(_shown, value)) or MISSING
+    return MISSING if value is None else _shown(value)
 
 
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("autotuner.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    shown: dict[str, Callable[..., Any]] = {
-        "quantity": quantity,
-        "measured": measured,
-        "percent": percent,
-        "duration": duration,
-        "moment": moment,
-        "title_of": title,
-        "gain": gain,
-        "broken": broken,
-        "phases": phases,
-        "identity": lambda value: value if isinstance(value, str) else identity(value),
-        "parameters_text": parameters_text,
-        "as_json": lambda value: json.dumps(value, indent=2, ensure_ascii=False),
-        "svg": Markup,
-    }
-    environment.globals.update(shown)
-    return environment
+def _as_json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
 
 
-_ENVIRONMENT = _environment()
+_ENVIRONMENT = Environment(
+    loader=PackageLoader("autotuner.report", "."),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_ENVIRONMENT.globals.update(
+    compared=COMPARED,
+    missing=MISSING,
+    svg=Markup,
+    shown=_shown,
+    listed=_listed,
+    as_json=_as_json,
+    **{
+        each.__name__: each
+        for each in (measured, percent, duration, moment, gain, difference, broken, phases)
+    },
+    title_of=title,
+    parameters_text=parameters_text,
+)

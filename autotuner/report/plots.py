@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 
 WIDTH, HEIGHT = 480, 300
 LEFT, RIGHT, TOP, BOTTOM = 64, 14, 28, 46
-LANE = 30
+LANE = 36
 """Height of the strip below the plot that holds the marks without a value."""
 
 SHAPES = {
@@ -181,7 +182,7 @@ def _labels(axis: Axis, scale: _Scale) -> list[tuple[float, str]]:
     factor = axis_unit(axis, scale.high)[0]
     low, high = scale.low * factor, scale.high * factor
     values = ticks(low, high, log=scale.log, whole=axis.whole)
-    gap = min((b - a for a, b in zip(values, values[1:], strict=False)), default=1.0)
+    gap = min((b - a for a, b in pairwise(values)), default=1.0)
     decimals = max(0, -math.floor(math.log10(gap) + 1e-9))
     texts = [f"{v:,.6g}" if scale.log else f"{v:,.{decimals}f}" for v in values]
     return [(value / factor, text) for value, text in zip(values, texts, strict=True)]

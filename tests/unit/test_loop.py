@@ -1,0 +1,271 @@
+"""The loop of a study: what runs next, and what an answer changes. No Ray, no processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autotuner.errors import FailureClass
+from autotuner.execution.loop import StudyLoop
+from autotuner.execution.trial import Assignment
+from autotuner.plugins import load_kind
+from autotuner.store import Store
+from autotuner.studies import checked
+from autotuner.study.spec import StudySpec
+from autotuner.study.study import Study, StudyState
+from autotuner.study.trial import LoadPoint, Outcome, Trial, TrialState
+from tests.simulated import study_file
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(f"sqlite:///{tmp_path / 'store.db'}")
+    yield store
+    store.close()
+
+
+def study_of(directory: Path, **changes: Any) -> Study:
+    import json
+
+    spec = StudySpec.model_validate(json.loads(study_file(directory, **changes).read_text()))
+    return Study(spec, str(directory / "studies" / spec.name))
+
+
+def loop_of(study: Study, store: Store, **more: Any) -> StudyLoop:
+    if not any(each.name == study.name for each in store.studies()):
+        store.create(study)
+    loop = StudyLoop(
+        study, store, checked(study.spec).searcher(), load_kind("engine", "simulated"), **more
+    )
+    loop.begin()
+    return loop
+
+
+def complete(throughput: float, ttft: float = 0.1) -> Outcome:
+    metrics = {"output_throughput": throughput, "ttft_p90": ttft}
+    return Outcome(
+        TrialState.COMPLETE, load_points=(LoadPoint(0, "D(50,20)", 4, 1.0, metrics),)
+    )
+
+
+def infeasible(failure: FailureClass, reason: str = "it died") -> Outcome:
+    return Outcome(TrialState.INFEASIBLE, failure=failure, reason=reason)
+
+
+def assigned(loop: StudyLoop) -> Assignment:
+    assignment = loop.next()
+    assert assignment is not None
+    loop.started(assignment.number)
+    return assignment
+
+
+def play(loop: StudyLoop, value: float = 100.0) -> list[Assignment]:
+    """Run the loop to its end, every trial measured alike."""
+    done = []
+    while (assignment := loop.next()) is not None:
+        loop.started(assignment.number)
+        loop.answered(assignment.number, complete(value + assignment.number))
+        done.append(assignment)
+    return done
+
+
+def test_the_baseline_comes_first_and_has_no_parameters(tmp_path: Path, store: Store) -> None:
+    first = assigned(loop_of(study_of(tmp_path), store))
+    assert (first.number, first.parameters) == (0, {})
+
+
+def test_an_empty_space_is_the_baseline_alone(tmp_path: Path, store: Store) -> None:
+    loop = loop_of(study_of(tmp_path, space={}), store)
+    assert [each.parameters for each in play(loop)] == [{}]
+    assert loop.finish() is StudyState.COMPLETE
+
+
+def test_an_empty_list_is_not_tuned(tmp_path: Path, store: Store) -> None:
+    loop = loop_of(study_of(tmp_path, space={"max-num-seqs": [1], "block-size": []}), store)
+    assert [each.parameters for each in play(loop)] == [{}, {"max-num-seqs": 1}]
+
+
+def test_refused_points_are_kept_told_and_cost_no_trial(tmp_path: Path, store: Store) -> None:
+    space = {"max-num-batched-tokens": [8, 9, 512, 1024], "max-num-seqs": [16]}
+    loop = loop_of(study_of(tmp_path, space=space, search={"kind": "grid", "trials": 2}), store)
+    launched = play(loop)
+    assert [each.parameters.get("max-num-batched-tokens") for each in launched] == [None, 512, 1024]
+    refused = [trial for trial in store.trials("quick") if trial.refused]
+    assert [trial.state for trial in refused] == [TrialState.INFEASIBLE] * 2
+    assert "below" in refused[0].reason
+
+
+def test_what_the_cluster_cannot_hold_is_refused(tmp_path: Path, store: Store) -> None:
+    loop = loop_of(
+        study_of(tmp_path),
+        store,
+        can_hold=lambda point: "too big" if point.get("max-num-seqs") == 16 else None,
+    )
+    assert [each.parameters for each in play(loop)] == [{}, {"max-num-seqs": 1}]
+    assert loop.trials[-1].reason == "too big"
+
+
+def test_points_that_would_start_the_same_server_are_launched_once(
+    tmp_path: Path, store: Store
+) -> None:
+    loop = loop_of(study_of(tmp_path, space={"max-num-seqs": [None, "", 4]}), store)
+    assert [each.parameters for each in play(loop)] == [{}, {"max-num-seqs": 4}]
+
+
+def test_the_budget_counts_launches_besides_the_baseline(tmp_path: Path, store: Store) -> None:
+    space = {"max-num-seqs": {"type": "int", "low": 1, "high": 64}}
+    loop = loop_of(study_of(tmp_path, space=space, search={"kind": "random", "trials": 3}), store)
+    assert loop.remaining == 3
+    assert len(play(loop)) == 4
+    assert loop.remaining == 0
+
+
+def test_an_answer_is_scored_and_kept(tmp_path: Path, store: Store) -> None:
+    loop = loop_of(study_of(tmp_path, constraints={"ttft_p90": 0.05}), store)
+    assigned(loop)
+    loop.answered(0, complete(100.0, ttft=0.1))
+    trial = store.trials("quick")[0]
+    assert trial.objectives == {"output_throughput": pytest.approx(100.0)}
+    assert trial.violations == {"ttft_p90": pytest.approx(1.0)}
+    assert not trial.feasible
+
+
+def test_a_missing_objective_makes_a_trial_infeasible_never_zero(
+    tmp_path: Path, store: Store
+) -> None:
+    loop = loop_of(study_of(tmp_path, objectives=["tpot_mean"]), store)
+    assigned(loop)
+    loop.answered(0, complete(100.0))
+    trial = store.trials("quick")[0]
+    assert (trial.state, trial.failure) == (TrialState.INFEASIBLE, FailureClass.BENCHMARK)
+    assert "tpot_mean" in trial.reason
+
+
+def test_an_infeasible_trial_does_not_end_the_study(tmp_path: Path, store: Store) -> None:
+    loop = loop_of(study_of(tmp_path), store)
+    assigned(loop)
+    loop.answered(0, infeasible(FailureClass.MEMORY_AT_LOAD))
+    assert len(play(loop)) == 2
+    assert loop.finish() is StudyState.COMPLETE
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_study(tmp_path: Path, store: Store) -> None:
+    loop = loop_of(study_of(tmp_path), store)
+    assigned(loop)
+    loop.answered(0, infeasible(FailureClass.MODEL, "no such model"))
+    assert loop.next() is None
+    assert loop.finish() is StudyState.FAILED
+    assert "no such model" in store.study("quick").reason
+
+
+def test_without_a_feasible_trial_the_study_fails_with_the_commonest_reason(
+    tmp_path: Path, store: Store
+) -> None:
+    loop = loop_of(study_of(tmp_path), store)
+    for reason in ("a", "b", "b"):
+        loop.answered(assigned(loop).number, infeasible(FailureClass.CRASH, reason))
+    assert loop.finish() is StudyState.FAILED
+    assert store.study("quick").reason == "no feasible trial: b (2 of 3 trials)"
+
+
+def test_failed_trials_cost_no_budget_and_several_in_a_row_break_the_study(
+    tmp_path: Path, store: Store
+) -> None:
+    space = {"max-num-seqs": [1, 2, 3, 4, 5]}
+    loop = loop_of(study_of(tmp_path, space=space, search={"kind": "grid", "trials": 2}), store)
+    loop.answered(assigned(loop).number, complete(1))
+    for _ in range(3):
+        assert loop.remaining == 2
+        loop.failed(assigned(loop).number, "disk gone")
+    assert loop.next() is None
+    assert loop.finish() is StudyState.FAILED
+    assert "disk gone" in store.study("quick").reason
+
+
+def test_an_answer_ends_a_row_of_failures(tmp_path: Path, store: Store) -> None:
+    loop = loop_of(study_of(tmp_path, space={"max-num-seqs": [1, 2, 3, 4, 5]}), store)
+    for round_ in range(6):
+        number = assigned(loop).number
+        if round_ % 3 == 2:
+            loop.answered(number, complete(1))
+        else:
+            loop.failed(number, "flaky")
+    assert not loop.broken
+
+
+def test_cancelling_starts_nothing_more_and_cancels_what_runs(tmp_path: Path, store: Store) -> None:
+    loop = loop_of(study_of(tmp_path), store)
+    loop.answered(assigned(loop).number, complete(1))
+    assigned(loop)
+    loop.cancel("cancelled by SIGINT")
+    assert loop.next() is None
+    assert loop.finish() is StudyState.CANCELLED
+    states = [trial.state for trial in store.trials("quick")]
+    assert states == [TrialState.COMPLETE, TrialState.CANCELLED]
+    assert store.trials("quick")[1].reason == "cancelled by SIGINT"
+
+
+def test_the_time_limit_cancels(tmp_path: Path, store: Store) -> None:
+    clock = Clock()
+    loop = loop_of(study_of(tmp_path, limits={"hours": 2.0}), store, clock=clock)
+    assigned(loop)
+    clock.now = 7201
+    assert loop.next() is None
+    assert "2 h" in loop.cancelled
+
+
+def test_resuming_runs_what_has_no_answer_and_repeats_nothing(tmp_path: Path, store: Store) -> None:
+    study = study_of(tmp_path, space={"max-num-seqs": [1, 2, 3]})
+    loop = loop_of(study, store)
+    for value in (100.0, 110.0):
+        loop.answered(assigned(loop).number, complete(value))
+    interrupted = assigned(loop)
+    again = loop_of(study, store, known=store.trials("quick"))
+    done = play(again)
+    assert [(each.number, each.parameters) for each in done] == [
+        (interrupted.number, {"max-num-seqs": 2}),
+        (3, {"max-num-seqs": 3}),
+    ]
+    assert again.finish() is StudyState.COMPLETE
+    assert [t.objectives["output_throughput"] for t in store.trials("quick")][:2] == [
+        pytest.approx(100.0),
+        pytest.approx(110.0),
+    ]
+
+
+def test_listeners_hear_every_change(tmp_path: Path, store: Store) -> None:
+    heard: list[Trial] = []
+    loop = loop_of(study_of(tmp_path, space={}), store, listener=heard.append)
+    assigned(loop)
+    loop.progressed(0, "D(50,20) x 4", Outcome(TrialState.BENCHMARKING))
+    loop.answered(0, complete(1))
+    assert [trial.state.value for trial in heard] == [
+        "PENDING",
+        "DEPLOYING",
+        "BENCHMARKING",
+        "COMPLETE",
+    ]
+
+
+def test_the_study_says_who_drives_it_only_while_it_runs(tmp_path: Path, store: Store) -> None:
+    loop = loop_of(study_of(tmp_path, space={}), store)
+    running = store.study("quick")
+    assert running.state is StudyState.RUNNING
+    assert running.driver
+    assert not running.ended_at
+    play(loop)
+    loop.finish()
+    ended = store.study("quick")
+    assert not ended.driver
+    assert ended.ended_at
