@@ -28,8 +28,8 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.engine import ExceptionContext, make_url
+from sqlalchemy.exc import ArgumentError, IntegrityError
 
 from autotuner.errors import FailureClass, InfrastructureError, StudyStateError
 from autotuner.study.spec import StudySpec
@@ -92,19 +92,24 @@ class Store:
     """The database. Methods raise InfrastructureError when it cannot be reached."""
 
     def __init__(self, url: str) -> None:
-        parsed = make_url(url)
-        if parsed.get_backend_name() == "sqlite" and parsed.database:
-            Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-        self._engine = create_engine(parsed, json_serializer=_dumps)
-        if parsed.get_backend_name() == "sqlite":
-            event.listen(self._engine, "connect", _sqlite_pragmas)
-        self._place = parsed.render_as_string(hide_password=True)
         try:
-            self._prepare()
-        except DBAPIError as error:
+            parsed = make_url(url)
+            self._place = parsed.render_as_string(hide_password=True)
+            sqlite = parsed.get_backend_name() == "sqlite"
+            if sqlite and parsed.database:
+                Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+            self._engine = create_engine(parsed, json_serializer=_dumps)
+        except ArgumentError as error:
+            # The URL may hold a password, so it is not said.
             raise InfrastructureError(
-                f"the store {self._place} cannot be used: {error.orig}"
+                f"AUTOTUNER_STORE is not a database URL that can be used: {_first_line(error)}"
             ) from error
+        except (ModuleNotFoundError, OSError) as error:
+            raise InfrastructureError(f"the store cannot be used: {error}") from error
+        if sqlite:
+            event.listen(self._engine, "connect", _sqlite_pragmas)
+        event.listen(self._engine, "handle_error", self._explain)
+        self._prepare()
 
     def create(self, study: Study) -> None:
         """Add a study.
@@ -181,6 +186,12 @@ class Store:
     def close(self) -> None:
         self._engine.dispose()
 
+    def _explain(self, context: ExceptionContext) -> BaseException | None:
+        error = context.sqlalchemy_exception
+        if error is None or isinstance(error, IntegrityError):
+            return None
+        return InfrastructureError(f"the store {self._place} cannot be used: {_first_line(error)}")
+
     def _prepare(self) -> None:
         _METADATA.create_all(self._engine)
         with self._engine.begin() as connection:
@@ -201,6 +212,11 @@ def _sqlite_pragmas(connection: Any, _: Any) -> None:
     cursor.execute("PRAGMA busy_timeout=10000")
     cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
+
+
+def _first_line(error: BaseException) -> str:
+    cause = getattr(error, "orig", None) or error
+    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]
 
 
 def _dumps(value: Any) -> str:

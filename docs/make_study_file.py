@@ -92,13 +92,14 @@ JSON. The rules that hold everywhere:
 - **Unknown keys are errors**, and so is a key given twice. Every mistake that is found is reported
   at once, with file, line, what was written and what is allowed. The command line exits with 2.
 - **Types are kept.** `"8"` is a text and `8` a number; neither becomes the other. `on`, `off`,
-  `yes` and `no` are texts (YAML 1.2); write `true` and `false`. `1e-3` is a number.
+  `yes` and `no` are texts (YAML 1.2); write `true` and `false`. `1e-3` is a number. Infinities and
+  what is not a number are refused.
 - **Paths are relative to the directory in which `autotuner` is started**, not to the file's. A
   model path that is a directory there is that directory; otherwise it is taken for a hub id.
 - **Nothing in it is secret.** It is stored with the study, in each trial's plan and in reports.
-  Put tokens such as `HF_TOKEN` into the environment in which `autotuner` (or the Ray node) runs:
-  servers inherit that, save for the variables that begin with `RAY_`, `AUTOTUNER_`,
-  `OMP_NUM_THREADS` or `CUDA_VISIBLE_DEVICES`.
+  Environment variables whose names look like a secret's, such as `HF_TOKEN`, are refused. Set them
+  in the environment in which `autotuner` (or the Ray node) runs: servers inherit that, save for
+  the variables that begin with `RAY_`, `AUTOTUNER_`, `OMP_NUM_THREADS` or `CUDA_VISIBLE_DEVICES`.
 - **How and where autotuner itself runs is not in it.** That is in environment variables:
   `AUTOTUNER_HOME` (directory of the studies), `AUTOTUNER_STORE` (database URL), both also from a
   file `.env` in the current directory, and `RAY_ADDRESS` (a Ray cluster to use; without it a local
@@ -121,7 +122,8 @@ In `engine.arguments` and in `space`, a flag has the engine's own name. Dashes i
 out, and `_` may stand for `-`: `--max_num_seqs`, `max_num_seqs` and `max-num-seqs` are one flag,
 and giving two of these spellings is an error. A flag may be fixed or varied, not both; an alias
 counts as the flag. A name with a dot, such as `compilation-config.mode`, is a key inside a flag
-that takes JSON; what follows the dot is passed on as it is.
+that takes JSON; what follows the dot is passed on as it is. The whole JSON and its keys cannot be
+given side by side: vLLM would take the last one alone.
 
 Names and values are checked against the flag catalog of the engine's version: `autotuner catalog`
 lists the catalogs, `autotuner catalog vllm --search seqs` shows flags. Flags that autotuner sets
@@ -138,6 +140,7 @@ itself (model, served name, tokenizer, host, port) and those that would get in t
 | `null`, `""` | the flag is left out: the engine's default |
 | list | all values after one flag, the flag again for each value, or JSON: as the engine takes it |
 | mapping | JSON, as one item |
+| `true`, `false` for a key inside JSON | `--flag.key true`, `--flag.key false` |
 
 Nothing goes through a shell: each item reaches the engine as it is.
 
@@ -161,8 +164,8 @@ step is finite), `log: true` (drawn evenly on a logarithmic scale; needs `low` a
 accepted for `choice`, `int` and `float`.
 
 - **Choices** must differ as JSON: `1` and `1.0` are the same value, `1` and `true` are not. A
-  choice may be a list or a mapping. `null` and `""` leave the flag out, which is how "with or
-  without" is written for a flag that takes a value.
+  choice may be a list or a mapping. `null` and `""` are the same choice, to leave the flag out,
+  which is how "with or without" is written for a flag that takes a value.
 - **Booleans** are choices: `[true, false]`.
 - **Conditions**: `when: {other: value}` or `when: {other: [value, value]}` makes a parameter active
   only while another one of this space has one of these values. With several entries all must hold.

@@ -52,6 +52,17 @@ def check_flags(spec: StudySpec, catalog: Catalog, owned: Mapping[str, str]) -> 
                 ConfigError(f"--{true_name} is already set by {seen[true_name]}", where=where)
             )
             return False
+        # vLLM takes a dotted key for the whole JSON again, and the last one wins.
+        clash = next((n for n in seen if _same_json(n, true_name)), None)
+        if clash is not None:
+            errors.append(
+                ConfigError(
+                    f"--{true_name} and --{clash} would overwrite each other",
+                    where=where,
+                    hint="give the whole JSON, or all of it by dotted keys",
+                )
+            )
+            return False
         seen[true_name] = where
         return True
 
@@ -71,6 +82,10 @@ def check_flags(spec: StudySpec, catalog: Catalog, owned: Mapping[str, str]) -> 
                     break
     if errors:
         raise _joined(errors)
+
+
+def _same_json(one: str, other: str) -> bool:
+    return one.startswith(other + ".") or other.startswith(one + ".")
 
 
 def extremes(parameter: Parameter) -> tuple[Any, ...]:
@@ -119,19 +134,3 @@ def given(catalog: Catalog, values: Mapping[str, Any], name: str) -> Any:
         if flag is not None and flag.name == name:
             return value
     return None
-
-
-def whole(value: Any) -> int | None:
-    """A whole number as the engines read it (8k is 8000, 8K is 8192), else None."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, int):
-        return value
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, str) and value[:-1].isdigit() and value[-1] in _SUFFIXES:
-        return int(value[:-1]) * _SUFFIXES[value[-1]]
-    return int(value) if isinstance(value, str) and value.isdigit() else None
-
-
-_SUFFIXES = {"k": 10**3, "K": 2**10, "m": 10**6, "M": 2**20, "g": 10**9, "G": 2**30}

@@ -43,7 +43,7 @@ def diagnose(log: str, signatures: Iterable[Signature], prefix: re.Pattern[str])
             match = pattern.search(line)
             if match is None:
                 continue
-            reason = match.groupdict().get("reason") or match[0]
+            reason = (match.groupdict().get("reason") or "").strip() or match[0]
             failure = signature.failure
             if signature.after and signature.then and _seen(lines[:number], signature.after):
                 failure = signature.then

@@ -10,14 +10,13 @@ import re
 import sys
 
 from autotuner.engines.base import Diagnosis, Engine
-from autotuner.engines.catalog import Catalog
+from autotuner.engines.catalog import Catalog, whole_number
 from autotuner.engines.flags import (
     catalog_of,
     check_flags,
     environment,
     flag_values,
     given,
-    whole,
 )
 from autotuner.engines.signatures import Signature, diagnose
 from autotuner.errors import FailureClass
@@ -81,7 +80,7 @@ def _number(catalog: Catalog, values: Parameters, name: str) -> int | None:
     if value is None or value == "":
         flag = catalog.find(name)
         value = flag.default if flag else None
-    return whole(value)
+    return whole_number(value)
 
 
 # "WARNING 11-22 03:04:05 " in front of what is said.

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 
 from autotuner.engines.base import Diagnosis, Engine
+from autotuner.engines.catalog import whole_number
 from autotuner.engines.flags import (
     catalog_of,
     check_flags,
     environment,
     flag_values,
     given,
-    whole,
 )
 from autotuner.engines.signatures import Signature, diagnose
 from autotuner.errors import FailureClass
@@ -54,7 +54,7 @@ class _VLLM:
             own += ["--tokenizer", spec.model.tokenizer]
         gpus = 1
         for name in ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size"):
-            gpus *= whole(given(catalog, values, name)) or 1
+            gpus *= whole_number(given(catalog, values, name)) or 1
         return LaunchSpec(
             command=command,
             arguments=(*own, "--host", host, "--port", str(port), *catalog.argv(values)),
@@ -71,10 +71,12 @@ class _VLLM:
         values = flag_values(spec, parameters)
 
         def number(name: str) -> int | None:
-            return whole(given(catalog, values, name))
+            return whole_number(given(catalog, values, name))
 
         batched, sequences = number("max-num-batched-tokens"), number("max-num-seqs")
         length = number("max-model-len")
+        if length is not None and length < 1:
+            length = None  # -1 lets vLLM choose
         if batched is not None and sequences is not None and batched < sequences:
             return f"max-num-batched-tokens {batched} is below max-num-seqs {sequences}"
         chunked = given(catalog, values, "enable-chunked-prefill")
@@ -136,6 +138,7 @@ _SIGNATURES = (
     Signature(FailureClass.ARGUMENT, r"User-specified max_model_len .*"),
     Signature(FailureClass.ARGUMENT, r"Value error, (?P<reason>.*?)(?: \[type=.*)?$"),
     Signature(FailureClass.ARGUMENT, r"No valid attention backend found for.*"),
+    Signature(FailureClass.ARGUMENT, r"No common block size for [^']*"),
     Signature(FailureClass.NCCL, r".*NCCL error.*"),
 )
 

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from autotuner.report.plots import Axis, Line, Mark, chart, glyph
+from autotuner.report.plots import ROLES, Axis, Line, Mark, Rule, chart, glyph
 from autotuner.report.summary import parameters_text
 from autotuner.study.metrics import METRICS, Better
 from autotuner.study.space import identity
@@ -31,17 +31,18 @@ MISSING = "\N{EN DASH}"
 _ENGINES = {"vllm": "vLLM", "sglang": "SGLang"}
 _WORDS = {"ttft": "TTFT", "tpot": "TPOT", "e2e": "E2E", "gpu": "GPU"}
 _LOAD_SHAPES = ("circle", "square", "triangle", "diamond", "wedge", "pentagon")
-_ONGOING = ("DEPLOYING", "BENCHMARKING")
+_UNENDED = ("PENDING", "DEPLOYING", "BENCHMARKING")
 _ANSWERED = ("COMPLETE", "INFEASIBLE", "STOPPED")
 _ONE_RUN = (
     "Both were measured once (one run each): the spread of repeated runs is not in this figure."
 )
+_CURVED = ("best", "baseline")
 _MEANINGS = {
     "best": "best",
     "baseline": "baseline",
-    "front": "Pareto front",
-    "hollow": "breaks a constraint",
+    "front": "on the front",
     "": "other trials",
+    "hollow": "not feasible",
     "lost": "no result",
 }
 
@@ -109,7 +110,7 @@ def quantity(value: float | None, unit: str = "") -> str:
     elif unit == "s" and float(f"{abs(value):.3g}") < 1:
         value, unit = value * 1000, "ms"
     rounded = float(f"{value:.3g}")
-    if value == round(value) or abs(rounded) >= 100:
+    if abs(rounded) >= 100 or value == 0 or (not unit and value == round(value)):
         text = f"{value:,.0f}"
     elif abs(rounded) < 1e-3:
         text = f"{value:.3g}"
@@ -201,6 +202,7 @@ def _view(summary: Json) -> dict[str, Any]:
         "summary": summary,
         "study": study,
         "spec": study["spec"],
+        "spec_text": json.dumps(study["spec"], indent=2, ensure_ascii=False),
         "engine": _engine(summary),
         "objectives": [objective["name"] for objective in study["objectives"]],
         "asked": [f"{title(o['name'])} ({o['better']} is better)" for o in study["objectives"]],
@@ -251,7 +253,7 @@ def _caveats(baseline: Json | None, defaults: str, bounds: Mapping[str, float]) 
     """Why the baseline is no reference, or not a fair one."""
     if baseline is None:
         return [f"{defaults} were not tried: the gain is unknown."]
-    if baseline["state"] in ("PENDING", *_ONGOING):
+    if baseline["state"] in _UNENDED:
         return [f"{defaults} have not been measured yet: the gain is unknown."]
     if baseline["state"] != "COMPLETE":
         why = [text for text in (baseline["failure"], baseline["reason"]) if text]
@@ -273,52 +275,46 @@ def _failures(trials: Sequence[Json]) -> list[tuple[str, list[Json]]]:
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart with its heading and legend of (glyph, meaning)."""
+    """A chart with its heading and the rows of its legend: glyphs and their meanings."""
 
     heading: str
     svg: str
-    legend: list[tuple[str, str]]
+    legend: list[list[tuple[str, str]]]
 
 
 def _figures(summary: Json) -> Iterator[Figure]:
     names = [objective["name"] for objective in summary["study"]["objectives"]]
-    for name in names:
-        yield _progress(summary, name)
-    yield _loads(summary)
-    for pair in combinations(names, 2):
-        yield _trade(summary, *pair)
+    if any(trial["state"] not in _UNENDED for trial in summary["trials"]):
+        yield from (_progress(summary, name) for name in names)
+    if any(trial["load_points"] for trial in summary["trials"]):
+        yield _loads(summary)
+        yield from (_trade(summary, *pair) for pair in combinations(names, 2))
 
 
 def _progress(summary: Json, name: str) -> Figure:
-    ended = [t for t in summary["trials"] if t["state"] not in ("PENDING", *_ONGOING)]
-    marks = [
-        Mark(
-            x=trial["number"],
-            y=_finite(trial["objectives"].get(name)),
-            title=_story(summary, trial),
-            href=f"#trial-{trial['number']}",
-            kind=(kind := _kind(summary, trial, trial["objectives"].get(name))),
-            shape=_shape(kind),
-        )
-        for trial in ended
-    ]
+    """One objective over the trials, in order of asking."""
+    ended = [t for t in summary["trials"] if t["state"] not in _UNENDED]
+    values = {t["number"]: _finite(t["objectives"].get(name)) for t in ended}
+    marks = [_mark(summary, t, t["number"], values[t["number"]]) for t in ended]
     better = max if METRICS[name].better is Better.HIGHER else min
-    found: list[tuple[float | None, float | None]] = []
-    for trial in sorted(ended, key=lambda trial: int(trial["number"])):
-        value = trial["objectives"].get(name) if trial["feasible"] else None
-        previous = found[-1][1] if found else None
-        known = [v for v in (value, previous) if v is not None]
-        if known:
-            found.append((trial["number"], better(known)))
-    lines = [Line(found, "record", step=True)] if len(found) > 1 else []
-    legend = _legend(marks) + [(glyph("line", "record"), "best so far")] * bool(lines)
-    reference = next((mark.y for mark in marks if mark.x == summary["baseline"]), None)
+    record: list[tuple[float, float]] = []
+    for trial in ended:
+        value = values[trial["number"]]
+        if value is not None and trial["feasible"]:
+            reached = better(value, record[-1][1]) if record else value
+            record.append((trial["number"], reached))
+    lines: list[Line | Rule] = []
+    legend = _legend(marks)
+    if len(record) > 1:
+        lines.append(Line(record, "record", step=True))
+        legend.append((glyph("line", "record"), "best so far"))
+    reference = values.get(summary["baseline"])
     if reference is not None:
-        lines.append(Line([(None, reference)], "reference"))
+        lines.append(Rule(reference, "reference"))
         legend.append((glyph("line", "reference"), "baseline's value"))
+    axes = Axis("trial", whole=True), Axis(title(name), _unit(name))
     heading = f"{title(name)} over trials"
-    axis = Axis(title(name), _unit(name))
-    return Figure(heading, chart(heading, Axis("trial", whole=True), axis, marks, lines), legend)
+    return Figure(heading, chart(heading, *axes, marks, lines), [legend])
 
 
 def _loads(summary: Json) -> Figure:
@@ -328,69 +324,75 @@ def _loads(summary: Json) -> Figure:
     if not any(point["metrics"].get(across) is not None for _, point in points):
         across = "e2e_latency_p90"
     marks: list[Mark] = []
-    curves: dict[tuple[str, str], list[tuple[float | None, float | None]]] = {}
+    curves: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for trial, point in points:
         x, y = (_finite(point["metrics"].get(name)) for name in (across, up))
-        if x is None or y is None:
-            continue
-        kind = _kind(summary, trial, y).replace("front", "").strip()
-        shape = _LOAD_SHAPES[point["index"] % len(_LOAD_SHAPES)]
-        story = _story(summary, trial, point)
-        marks.append(Mark(x, y, story, f"#trial-{trial['number']}", kind, shape))
-        if kind.partition(" ")[0] in ("best", "baseline"):
-            curves.setdefault((kind.partition(" ")[0], point["scenario"]), []).append((x, y))
-    lines = [Line(curve, f"of-{kind}") for (kind, _), curve in curves.items() if len(curve) > 1]
-    loads = summary["study"]["loads"]
-    legend = _legend(marks, "circle") + [
-        (glyph(_LOAD_SHAPES[index % len(_LOAD_SHAPES)], "plain"), name)
-        for index, name in enumerate(loads)
-    ] * (len(loads) > 1)
+        if x is not None and y is not None:
+            marks.append(_mark(summary, trial, x, y, point))
+            curves.setdefault((marks[-1].role, point["scenario"]), []).append((x, y))
+    lines: list[Line | Rule] = [
+        Line(curve, f"of-{role}") for (role, _), curve in curves.items() if role in _CURVED
+    ]
+    legend = _legend(marks, "circle")
+    shapes = [
+        (glyph(_load_shape(index), "plain"), name)
+        for index, name in enumerate(summary["study"]["loads"])
+    ]
     bound = summary["study"]["spec"]["constraints"].get(across)
     if bound is not None:
-        lines.append(Line([(bound, None)], "bound"))
+        lines.append(Rule(bound, "bound", upright=True))
         legend.append((glyph("line", "bound"), f"bound: {measured(bound, across)}"))
-    heading = f"{title(up)} over {title(across)}, per load point"
     axes = Axis(title(across), _unit(across), log=True), Axis(title(up), _unit(up), log=True)
-    return Figure(heading, chart(heading, *axes, marks, lines), legend)
+    heading = f"{title(up)} over {title(across)}, per load point"
+    return Figure(heading, chart(heading, *axes, marks, lines), [legend, shapes])
 
 
 def _trade(summary: Json, one: str, other: str) -> Figure:
-    marks = [
-        Mark(x, y, _story(summary, trial), f"#trial-{trial['number']}", _kind(summary, trial, y))
+    """Two objectives against each other, with the Pareto front where there are only two."""
+    known = {
+        trial["number"]: (trial, x, y)
         for trial in summary["trials"]
         if (x := _finite(trial["objectives"].get(one))) is not None
         and (y := _finite(trial["objectives"].get(other))) is not None
-    ]
-    lines = []
-    if len(summary["study"]["objectives"]) == 2 and len(summary["front"]) > 1:
-        at = {trial["number"]: trial["objectives"] for trial in summary["trials"]}
-        front = [(at[number][one], at[number][other]) for number in summary["front"]]
+    }
+    marks = [_mark(summary, *each) for each in known.values()]
+    front = [known[number][1:] for number in summary["front"] if number in known]
+    legend, lines = _legend(marks), []
+    if len(summary["study"]["objectives"]) == 2 and len(front) > 1:
         lines.append(Line(front, "record"))
+        legend.append((glyph("line", "record"), "Pareto front"))
+    axes = Axis(title(one), _unit(one), log=True), Axis(title(other), _unit(other), log=True)
     heading = f"{title(other)} over {title(one)}, per trial"
-    axes = Axis(title(one), _unit(one), log=True), Axis(title(other), _unit(other))
-    return Figure(heading, chart(heading, *axes, marks, lines), _legend(marks, "circle"))
+    return Figure(heading, chart(heading, *axes, marks, lines), [legend])
+
+
+def _mark(summary: Json, trial: Json, x: float, y: float | None, point: Json | None = None) -> Mark:
+    """A trial's mark, or that of one of its load points, which then says which by its shape."""
+    number, several = trial["number"], len(summary["study"]["objectives"]) > 1
+    role = "front" if several and number in summary["front"] and point is None else ""
+    role = "baseline" if number == summary["baseline"] else role
+    return Mark(
+        x,
+        y,
+        title=_story(summary, trial, point),
+        href=f"#trial-{number}",
+        role="best" if number == summary["best"] else role,
+        hollow=y is not None and not trial["feasible"],
+        shape=_load_shape(point["index"]) if point else "",
+    )
+
+
+def _load_shape(index: int) -> str:
+    return _LOAD_SHAPES[index % len(_LOAD_SHAPES)]
 
 
 def _legend(marks: Sequence[Mark], shape: str = "") -> list[tuple[str, str]]:
-    """The kinds that occur, each with the mark it is drawn by (or one shape for all)."""
-    used = {kind: mark.shape for mark in marks for kind in (mark.kind.split() or [""])}
+    """The roles that occur, each with its own mark (or one shape for all)."""
+    kinds = {"lost" if mark.y is None else mark.role for mark in marks}
+    kinds |= {"hollow" for mark in marks if mark.hollow}
     return [
-        (glyph(shape or used[kind], kind), meaning)
-        for kind, meaning in _MEANINGS.items()
-        if kind in used
+        (glyph(shape or ROLES.get(k, "circle"), k), _MEANINGS[k]) for k in _MEANINGS if k in kinds
     ]
-
-
-def _kind(summary: Json, trial: Json, value: float | None) -> str:
-    """Classes of a trial's mark; how it stands first, then whether it broke a constraint."""
-    if _finite(value) is None:
-        return "lost"
-    number = trial["number"]
-    roles = {summary["best"]: "best", summary["baseline"]: "baseline"}
-    role = "best" if number == summary["best"] else roles.get(number, "")
-    if not role and number in summary["front"] and len(summary["study"]["objectives"]) > 1:
-        role = "front"
-    return f"{role} {'' if trial['feasible'] else 'hollow'}".strip()
 
 
 def _story(summary: Json, trial: Json, point: Json | None = None) -> str:
@@ -433,10 +435,6 @@ def _listed(value: Any) -> str:
     return MISSING if value is None else _shown(value)
 
 
-def _as_json(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False)
-
-
 _ENVIRONMENT = Environment(
     loader=PackageLoader("autotuner.report", "."),
     autoescape=True,
@@ -450,7 +448,6 @@ _ENVIRONMENT.globals.update(
     svg=Markup,
     shown=_shown,
     listed=_listed,
-    as_json=_as_json,
     **{
         each.__name__: each
         for each in (measured, percent, duration, moment, gain, difference, broken, phases)

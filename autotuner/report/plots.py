@@ -23,6 +23,10 @@ SHAPES = {
     "star": "M0 -6.5L1.8 -2.2L6.2 -2L2.8 .9L3.9 5.3L0 2.9L-3.9 5.3L-2.8 .9L-6.2 -2L-1.8 -2.2z",
     "cross": "M-3.8 -3.8L3.8 3.8M3.8 -3.8L-3.8 3.8",
 }
+ROLES = {"best": "star", "baseline": "diamond", "front": "square", "lost": "cross"}
+"""Shape of each role; everything else is a circle."""
+
+_SIZES = {"best": 1.35, "baseline": 1.35}
 
 
 @dataclass(frozen=True)
@@ -43,27 +47,40 @@ class Axis:
 
 @dataclass(frozen=True)
 class Mark:
-    """One point, a link to `href`; without `y` it lies in the strip below the plot.
+    """One point, a link to `href`; without `y` it is a cross in the strip below the plot.
 
     Attributes:
-        kind: classes of the style sheet: ``best``, ``baseline``, ``hollow``, ``front``, ``lost``.
+        title: the tooltip.
+        role: one of `ROLES`, or none; gives shape and colour, and size to best and baseline.
+        hollow: not filled.
+        shape: one of `SHAPES` instead of the role's.
     """
 
     x: float
     y: float | None
     title: str
     href: str
-    kind: str = ""
-    shape: str = "circle"
+    role: str = ""
+    hollow: bool = False
+    shape: str = ""
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line through points, or a rule across the plot where one coordinate is None."""
+    """A line through points; as steps, each value holds until the next."""
 
-    points: Sequence[tuple[float | None, float | None]]
-    kind: str
+    points: Sequence[tuple[float, float]]
+    style: str
     step: bool = False
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A line across the whole plot at one value of y, or of x where it is upright."""
+
+    at: float
+    style: str
+    upright: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,6 +91,9 @@ class _Scale:
     end: float
     log: bool
 
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
     def __call__(self, value: float) -> float:
         low, high = self.low, self.high
         if self.log:
@@ -81,7 +101,9 @@ class _Scale:
         return self.start + (value - low) / (high - low) * (self.end - self.start)
 
 
-def chart(label: str, x: Axis, y: Axis, marks: Sequence[Mark], lines: Sequence[Line] = ()) -> str:
+def chart(
+    label: str, x: Axis, y: Axis, marks: Sequence[Mark], lines: Sequence[Line | Rule] = ()
+) -> str:
     """An SVG of the marks over the lines; rules outside the marks' range are left out."""
     floor = HEIGHT - BOTTOM - (LANE if any(mark.y is None for mark in marks) else 0)
     across = _scale(x, [mark.x for mark in marks], LEFT, WIDTH - RIGHT)
@@ -91,7 +113,7 @@ def chart(label: str, x: Axis, y: Axis, marks: Sequence[Mark], lines: Sequence[L
         f'<svg class="chart" role="group" viewBox="0 0 {WIDTH} {HEIGHT}"'
         f' aria-label="{escape(label)}">',
         *_grid(x, y, across, up, floor, bool(heights)),
-        *(_line(line, across, up) for line in lines),
+        *(f'<path class="line {line.style}" d="{_path(line, across, up)}"/>' for line in lines),
         *(_mark(mark, across, up, floor) for mark in sorted(marks, key=_painted)),
     ]
     return "".join(drawn) + "</svg>"
@@ -188,35 +210,32 @@ def _labels(axis: Axis, scale: _Scale) -> list[tuple[float, str]]:
     return [(value / factor, text) for value, text in zip(values, texts, strict=True)]
 
 
-def _line(line: Line, across: _Scale, up: _Scale) -> str:
-    (x, y), *_ = line.points
-    if x is None:
-        assert y is not None, "a rule has one coordinate"
-        inside = up.low <= y <= up.high
-        path = f"M{LEFT} {up(y):.1f}H{WIDTH - RIGHT}" if inside else ""
-    elif y is None:
-        inside = across.low <= x <= across.high
-        path = f"M{across(x):.1f} {TOP}V{up.start:.1f}" if inside else ""
-    else:
-        pairs = [(across(a), up(b)) for a, b in line.points if a is not None and b is not None]
-        path, inside = f"M{pairs[0][0]:.1f} {pairs[0][1]:.1f}", True
-        for a, b in pairs[1:]:
-            path += f"H{a:.1f}V{b:.1f}" if line.step else f"L{a:.1f} {b:.1f}"
-    return f'<path class="line {line.kind}" d="{path}"/>' if inside else ""
+def _path(line: Line | Rule, across: _Scale, up: _Scale) -> str:
+    if isinstance(line, Rule):
+        if line.at not in (across if line.upright else up):
+            return ""
+        if line.upright:
+            return f"M{across(line.at):.1f} {TOP}V{up.start}"
+        return f"M{LEFT} {up(line.at):.1f}H{WIDTH - RIGHT}"
+    (x, y), *others = [(across(x), up(y)) for x, y in line.points]
+    path = f"M{x:.1f} {y:.1f}"
+    return path + "".join(
+        f"H{x:.1f}V{y:.1f}" if line.step else f"L{x:.1f} {y:.1f}" for x, y in others
+    )
 
 
 def _mark(mark: Mark, across: _Scale, up: _Scale, floor: float) -> str:
-    y = floor + LANE / 2 if mark.y is None else up(mark.y)
-    size = 1.35 if {"best", "baseline"} & set(mark.kind.split()) else 1
+    role, y = mark.role, floor + LANE / 2 if mark.y is None else up(mark.y)
+    if mark.y is None:
+        role = "lost"
+    shape = SHAPES[mark.shape or ROLES.get(role, "circle")]
     return (
-        f'<a class="mark {mark.kind}" href="{escape(mark.href)}"'
-        f' transform="translate({across(mark.x):.1f} {y:.1f}) scale({size})">'
-        f"<title>{escape(mark.title)}</title>"
-        f'<path d="{SHAPES[mark.shape]}"/></a>'
+        f'<a class="mark {role}{" hollow" * mark.hollow}" href="{escape(mark.href)}"'
+        f' transform="translate({across(mark.x):.1f} {y:.1f}) scale({_SIZES.get(role, 1)})">'
+        f'<title>{escape(mark.title)}</title><path d="{shape}"/></a>'
     )
 
 
 def _painted(mark: Mark) -> int:
     """The order of painting: best on top."""
-    kinds = mark.kind.split()
-    return ("best" in kinds) * 4 + ("baseline" in kinds) * 2 + ("front" in kinds)
+    return ("", "front", "baseline", "best").index(mark.role)

@@ -30,7 +30,9 @@ def number_text(value: float | None, unit: str = "") -> str:
         return NOTHING
     if unit == "s" and abs(value) < 1:
         return f"{number_text(value * 1000)} ms"
-    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
+    if abs(value) < 1:
+        return f"{value:.3g} {unit}".strip()
+    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
     return f"{value:,.{digits}f} {unit}".strip()
 
 

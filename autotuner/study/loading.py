@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,11 @@ from pydantic import BaseModel, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.constructor import DuplicateKeyError
-from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from autotuner.errors import ConfigError
 from autotuner.study.space import canonical_name
-from autotuner.study.spec import StudySpec
+from autotuner.study.spec import Misplaced, StudySpec
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class StudyFile:
         """Line of a place, counted from 1: of the deepest part of it that exists."""
         node, line = self.marks, None
         for key in place:
-            if isinstance(node, CommentedMap) and key in node:
+            # A key that came in by a merge (<<) has no line of its own.
+            if isinstance(node, CommentedMap) and key in (node.lc.data or {}):
                 line = node.lc.key(key)[0] + 1
             elif isinstance(node, CommentedSeq) and isinstance(key, int) and key < len(node):
                 line = node.lc.item(key)[0] + 1
@@ -55,6 +57,13 @@ class StudyFile:
             place.append(spelled[head])
             node, rest = node[spelled[head]], rest[len(head) + 1 :]
         return self.line(place)
+
+    def error_below(
+        self, place: Sequence[str | int], below: Sequence[str], problem: str
+    ) -> ConfigError:
+        """An error at canonical names below a place."""
+        where = ".".join([*map(str, place), *below])
+        return ConfigError(problem, where=where, file=self.path, line=self.line_of(where))
 
     def error(self, place: Sequence[str | int], problem: str, **more: Any) -> ConfigError:
         return ConfigError(
@@ -89,15 +98,17 @@ def read_study(path: Path) -> StudyFile:
 
 def read_study_text(text: str, name: str) -> StudyFile:
     """As `read_study`, from text; JSON is tried first where the name or the text says so."""
+    parsed: Any = None
     if name.endswith(".json"):
         try:
-            json.loads(text)
+            parsed = json.loads(text)
         except json.JSONDecodeError as error:
             raise ConfigError(f"is not JSON: {error.msg}", file=name, line=error.lineno) from error
     # YAML 1.2 contains JSON, keeps `on` and `no` as text and 1e-3 as a number; its parser
     # refuses a key given twice, which JSON's own silently overwrites.
     try:
         marks = YAML(typ="rt", pure=True).load(text)
+        values = parsed if parsed is not None else YAML(typ="safe", pure=True).load(text)
     except DuplicateKeyError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
         problem = str(error.problem).split(" with value")[0]
@@ -107,7 +118,10 @@ def read_study_text(text: str, name: str) -> StudyFile:
         raise ConfigError(
             f"is not YAML: {error.problem}", file=name, line=line, hint=str(error.context or "")
         ) from error
-    return StudyFile(name, plain(marks), marks)
+    except YAMLError as error:
+        first = (str(error).splitlines() or ["unreadable"])[0]
+        raise ConfigError(f"is not YAML: {first}", file=name) from error
+    return StudyFile(name, plain(values), marks)
 
 
 def parse_study(file: StudyFile) -> StudySpec:
@@ -122,6 +136,10 @@ def parse_study(file: StudyFile) -> StudySpec:
             file=file.path,
             allowed=list(StudySpec.model_fields),
         )
+    endless = next(_not_finite(file.content), None)
+    if endless is not None:
+        place, value = endless
+        raise file.error(place, f"{value} is not a number that can be used")
     try:
         return StudySpec.model_validate(file.content)
     except ValidationError as error:
@@ -178,7 +196,10 @@ def _explained(
     if kind == "missing":
         return file.error(prefix + place, "is missing", hint=_described(model, place))
     if kind == "value_error":
-        return file.error(prefix + place, str(each["ctx"]["error"]))
+        error = each["ctx"]["error"]
+        if isinstance(error, Misplaced):
+            return file.error_below(prefix + place, error.place, error.problem)
+        return file.error(prefix + place, str(error))
     problem = message.removeprefix("Input ").replace("should be", "must be", 1)
     return file.error(
         prefix + place,
@@ -205,6 +226,7 @@ def _fields(model: type[BaseModel], place: Sequence[str | int]) -> list[str]:
 
 
 def _described(model: type[BaseModel], place: Sequence[str | int]) -> str:
+    place = [key for key in place if not isinstance(key, int)]  # an item is as its list
     for key in place:
         field = model.model_fields.get(str(key))
         if field is None:
@@ -224,16 +246,24 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+def _not_finite(
+    node: Any, place: tuple[str | int, ...] = ()
+) -> Iterator[tuple[tuple[str | int, ...], float]]:
+    """Places of infinities and of what is not a number: JSON has neither."""
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from _not_finite(value, (*place, key))
+    elif isinstance(node, list):
+        for index, value in enumerate(node):
+            yield from _not_finite(value, (*place, index))
+    elif isinstance(node, float) and not math.isfinite(node):
+        yield place, node
+
+
 def plain(node: Any) -> Any:
-    """Parsed YAML as plain Python values."""
+    """Parsed YAML as JSON values: a key is a text, and so is a date."""
     if isinstance(node, Mapping):
         return {str(key): plain(value) for key, value in node.items()}
-    if isinstance(node, list):
+    if isinstance(node, list | tuple):
         return [plain(value) for value in node]
-    if isinstance(node, bool) or node is None:
-        return node
-    # The round-trip loader returns subclasses that carry their spelling.
-    for kind in (int, float, str):
-        if isinstance(node, kind):
-            return kind(node)
-    return str(node)
+    return node if node is None or isinstance(node, bool | int | float | str) else str(node)

@@ -249,7 +249,8 @@ def error_rate(measurement: Measurement) -> float | None:
     """Failed requests over all that ended; genai-bench's own figure is always 0."""
     if not measurement.requests:
         return None
-    return 1 - len(measurement.completed) / len(measurement.requests)
+    failed = len(measurement.requests) - len(measurement.completed)
+    return failed / len(measurement.requests)
 
 
 @metric("requests", unit="", better=Better.HIGHER, combine=Combine.SUM)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -41,7 +41,7 @@ class Choice:
     def size(self) -> int | None:
         return len(self.values)
 
-    def grid(self) -> tuple[Value, ...]:
+    def grid(self) -> Sequence[Value]:
         return self.values
 
     def sample(self, rng: random.Random) -> Value:
@@ -61,8 +61,8 @@ class Int:
     def size(self) -> int | None:
         return (self.high - self.low) // (self.step or 1) + 1
 
-    def grid(self) -> tuple[int, ...]:
-        return tuple(range(self.low, self.high + 1, self.step or 1))
+    def grid(self) -> Sequence[int]:
+        return range(self.low, self.high + 1, self.step or 1)
 
     def sample(self, rng: random.Random) -> int:
         if self.log:
@@ -86,7 +86,7 @@ class Float:
             return math.floor((self.high - self.low) / self.step + 1e-9) + 1
         return 1 if self.low == self.high else None
 
-    def grid(self) -> tuple[float, ...]:
+    def grid(self) -> Sequence[float]:
         if self.size is None:
             raise ValueError("a float without a step has no grid")
         step = self.step or 0.0
@@ -205,9 +205,14 @@ def identity(value: Value) -> str:
     return json.dumps(value)
 
 
+def left_out(value: Value) -> bool:
+    """Whether a value leaves its flag out: None and the empty text do."""
+    return value is None or value == ""
+
+
 def point_key(parameters: Mapping[str, Value]) -> str:
     """Identity of a point, whatever the order of its parameters.
 
     A value that leaves the flag out (None, or an empty string) is the same as its absence.
     """
-    return identity({k: v for k, v in parameters.items() if v is not None and v != ""})
+    return identity({k: v for k, v in parameters.items() if not left_out(v)})

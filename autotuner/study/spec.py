@@ -6,6 +6,7 @@ only a name, and its own options are carried along.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -23,6 +24,7 @@ from autotuner.study.space import (
     Space,
     canonical_name,
     identity,
+    left_out,
 )
 from autotuner.study.workload import SCENARIO_FORMS, Load, scenario
 
@@ -32,10 +34,29 @@ DEFAULT_TRIALS = 20
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 
 
+class Misplaced(ValueError):
+    """A mistake at a place below the block that is being checked.
+
+    Attributes:
+        place: keys from that block down to the mistake.
+    """
+
+    def __init__(self, problem: str, *place: str) -> None:
+        super().__init__(f"{'.'.join(place)}: {problem}")
+        self.problem = problem
+        self.place = place
+
+
 class _Part(BaseModel):
     """Unknown keys are errors, values keep their types, nothing changes after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+    )
 
 
 class ModelSpec(_Part):
@@ -102,6 +123,8 @@ class EngineSpec(_Part):
     def _numbers_as_text(cls, environment: Any) -> Any:
         if not isinstance(environment, Mapping):
             return environment
+        for name in environment:
+            _refuse_secret(name)
         return {name: environment_text(value) for name, value in environment.items()}
 
 
@@ -257,7 +280,9 @@ class StudySpec(_Part):
         fixed = set(self.engine.arguments) | {ENVIRONMENT + n for n in self.engine.environment}
         for name in self.parameter_space.names:
             if name in fixed:
-                raise ValueError(f"{name!r} is both fixed under engine and varied under space")
+                raise Misplaced(
+                    f"{name!r} is both fixed under engine and varied here", "space", name
+                )
         return self
 
     @property
@@ -300,6 +325,19 @@ class StudySpec(_Part):
         )
 
 
+_SECRETS = re.compile(r"TOKEN$|SECRET|PASSWORD|PASSWD|CREDENTIAL|(API|ACCESS|PRIVATE)_?KEY", re.I)
+
+
+def _refuse_secret(name: str) -> None:
+    """A study is stored, planned and reported in clear, so no secret may be in it."""
+    if _SECRETS.search(name):
+        raise Misplaced(
+            "a secret does not belong in a study file; set it in the environment of the "
+            "machine the servers run on, which they inherit",
+            name,
+        )
+
+
 def canonical_keys(mapping: Mapping[str, Any]) -> dict[str, Any]:
     """The mapping under canonical names.
 
@@ -332,14 +370,16 @@ def space_of(raw: Mapping[str, Any]) -> Space:
     """
     parameters: dict[str, Parameter] = {}
     for name, value in canonical_keys(raw).items():
+        if name.startswith(ENVIRONMENT):
+            _refuse_secret(name)
         parameter = _parameter(name, value)
         if parameter is not None:
             parameters[name] = parameter
     for parameter in parameters.values():
         for parent in parameter.when:
             if parent not in parameters:
-                raise ValueError(
-                    f"{parameter.name}: when names {parent!r}, which does not vary in this space"
+                raise Misplaced(
+                    f"when names {parent!r}, which does not vary in this space", parameter.name
                 )
     return Space(tuple(_parents_first(parameters)))
 
@@ -377,17 +417,23 @@ def _parameter(name: str, raw: Any) -> Parameter | None:
     if isinstance(raw, list):
         return _choice(name, raw, {})
     if not isinstance(raw, Mapping):
-        raise ValueError(
-            f"{name}: {raw!r} is not a domain; write a list of choices, {{type: int, low, high}} "
-            f"or {{type: float, low, high}}, or move a fixed value to engine.arguments"
+        raise Misplaced(
+            f"{raw!r} is not a domain; write a list of choices, {{type: int, low, high}} "
+            f"or {{type: float, low, high}}, or move a fixed value to engine.arguments",
+            name,
         )
     kind = _TYPES.get(str(raw.get("type", "choice" if "values" in raw else "")))
     if kind is None:
-        raise ValueError(f"{name}: type {raw.get('type')!r} is not one of choice, int, float")
+        raise Misplaced(
+            f"type {raw.get('type')!r} is not a domain; allowed: choice, int, float", name
+        )
     unknown = sorted(set(raw) - _KEYS[kind])
     if unknown:
-        allowed = ", ".join(sorted(_KEYS[kind]))
-        raise ValueError(f"{name}: unknown key {unknown[0]!r}; allowed: {allowed}")
+        raise Misplaced(
+            f"unknown key {unknown[0]!r} with value {raw[unknown[0]]!r}; "
+            f"allowed: {', '.join(sorted(_KEYS[kind]))}",
+            name,
+        )
     when = _when(name, raw.get("when") or {})
     if kind == "choice":
         return _choice(name, raw.get("values"), when)
@@ -396,16 +442,17 @@ def _parameter(name: str, raw: Any) -> Parameter | None:
 
 def _choice(name: str, values: Any, when: Mapping[str, tuple[Any, ...]]) -> Parameter | None:
     if not isinstance(values, list):
-        raise ValueError(f"{name}: values must be a list, not {values!r}")
-    different = {identity(value): value for value in values}
+        raise Misplaced(f"values must be a list, not {values!r}", name)
+    # None and an empty text both leave the flag out: the same point under two names.
+    different = {"" if left_out(value) else identity(value) for value in values}
     if len(different) < len(values):
-        raise ValueError(f"{name}: a value is listed twice")
+        raise Misplaced(f"a value is listed twice in {values!r}", name)
     return Parameter(name, Choice(tuple(values)), when) if values else None
 
 
 def _when(name: str, raw: Any) -> dict[str, tuple[Any, ...]]:
     if not isinstance(raw, Mapping):
-        raise ValueError(f"{name}: when must map a parameter to a value, not {raw!r}")
+        raise Misplaced(f"when must map a parameter to a value, not {raw!r}", name)
     return {
         canonical_name(parent): tuple(value) if isinstance(value, list) else (value,)
         for parent, value in raw.items()
@@ -420,17 +467,17 @@ def _range(name: str, kind: str, raw: Mapping[str, Any]) -> Domain:
         if value is None and key == "step":
             continue
         if isinstance(value, bool) or not isinstance(value, numbers):
-            raise ValueError(f"{name}: {key} must be a number of type {kind}, not {value!r}")
+            raise Misplaced(f"{key} must be a number of type {kind}, not {value!r}", name)
     assert low is not None
     assert high is not None
     if not isinstance(log, bool):
-        raise ValueError(f"{name}: log must be true or false, not {log!r}")
+        raise Misplaced(f"log must be true or false, not {log!r}", name)
     if low > high:
-        raise ValueError(f"{name}: low {low} is above high {high}")
+        raise Misplaced(f"low {low} is above high {high}", name)
     if step is not None and step <= 0:
-        raise ValueError(f"{name}: step must be above 0, not {step}")
+        raise Misplaced(f"step must be above 0, not {step}", name)
     if log and (low <= 0 or step is not None):
-        raise ValueError(f"{name}: a log range needs low above 0 and no step")
+        raise Misplaced("a log range needs low above 0 and no step", name)
     if kind == "int":
         return Int(low, high, log, step)
     return Float(float(low), float(high), log, None if step is None else float(step))

@@ -40,7 +40,8 @@ def scenario(text: str) -> Scenario:
     """
     match = _SCENARIO.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text!r} is not a traffic scenario")
+        forms = ", ".join(SCENARIO_FORMS)
+        raise ValueError(f"{text!r} is not a traffic scenario; allowed: {forms}")
     kind = next(letter for letter in match.groups() if letter in ("D", "N", "U"))
     numbers = [int(group) for group in match.groups() if group and group.isdigit()]
     if kind == "D":

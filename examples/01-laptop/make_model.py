@@ -1,4 +1,4 @@
-"""Make a tiny random Llama with its tokenizer: a model real vLLM can serve without a GPU or a download.
+"""Make a tiny random Llama with its tokenizer: real vLLM serves it without a GPU or a download.
 
 The weights are random with a fixed seed and never end a text on purpose, so ask for `ignore_eos`.
 The byte-level BPE tokenizer is trained on the Python standard library's own docstrings, so nothing
@@ -29,7 +29,7 @@ CHAT_TEMPLATE = (
 
 
 def docstrings(limit: int = TEXT_LIMIT) -> Iterator[str]:
-    """Yield docstrings of the standard library's modules, in a fixed order, up to `limit` characters."""
+    """Docstrings of the standard library's modules, in a fixed order, `limit` characters."""
     seen = 0
     for path in sorted(Path(sysconfig.get_path("stdlib")).glob("*.py")):
         try:
@@ -37,7 +37,9 @@ def docstrings(limit: int = TEXT_LIMIT) -> Iterator[str]:
         except (SyntaxError, UnicodeDecodeError):
             continue
         for node in ast.walk(tree):
-            if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            if not isinstance(
+                node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+            ):
                 continue
             if text := ast.get_docstring(node):
                 yield text
@@ -61,7 +63,9 @@ def save_tokenizer(directory: Path) -> tuple[int, int, int, int]:
         show_progress=False,
     )
     bpe.train_from_iterator(docstrings(), trainer)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token=BOS, eos_token=EOS, pad_token=PAD)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe, bos_token=BOS, eos_token=EOS, pad_token=PAD
+    )
     tokenizer.chat_template = CHAT_TEMPLATE
     tokenizer.save_pretrained(directory)
     return len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
@@ -88,7 +92,7 @@ def save_weights(directory: Path, vocab_size: int, bos: int, eos: int, pad: int)
         )
     ).to(torch.bfloat16)
     model.save_pretrained(directory)
-    return model.num_parameters()
+    return int(model.num_parameters())
 
 
 def make_model(out_dir: Path) -> bool:
@@ -111,7 +115,9 @@ def make_model(out_dir: Path) -> bool:
 
 def main() -> int:
     """Read the command line and make the model."""
-    parser = argparse.ArgumentParser(description="Make a tiny random Llama that vLLM can serve offline.")
+    parser = argparse.ArgumentParser(
+        description="Make a tiny random Llama that vLLM can serve offline."
+    )
     parser.add_argument("out_dir", type=Path, metavar="OUT_DIR", help="where the model goes")
     out_dir: Path = parser.parse_args().out_dir.resolve()
     if not make_model(out_dir):

@@ -68,8 +68,12 @@ def test_a_trial_measures_every_load_point_and_keeps_everything(tmp_path: Path) 
 
 
 def test_the_window_holds_the_cap_or_the_seconds_exactly(tmp_path: Path) -> None:
-    workload = {"scenarios": ["D(50,40)"], "concurrency": [2], "max_requests": 10_000,
-                "max_seconds": 1.5}
+    workload = {
+        "scenarios": ["D(50,40)"],
+        "concurrency": [2],
+        "max_requests": 10_000,
+        "max_seconds": 1.5,
+    }
     outcome, _ = run(tmp_path, {}, workload=workload)
     (point,) = outcome.load_points
     assert point.seconds == pytest.approx(1.5, abs=0.3)
@@ -106,8 +110,12 @@ def test_a_taken_port_is_the_machines_fault(tmp_path: Path) -> None:
 
 def test_a_death_under_load_ends_the_trial_at_once(tmp_path: Path) -> None:
     engine = {"kind": "simulated", "arguments": {"die-at-request": 12}}
-    workload = {"scenarios": ["D(50,20)"], "concurrency": [4], "max_requests": 500,
-                "max_seconds": 60}
+    workload = {
+        "scenarios": ["D(50,20)"],
+        "concurrency": [4],
+        "max_requests": 500,
+        "max_seconds": 60,
+    }
     outcome, _ = run(tmp_path, {}, engine=engine, workload=workload)
     assert outcome.state is TrialState.INFEASIBLE
     assert outcome.failure is FailureClass.CRASH
@@ -123,8 +131,13 @@ def test_a_server_that_is_never_ready_is_a_timeout(tmp_path: Path) -> None:
 
 def test_a_server_that_hangs_is_not_measured_as_zero(tmp_path: Path) -> None:
     engine = {"kind": "simulated", "arguments": {"hang-at-request": 1}}
-    workload = {"scenarios": ["D(50,20)"], "concurrency": [2], "max_requests": 10,
-                "max_seconds": 2, "warmup_requests": 0}
+    workload = {
+        "scenarios": ["D(50,20)"],
+        "concurrency": [2],
+        "max_requests": 10,
+        "max_seconds": 2,
+        "warmup_requests": 0,
+    }
     outcome, _ = run(tmp_path, {}, engine=engine, workload=workload)
     assert (outcome.state, outcome.failure) == (TrialState.INFEASIBLE, FailureClass.BENCHMARK)
     assert "no request finished" in outcome.reason
@@ -139,8 +152,13 @@ def test_half_the_requests_failing_is_not_a_measurement(tmp_path: Path) -> None:
 
 def test_a_few_failing_requests_are_counted(tmp_path: Path) -> None:
     engine = {"kind": "simulated", "arguments": {"error-rate": 0.1, "speed": 20}}
-    workload = {"scenarios": ["D(50,20)"], "concurrency": [4], "max_requests": 60,
-                "max_seconds": 10, "max_error_rate": 0.2}
+    workload = {
+        "scenarios": ["D(50,20)"],
+        "concurrency": [4],
+        "max_requests": 60,
+        "max_seconds": 10,
+        "max_error_rate": 0.2,
+    }
     outcome, _ = run(tmp_path, {}, engine=engine, workload=workload)
     assert outcome.state is TrialState.COMPLETE, outcome.reason
     assert outcome.load_points[0].metrics["error_rate"] == pytest.approx(0.1, abs=0.06)

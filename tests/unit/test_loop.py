@@ -54,9 +54,7 @@ def loop_of(study: Study, store: Store, **more: Any) -> StudyLoop:
 
 def complete(throughput: float, ttft: float = 0.1) -> Outcome:
     metrics = {"output_throughput": throughput, "ttft_p90": ttft}
-    return Outcome(
-        TrialState.COMPLETE, load_points=(LoadPoint(0, "D(50,20)", 4, 1.0, metrics),)
-    )
+    return Outcome(TrialState.COMPLETE, load_points=(LoadPoint(0, "D(50,20)", 4, 1.0, metrics),))
 
 
 def infeasible(failure: FailureClass, reason: str = "it died") -> Outcome:
@@ -119,7 +117,7 @@ def test_what_the_cluster_cannot_hold_is_refused(tmp_path: Path, store: Store) -
 def test_points_that_would_start_the_same_server_are_launched_once(
     tmp_path: Path, store: Store
 ) -> None:
-    loop = loop_of(study_of(tmp_path, space={"max-num-seqs": [None, "", 4]}), store)
+    loop = loop_of(study_of(tmp_path, space={"max-num-seqs": [None, 4]}), store)
     assert [each.parameters for each in play(loop)] == [{}, {"max-num-seqs": 4}]
 
 

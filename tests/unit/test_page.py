@@ -7,6 +7,7 @@ import math
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
+from html import unescape
 from html.parser import HTMLParser
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 
 from autotuner.errors import FailureClass
 from autotuner.report import page
-from autotuner.report.plots import Axis, Line, Mark, chart, ticks
+from autotuner.report.plots import Axis, Mark, Rule, chart, ticks
 from autotuner.report.summary import summary
 from autotuner.study.objective import objective_values, violations
 from autotuner.study.spec import StudySpec
@@ -163,8 +164,8 @@ class Balanced(HTMLParser):
 def words(text: str) -> str:
     """The page's visible text, blanks squeezed."""
     body = re.sub(r"<style>.*?</style>|<[^>]*>", " ", text, flags=re.DOTALL)
-    plain = body.replace("\N{MINUS SIGN}", "-").replace("\N{EN DASH}", "-").replace("&#39;", "'")
-    return " ".join(plain.split())
+    plain = body.replace("\N{MINUS SIGN}", "-").replace("\N{EN DASH}", "-")
+    return " ".join(unescape(plain).split())
 
 
 def test_a_realistic_study_is_told_in_full() -> None:
@@ -239,6 +240,7 @@ def test_nothing_measured() -> None:
     text = rendered(of, [failed(0, FailureClass.CRASH, "gone"), failed(1, FailureClass.CRASH, "")])
     assert "No trial was measured." in words(text)
     assert "nothing measured" in text
+    assert text.count('<svg class="chart"') == 1
 
 
 def test_an_unmeasured_baseline_leaves_the_gain_unknown() -> None:
@@ -283,7 +285,7 @@ def test_texts_of_the_study_are_escaped() -> None:
     [
         (0.132, "s", "132 ms"),
         (0.9996, "s", "1.00 s"),
-        (1.5, "s", "1.50 s"),
+        (1.0, "s", "1.00 s"),
         (0.00123, "s", "1.23 ms"),
         (2612.6, "tok/s", "2,613 tok/s"),
         (99.96, "req/s", "100 req/s"),
@@ -311,7 +313,7 @@ def test_ticks_are_round() -> None:
 )
 def test_a_chart_stands_on_any_values(values: list[float | None]) -> None:
     marks = [Mark(x, y, "a < b", "#trial-0") for x, y in enumerate(values)]
-    rules = [Line([(None, 7.0)], "reference"), Line([(0.0, None)], "bound")]
+    rules = [Rule(7.0, "reference"), Rule(0.0, "bound", upright=True)]
     for log in (False, True):
         svg = chart("any", Axis("trial", whole=True), Axis("y", "s", log=log), marks, rules)
         ElementTree.fromstring(svg)

@@ -50,8 +50,15 @@ class Flag:
     default: Any = None
     choices: tuple[Any, ...] | None = None
     suffixes: bool = False
-    """Takes human numbers such as 8k (8000) or 8K (8192), or `auto`."""
+    """Takes human numbers such as 8k (8000) or 8K (8192)."""
+    auto: bool = False
+    """Takes the word `auto` for a number."""
     deprecated: bool = False
+
+    @property
+    def is_json_key(self) -> bool:
+        """A key inside a JSON flag, such as compilation-config.mode: any JSON value goes."""
+        return self.kind is FlagKind.JSON and "." in self.name
 
     def problem(self, value: Any) -> str | None:
         """Why the engine's parser would not take this value, or None."""
@@ -61,11 +68,8 @@ class Flag:
         if self.kind in (FlagKind.SWITCH, FlagKind.NEGATABLE):
             return None if switch else "must be true or false"
         if switch:
-            return (
-                None
-                if self.kind is FlagKind.SWITCH_OR_VALUE
-                else f"takes a {self.kind.value} value"
-            )
+            takes = self.kind is FlagKind.SWITCH_OR_VALUE or self.is_json_key
+            return None if takes else f"takes a {self.kind.value} value"
         if self.kind in (FlagKind.LIST, FlagKind.REPEATED):
             items = value if isinstance(value, list) else [value]
             return next((p for item in items if (p := self._outside(item))), None)
@@ -81,11 +85,13 @@ class Flag:
 
     def _whole(self, value: Any) -> bool:
         if isinstance(value, str):
-            return self.suffixes and bool(re.fullmatch(r"auto|-1|\d+(\.\d+)?[kKmMgGtT]?", value))
+            if value == "auto":
+                return self.auto
+            return self.suffixes and whole_number(value) is not None
         return isinstance(value, int) or (isinstance(value, float) and value.is_integer())
 
     def _outside(self, value: Any) -> str | None:
-        if self.choices is None or str(value) in map(str, self.choices):
+        if self.choices is None or _text(value) in map(_text, self.choices):
             return None
         return "is not one of its choices"
 
@@ -94,7 +100,7 @@ class Flag:
         flag = f"--{name}"
         if value is None or value == "":
             return []
-        if isinstance(value, bool):
+        if isinstance(value, bool) and not self.is_json_key:
             if value:
                 return [flag]
             return [f"--no-{name}"] if self.kind is FlagKind.NEGATABLE else []
@@ -103,14 +109,36 @@ class Flag:
         if self.kind is FlagKind.REPEATED and isinstance(value, list):
             return [item for each in value for item in (flag, _text(each))]
         text = _text(value)
-        # argparse takes a text that starts with a dash for a flag, unless it is a number.
-        if text.startswith("-") and not re.fullmatch(r"-\d+(\.\d+)?", text):
+        # argparse takes a text that starts with a dash for a flag, unless it is a number, and
+        # vLLM's parser takes even -0.5 for a dotted flag.
+        if text.startswith("-") and not re.fullmatch(r"-\d+", text):
             return [f"{flag}={text}"]
         return [flag, text]
 
 
+_NUMBER = re.compile(r"(-?\d+)|(\d+(?:\.\d+)?)([kmgt])|(\d+)([KMGT])")
+_POWERS = {"k": 1, "m": 2, "g": 3, "t": 4}
+
+
+def whole_number(value: Any) -> int | None:
+    """A whole number as vLLM reads it: 1.5k is 1500, 8K is 8192; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    if not isinstance(value, str):
+        return int(value) if float(value).is_integer() else None
+    match = _NUMBER.fullmatch(value)
+    if match is None:
+        return None
+    if match[1]:
+        return int(match[1])
+    if match[4]:
+        return int(match[4]) * int(1024 ** _POWERS[match[5].lower()])
+    number = float(match[2]) * 1000 ** _POWERS[match[3]]
+    return int(number) if number.is_integer() else None
+
+
 def _text(value: Any) -> str:
-    if isinstance(value, list | Mapping):
+    if isinstance(value, bool | list | Mapping):
         return json.dumps(value, separators=(",", ":"))
     if isinstance(value, float) and value.is_integer():
         return str(int(value))  # both engines refuse 4096.0 for a whole number
@@ -315,6 +343,7 @@ def _parsed(row: Mapping[str, Any]) -> Flag:
         default=None if default == "==SUPPRESS==" else default,
         choices=None if choices is None else tuple(c for c in choices if c is not None),
         suffixes="human_readable" in str(row.get("type")),
+        auto="or_auto" in str(row.get("type")),
         deprecated=bool(row.get("deprecated")),
     )
 
@@ -337,6 +366,7 @@ def _kind(row: Mapping[str, Any]) -> FlagKind:
     return {
         "int": FlagKind.INT,
         "human_readable_int": FlagKind.INT,
+        "human_readable_int_or_auto": FlagKind.INT,
         "float": FlagKind.FLOAT,
         "str": FlagKind.TEXT,
         "nullable_str": FlagKind.TEXT,
@@ -344,14 +374,17 @@ def _kind(row: Mapping[str, Any]) -> FlagKind:
     }.get(kind, FlagKind.ANY)
 
 
-_HELP_FLAG = re.compile(r"^ {0,4}(-{1,2}[A-Za-z].*)$")
+_HELP_FLAG = re.compile(r"^ {1,4}(-{1,2}[A-Za-z].*)$")
 
 
 def catalog_of_help(engine: str, version: str, text: str) -> Catalog:
     """A catalog from the text of ``--help`` (vLLM: ``--help=all``).
 
-    The text says names, aliases, choices and which flags are switches, but no types and no
-    defaults; values of other flags are therefore not checked.
+    The text says names, aliases, choices, which flags are switches and which take several
+    values, but no types and no defaults; other values are therefore not checked.
+
+    Raises:
+        ConfigError: there is no flag in the text.
     """
     flags: dict[str, Flag] = {}
     for line in text.splitlines():
@@ -359,8 +392,7 @@ def catalog_of_help(engine: str, version: str, text: str) -> Catalog:
         if match is None:
             continue
         # Two spaces end the invocation and begin the sentence of help.
-        invocation = re.split(r" {2,}", match[1].strip())[0]
-        flag = _helped(invocation)
+        flag = _helped(re.split(r" {2,}", match[1].strip())[0])
         if flag is not None and flag.name != "help":
             flags.setdefault(flag.name, flag)
     if not flags:
@@ -369,25 +401,34 @@ def catalog_of_help(engine: str, version: str, text: str) -> Catalog:
 
 
 def _helped(invocation: str) -> Flag | None:
-    names, choices, takes_value = [], None, False
-    listed = re.search(r"\{([^}]*)\}", invocation)
-    if listed:
-        choices = tuple(choice.strip() for choice in listed[1].split(","))
-        invocation = invocation.replace(listed[0], "CHOICE")
-    for part in invocation.split(", "):
-        words = part.split()
-        if not words or not words[0].startswith("-"):
-            takes_value = True
-            continue
-        names.append(words[0])
-        takes_value = takes_value or len(words) > 1
+    """One flag of an invocation such as ``-tp N, --tensor-parallel-size N``."""
+    if re.search(r"['\"]", invocation):
+        return None  # an example in the epilog, such as --json-arg '{"a": 1}'
+    listed = re.search(r"\{([^}]*)\}(.*)", invocation)
+    # "{a,b} or a name registered elsewhere" lists no closed set.
+    closed = listed is not None and not re.match(r" (or|and) ", listed[2])
+    choices = tuple(map(str.strip, listed[1].split(","))) if listed and closed else None
+    parts = re.sub(r"\{[^}]*\}", "CHOICE", invocation).split(", ")
+    names = [part.split()[0] for part in parts if part.startswith("-")]
     long_names = [name for name in names if name.startswith("--")]
-    if not long_names:
+    if not long_names or any(char in long_names[0] for char in ".+"):
         return None
     first = next((n for n in long_names if not n.startswith("--no-")), long_names[0])
     negatable = f"--no-{first[2:]}" in long_names
-    kind = FlagKind.NEGATABLE if negatable else FlagKind.ANY if takes_value else FlagKind.SWITCH
     others = [n for n in names if n != first and not (negatable and n.startswith("--no-"))]
+    value = " ".join(" ".join(part.split()[1:]) for part in parts).strip()
     return Flag(
-        canonical_name(first), kind, tuple(canonical_name(n) for n in others), choices=choices
+        canonical_name(first),
+        FlagKind.NEGATABLE if negatable else _value_kind(value),
+        tuple(canonical_name(n) for n in others),
+        choices=choices,
     )
+
+
+def _value_kind(metavar: str) -> FlagKind:
+    """The kind that argparse's picture of a value tells: ``X``, ``[X]``, ``X [X ...]``."""
+    if not metavar:
+        return FlagKind.SWITCH
+    if "..." in metavar:
+        return FlagKind.LIST
+    return FlagKind.SWITCH_OR_VALUE if metavar.startswith("[") else FlagKind.ANY
