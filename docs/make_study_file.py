@@ -89,8 +89,9 @@ INTRODUCTION = f"""\
 A study file is one question: which flags serve this model best under this load? It is YAML 1.2, or
 JSON. The rules that hold everywhere:
 
-- **Unknown keys are errors**, and so is a key given twice. Every mistake that is found is reported
-  at once, with file, line, what was written and what is allowed. The command line exits with 2.
+- **Unknown keys are errors**, and so is a key given twice. Mistakes are reported with file, line,
+  what was written and what is allowed: first those of syntax, then together those of keys and
+  values, then together those of flags. The command line exits with 2.
 - **Types are kept.** `"8"` is a text and `8` a number; neither becomes the other. `on`, `off`,
   `yes` and `no` are texts (YAML 1.2); write `true` and `false`. `1e-3` is a number. Infinities and
   what is not a number are refused.

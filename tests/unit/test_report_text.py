@@ -1,0 +1,306 @@
+"""Reports for a terminal: numbers, durations, remarks, and the sentences of a verdict."""
+
+from __future__ import annotations
+
+import json
+from io import StringIO
+from typing import Any
+
+import pytest
+from rich.console import Console, RenderableType
+
+from autotuner.errors import FailureClass
+from autotuner.report.summary import counts, gains, parameters_text, summary
+from autotuner.report.text import (
+    command_line,
+    comparison_table,
+    duration_text,
+    gain_text,
+    number_text,
+    plan_text,
+    remark,
+    report_text,
+    trials_table,
+    verdict_text,
+)
+from autotuner.study.study import Study, StudyState
+from autotuner.study.trial import LoadPoint, Phase, Trial, TrialState
+from tests.builders import spec, trial
+
+
+def plain(part: RenderableType) -> str:
+    console = Console(file=StringIO(), width=160)
+    with console.capture() as capture:
+        console.print(part)
+    return capture.get()
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (None, "s", "-"),
+        (1234567.8, "tok/s", "1,234,568 tok/s"),
+        (651.77, "tok/s", "652 tok/s"),
+        (65.177, "tok/s", "65.2 tok/s"),
+        (6.5177, "tok/s", "6.52 tok/s"),
+        (0.65177, "tok/s", "0.652 tok/s"),
+        (0.0123, "", "0.0123"),
+        (0.000456, "", "0.000456"),
+        (1.5, "s", "1.50 s"),
+        (0.0708, "s", "70.8 ms"),
+        (0.00261, "s", "2.61 ms"),
+        (0.000261, "s", "0.261 ms"),
+        (-2.5, "", "-2.50"),
+        (0.25, "", "0.25"),
+        (0.0, "", "0"),
+    ],
+)
+def test_a_number_has_three_significant_digits(value: float | None, unit: str, text: str) -> None:
+    assert number_text(value, unit) == text
+
+
+@pytest.mark.parametrize(
+    ("gain", "text"), [(None, "-"), (0.25, "+25.0%"), (-0.031, "-3.1%"), (0.0, "+0.0%")]
+)
+def test_a_gain_has_its_sign(gain: float | None, text: str) -> None:
+    assert gain_text(gain) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "-"),
+        (0.0, "0 s"),
+        (0.4, "0 s"),
+        (42.3, "42 s"),
+        (59.7, "1 min 00 s"),
+        (185.0, "3 min 05 s"),
+        (3599.8, "1 h 00 min"),
+        (3720.0, "1 h 02 min"),
+        (90000.0, "25 h 00 min"),
+    ],
+)
+def test_a_duration_is_said_as_a_person_would(seconds: float | None, text: str) -> None:
+    assert duration_text(seconds) == text
+
+
+def test_a_point_is_one_line_and_the_baseline_says_so() -> None:
+    assert parameters_text({}) == "(engine defaults)"
+    point = {"a": 1, "b": "x", "c": True, "d": None, "e": {"f": [1.0]}}
+    assert parameters_text(point) == 'a=1 b=x c=true d=null e={"f":[1]}'
+
+
+def test_a_launch_is_a_line_a_shell_takes() -> None:
+    line = command_line(["vllm", "serve", "/a b", '{"x": 1}'], {"X": "it's"})
+    assert line == "X='it'\"'\"'s' vllm serve '/a b' '{\"x\": 1}'"
+
+
+# A small study with everything in it.
+
+OBJECTIVES = ["output_throughput", "ttft_p90"]
+
+
+def complete(number: int, throughput: float, ttft: float, **more: Any) -> Trial:
+    metrics = {"output_throughput": throughput, "ttft_p90": ttft, "error_rate": 0.0}
+    return trial(
+        number,
+        {"max-num-seqs": number} if number else {},
+        objectives={"output_throughput": throughput, "ttft_p90": ttft},
+        load_points=(LoadPoint(0, "D(100,20)", 4, 10.0, metrics),),
+        phases=(Phase("deploy", 0.0, 5.0), Phase("D(100,20) x 4", 5.0, 66.0)),
+        **more,
+    )
+
+
+BASELINE = complete(0, 100.0, 0.2)
+BEST = complete(1, 150.0, 0.25)
+FASTEST = complete(2, 80.0, 0.1)
+OUTSIDE = complete(3, 900.0, 0.9, violations={"ttft_p90": 0.8})
+CRASHED = trial(
+    4,
+    {"max-num-seqs": 4},
+    TrialState.INFEASIBLE,
+    failure=FailureClass.KV_CACHE,
+    reason="No available memory",
+)
+REFUSED = trial(
+    5, {"max-num-seqs": 5}, TrialState.INFEASIBLE, failure=FailureClass.REFUSED, reason="too few"
+)
+ALL = [BASELINE, BEST, FASTEST, OUTSIDE, CRASHED, REFUSED]
+
+
+def report(*trials: Trial, objectives: list[str] | None = None, **changes: Any) -> dict[str, Any]:
+    study = Study(
+        spec(
+            space={"max-num-seqs": {"type": "int", "low": 1, "high": 9}},
+            objectives=objectives or OBJECTIVES,
+            constraints={"ttft_p90": 0.5},
+        ),
+        "/studies/small",
+        StudyState.COMPLETE,
+        **{
+            "started_at": "2026-11-22T03:00:00.000+00:00",
+            "ended_at": "2026-11-22T03:20:00.000+00:00",
+            **changes,
+        },
+    )
+    return summary(study, trials, command="vllm serve /models/tiny")
+
+
+def test_a_summary_is_json_and_says_best_front_and_gain() -> None:
+    found = report(*ALL)
+    assert json.loads(json.dumps(found)) is not None
+    assert (found["best"], found["baseline"]) == (1, 0)
+    assert found["front"] == [1, 0, 2]
+    assert found["gain"] == pytest.approx({"output_throughput": 0.5, "ttft_p90": -0.2})
+    assert found["counts"] == {"COMPLETE": 4, "INFEASIBLE": 1, "REFUSED": 1}
+    assert found["study"]["seconds"] == 1200.0
+    assert found["study"]["constraints"] == ["ttft_p90 <= 0.5 s"]
+    assert found["study"]["loads"] == ["D(100,20) x 4"]
+    assert found["study"]["objectives"][1] == {"name": "ttft_p90", "unit": "s", "better": "lower"}
+    assert found["trials"][0]["baseline"]
+    assert found["trials"][4]["failure"] == "KV cache too small"
+    assert found["trials"][1]["seconds"] == 66.0
+
+
+def test_a_summary_of_nothing_has_no_best_and_no_gain() -> None:
+    found = report()
+    assert (found["best"], found["baseline"], found["front"]) == (None, None, [])
+    assert found["gain"] == {"output_throughput": None, "ttft_p90": None}
+    assert counts([]) == {}
+
+
+@pytest.mark.parametrize(
+    "baseline",
+    [
+        None,
+        trial(0, state=TrialState.INFEASIBLE, failure=FailureClass.CRASH),
+        trial(0, state=TrialState.STOPPED, objectives={"output_throughput": 5.0}),
+        trial(0, objectives={"output_throughput": None}),
+    ],
+)
+def test_without_a_measured_baseline_there_is_no_gain(baseline: Trial | None) -> None:
+    assert gains(BEST, baseline, OBJECTIVES[:1]) == {"output_throughput": None}
+
+
+def test_the_verdict_names_the_best_its_values_and_the_gain() -> None:
+    assert verdict_text(report(BASELINE, BEST, objectives=OBJECTIVES[:1])).splitlines()[0] == (
+        "Best: trial 1, output_throughput 150 tok/s (+50.0% against the engine's defaults)."
+    )
+
+
+def test_the_verdict_of_several_objectives_names_the_front() -> None:
+    said = verdict_text(report(*ALL))
+    assert "output_throughput 150 tok/s (+50.0% against the engine's defaults)" in said
+    assert "ttft_p90 250 ms (-20.0% against the engine's defaults)" in said
+    assert "Pareto front: trials 1, 0, 2." in said
+    assert "repeated run may differ" in said
+
+
+def test_a_verdict_without_a_baseline_claims_no_gain() -> None:
+    said = verdict_text(report(BEST, objectives=OBJECTIVES[:1]))
+    assert said.startswith("Best: trial 1, output_throughput 150 tok/s.")
+    assert "%" not in said
+
+
+def test_a_baseline_that_nothing_beats_is_said_to_be_unbeaten() -> None:
+    slower = complete(1, 50.0, 0.4)
+    said = verdict_text(report(BASELINE, slower))
+    assert said.startswith("Nothing tried beats the engine's defaults: output_throughput 100 tok/s")
+    assert "Best" not in said
+
+
+def test_a_study_without_a_feasible_trial_says_why() -> None:
+    assert verdict_text(report(OUTSIDE, CRASHED)) == "No feasible trial: see the reasons above"
+    assert verdict_text(report(CRASHED, reason="all crashed")) == "No feasible trial: all crashed"
+
+
+@pytest.mark.parametrize(
+    ("of", "said"),
+    [
+        (CRASHED, "KV cache too small: No available memory"),
+        (OUTSIDE, "out of bounds: ttft_p90 80% over"),
+        (BEST, ""),
+        (trial(6, state=TrialState.BENCHMARKING, note="load point 1 of 2"), "load point 1 of 2"),
+        (trial(6, state=TrialState.FAILED, reason="the node died"), "the node died"),
+    ],
+)
+def test_a_remark_says_what_the_numbers_do_not(of: Trial, said: str) -> None:
+    (row,) = report(of)["trials"]
+    assert remark(row) == said
+
+
+def test_the_table_marks_the_best_and_leaves_refused_points_out() -> None:
+    lines = plain(trials_table(report(*ALL))).splitlines()
+    rows = [line.split() for line in lines if line.strip()]
+    assert any(row[:3] == ["*", "1", "COMPLETE"] for row in rows)
+    assert any(row[:2] == ["0", "COMPLETE"] and "defaults)" in row for row in rows)
+    assert not any("5" in row[:2] for row in rows)
+    assert "1 min 06 s" in "\n".join(lines)
+
+
+def test_the_comparison_is_the_best_beside_the_defaults() -> None:
+    table = comparison_table(report(*ALL))
+    assert table is not None
+    said = plain(table)
+    assert "D(100,20) x 4" in said
+    assert "+50%" in said
+    assert "200 ms" in said
+    assert "+25%" in said
+    assert comparison_table(report(BEST)) is None
+    assert comparison_table(report(BASELINE)) is None
+    assert comparison_table(report(trial(0, state=TrialState.INFEASIBLE), BEST)) is None
+
+
+def test_the_whole_report_has_every_part() -> None:
+    said = "\n".join(plain(part) for part in report_text(report(*ALL)))
+    for part in (
+        "small",
+        "constraints: ttft_p90 <= 0.5 s",
+        "took 20 min 00 s",
+        "1 points were refused before launch",
+        "Best: trial 1",
+        "vllm serve /models/tiny",
+    ):
+        assert part in said
+
+
+def test_a_report_of_a_study_that_has_not_begun_can_be_shown() -> None:
+    said = "\n".join(plain(part) for part in report_text(report(started_at="", ended_at="")))
+    assert "No feasible trial" in said
+    assert "took" not in said
+
+
+def test_a_plan_says_size_duration_refusals_and_launch_lines() -> None:
+    plan = {
+        "name": "small",
+        "size": 1234,
+        "trials": 20,
+        "load_points": ["D(100,20) x 4"],
+        "load_seconds_at_most": 60.0,
+        "seconds_at_most": 7200.0,
+        "refused": {f"reason {number}": number for number in range(1, 13)},
+        "looked_at": 1234,
+        "launches": [
+            {
+                "name": "baseline",
+                "parameters": {},
+                "gpus": 1,
+                "argv": ["vllm", "serve", "a b"],
+                "environment": {"X": "1"},
+            },
+            {"name": "first", "parameters": {"tp": 2}, "gpus": 2, "argv": [], "environment": {}},
+        ],
+    }
+    said = plain(plan_text(plan))
+    assert "1,234 points" in said
+    assert "the baseline and 20 trials" in said
+    assert "2 h 00 min at most" in said
+    assert "78 of 1,234 points looked at" in said
+    assert "and 2 more reasons" in said
+    assert "baseline: (engine defaults)  (1 GPU)" in said
+    assert "X=1 vllm serve 'a b'" in said
+    assert "tp=2  (2 GPUs)" in said
+    endless = plain(plan_text({**plan, "size": None, "trials": None}))
+    assert "infinite" in endless
+    assert "as many as the space holds" in endless
