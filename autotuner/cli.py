@@ -229,7 +229,8 @@ def export(name: str, form: str, trial: int | None, as_json: bool) -> None:
     """Print the launch of the best trial, to serve with."""
     from autotuner import studies
 
-    launch = _studies().export(name, trial)
+    spec, point = _studies().chosen(name, trial)
+    launch = studies.launch_of(spec, point)
     if as_json:
         _print_json(
             {
@@ -240,13 +241,12 @@ def export(name: str, form: str, trial: int | None, as_json: bool) -> None:
                 "gpus": launch.gpus,
             }
         )
-        return
-    render = {
-        "command": studies.command_text,
-        "args": studies.arguments_text,
-        "docker": studies.docker_text,
-    }[form]
-    click.echo(render(launch))
+    elif form == "docker":
+        click.echo(studies.docker_text(spec, point))
+    elif form == "args":
+        click.echo(studies.arguments_text(launch))
+    else:
+        click.echo(studies.command_text(launch))
 
 
 @cli.command()
@@ -300,7 +300,10 @@ def catalog(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Show an engine's flags, or make the flag catalog of another version."""
+    """Show an engine's flags, or make the flag catalog of another version.
+
+    Flags of engines that cannot be launched yet (sglang) are known as well.
+    """
     from autotuner.engines import catalog as catalogs
 
     if engine is None:
@@ -355,7 +358,7 @@ def _run(
     except ModuleNotFoundError as error:
         raise InfrastructureError(
             f"running a study needs {error.name!r}, which is not installed\n"
-            "  pip install 'autotuner[ray,genai-bench]'"
+            "  install autotuner with its extras ray and genai-bench"
         ) from error
     with Display(study) as display:
         state: StudyState = run_study(

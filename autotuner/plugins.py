@@ -45,10 +45,8 @@ def load_kind(table: str, kind: str) -> Any:
         ConfigError: no such kind, or its package is not installed.
     """
     target = KINDS[table].get(kind)
-    if target is None:
-        found = {e.name: e for e in entry_points(group=f"autotuner.{table}")}
-        if kind in found:
-            return found[kind].load()
+    found = {} if target else {e.name: e for e in entry_points(group=f"autotuner.{table}")}
+    if target is None and kind not in found:
         names = kinds(table)
         near = difflib.get_close_matches(kind, names, n=1)
         raise ConfigError(
@@ -57,14 +55,24 @@ def load_kind(table: str, kind: str) -> Any:
             allowed=names,
             hint=f"did you mean {near[0]!r}?" if near else "",
         )
-    module, _, name = target.partition(":")
     try:
+        if target is None:
+            return found[kind].load()
+        module, _, name = target.partition(":")
         return getattr(import_module(module), name)
     except ModuleNotFoundError as error:
-        if error.name and error.name.startswith("autotuner"):
+        if error.name and error.name.startswith("autotuner."):
             raise
         raise ConfigError(
             f"{kind!r} needs the package {error.name!r}, which is not installed",
             where=f"{table}.kind",
-            hint="pip install 'autotuner[all]'",
+            hint=f"install it beside autotuner, or choose another of {', '.join(kinds(table))}",
+        ) from error
+    except (ImportError, AttributeError) as error:
+        if target is not None:
+            raise
+        raise ConfigError(
+            f"{kind!r} cannot be loaded from {found[kind].value}: {error}",
+            where=f"{table}.kind",
+            hint="its package and this autotuner do not fit",
         ) from error

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from autotuner.backends.base import Backend
 from autotuner.backends.guarded import is_running
@@ -24,13 +24,15 @@ from autotuner.plugins import load_kind
 from autotuner.report.summary import summary
 from autotuner.search.base import Searcher, SearchKind
 from autotuner.serving import LaunchSpec
-from autotuner.store import Store
 from autotuner.study.loading import located, parse_study, read_study
 from autotuner.study.pareto import best_of
 from autotuner.study.space import Parameters
 from autotuner.study.spec import StudySpec
 from autotuner.study.study import Study, StudyState, timestamp
 from autotuner.study.trial import Trial
+
+if TYPE_CHECKING:
+    from autotuner.store import Store  # a database library `check` can do without
 
 EXPORT_PORT = 8000
 """Port in an exported command: the engines' own default."""
@@ -192,8 +194,8 @@ class Studies:
         report["study"]["state_text"] = self.true_state(study)
         return report
 
-    def export(self, name: str, trial: int | None = None) -> LaunchSpec:
-        """What serves as a trial did: of the best, or of the one named.
+    def chosen(self, name: str, trial: int | None = None) -> tuple[StudySpec, Parameters]:
+        """The study and the point to serve with: the best trial's, or that of the one named.
 
         Raises:
             StudyStateError: no feasible trial, or no trial of that number.
@@ -207,7 +209,7 @@ class Studies:
             chosen = next((each for each in trials if each.number == trial), None)
             if chosen is None:
                 raise StudyStateError(f"study {name!r} has no trial {trial}")
-        return launch_of(study.spec, chosen.parameters)
+        return study.spec, chosen.parameters
 
     def true_state(self, study: Study) -> str:
         """The state in words: a study whose driver is gone is not running, whatever is stored."""
@@ -242,18 +244,18 @@ def plan(job: Job, *, trials: int = 3) -> dict[str, Any]:
     looked_at, refused = _refusals(job)
     searcher = job.searcher()
     launches = [_planned(job, {}, "baseline")]
-    asked = 0
-    while len(launches) <= trials and asked < ENUMERATED:
-        point = searcher.ask()
-        asked += 1
+    for _ in range(ENUMERATED):
+        point = searcher.ask() if len(launches) <= trials else None
         if point is None:
             break
-        if engine.refuse(spec, point) is None:
-            launches.append(_planned(job, point, f"trial {len(launches)}"))
+        planned = _planned(job, point, f"trial {len(launches)}")
+        # What would start the very same server as another is not launched either.
+        if engine.refuse(spec, point) is None and not _same_server(planned, launches):
+            launches.append(planned)
     loads, limits = spec.loads(), spec.limits
     each = min(
         limits.trial_seconds,
-        limits.ready_seconds + limits.stop_seconds + sum(2 * load.max_seconds for load in loads),
+        limits.ready_seconds + limits.stop_seconds + sum(load.seconds_at_most for load in loads),
     )
     budget = _budget(spec, refused, looked_at)
     return {
@@ -308,6 +310,13 @@ def _planned(job: Job, point: Parameters, name: str) -> dict[str, Any]:
     }
 
 
+def _same_server(planned: Mapping[str, Any], others: Iterable[Mapping[str, Any]]) -> bool:
+    return any(
+        planned["argv"] == other["argv"] and planned["environment"] == other["environment"]
+        for other in others
+    )
+
+
 def launch_of(spec: StudySpec, parameters: Parameters) -> LaunchSpec:
     """The launch to use outside of trials: on the engine's default port, for everyone."""
     engine: Engine = load_kind("engine", spec.engine.kind)
@@ -320,16 +329,23 @@ def command_text(launch: LaunchSpec) -> str:
     return " ".join([*environment, shlex.join(launch.argv)])
 
 
-def docker_text(launch: LaunchSpec) -> str:
-    """A launch as a `docker run` line; a local model directory is mounted read-only."""
-    parts = ["docker", "run", "--rm", "--network=host", "--ipc=host"]
+def docker_text(spec: StudySpec, parameters: Parameters) -> str:
+    """A launch as a `docker run` line; local model directories are mounted read-only.
+
+    The entry point is said, because images of different versions have different ones.
+    """
+    in_image = spec.model_copy(update={"engine": spec.engine.model_copy(update={"command": None})})
+    launch = launch_of(in_image, parameters)
+    program, *rest = launch.command
+    parts = ["docker", "run", "--rm", "--network=host", "--ipc=host", "--entrypoint", program]
     if launch.gpus:
         parts += ["--gpus", str(launch.gpus)]
     for name, value in launch.environment.items():
         parts += ["--env", f"{name}={value}"]
-    if launch.model_path.startswith("/"):
-        parts += ["--volume", f"{launch.model_path}:{launch.model_path}:ro"]
-    return shlex.join([*parts, launch.image, *launch.arguments])
+    for path in dict.fromkeys((spec.model.path, spec.tokenizer)):
+        if path.startswith("/"):
+            parts += ["--volume", f"{path}:{path}:ro"]
+    return shlex.join([*parts, launch.image, *rest, *launch.arguments])
 
 
 def arguments_text(launch: LaunchSpec) -> str:

@@ -18,14 +18,15 @@ from autotuner.backends.guarded import labelled
 @contextmanager
 def started(*arguments: str, home: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """`autotuner ARGUMENTS` as a process of its own; killed, with what it left, at the end."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "autotuner", *arguments],
-        env={**os.environ, "AUTOTUNER_HOME": str(home), **environment},
-        stdout=subprocess.PIPE,
-        stderr=(home / "stderr.txt").open("w"),
-        text=True,
-        start_new_session=True,
-    )
+    with (home / "stderr.txt").open("w") as errors:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "autotuner", *arguments],
+            env={**os.environ, "AUTOTUNER_HOME": str(home), **environment},
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            start_new_session=True,
+        )
     try:
         yield process
     finally:

@@ -29,8 +29,8 @@ class Backend(Protocol):
 
     1. `plan` starts nothing and is a function of its arguments; equal arguments give equal
        plans, and a plan is JSON without secrets.
-    2. `start` returns at once: a server that cannot come up says so by dying. TrialError
-       where the program cannot be started for what it is, InfrastructureError for the place.
+    2. `start` returns at once: a server that cannot come up says so by dying.
+       InfrastructureError, here or from `alive`, where the place cannot start programs.
     3. Whatever `start` made is gone within 10 s of the death of the process that called it,
        however that process died.
     4. What is started carries labels (study, trial, owner); `sweep` finds it by them alone.

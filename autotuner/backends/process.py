@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from autotuner.backends.base import Backend, Server
 from autotuner.backends.guarded import Guarded, labelled, labels, said, sweep_processes
-from autotuner.errors import ConfigError, FailureClass, TrialError
+from autotuner.errors import ConfigError, InfrastructureError
 from autotuner.serving import LaunchSpec, Plan, Slot
 
 LOG = "server.log"
@@ -84,8 +84,8 @@ class _ProcessServer:
     def alive(self) -> bool:
         running = self._guarded.alive()
         if self._guarded.failure:
-            raise TrialError(
-                FailureClass.ARGUMENT, f"{self._program!r} cannot be run: {self._guarded.failure}"
+            raise InfrastructureError(
+                f"{self._program!r} cannot be run on this machine: {self._guarded.failure}"
             )
         return running
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from autotuner.engines.catalog import Catalog, load_catalog, read_catalog
 from autotuner.errors import ConfigError
-from autotuner.study.space import ENVIRONMENT, Choice, Parameter, Parameters
+from autotuner.study.space import ENVIRONMENT, Choice, Float, Parameter, Parameters
 from autotuner.study.spec import StudySpec, environment_text
 
 
@@ -89,9 +90,15 @@ def _same_json(one: str, other: str) -> bool:
 
 
 def extremes(parameter: Parameter) -> tuple[Any, ...]:
-    """The values that stand for a domain in a check: all choices, or both ends."""
+    """The values that stand for a domain in a check: all choices, or both ends; and of a
+    range of floats, one between, which is no whole number unless the step makes all whole."""
     domain = parameter.domain
-    return domain.values if isinstance(domain, Choice) else (domain.low, domain.high)
+    if isinstance(domain, Choice):
+        return domain.values
+    if isinstance(domain, Float):
+        inside = (domain.low + domain.high) / math.e
+        return (domain.low, domain.high, *(domain.grid()[:3] if domain.step else (inside,)))
+    return (domain.low, domain.high)
 
 
 def _environment_errors(parameter: Parameter, where: str) -> list[ConfigError]:

@@ -3,13 +3,14 @@ takes one load point a step. One of the three modules that import Ray."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 from ray import tune
 
-from autotuner.errors import TrialError
+from autotuner.errors import InfrastructureError, TrialError
 from autotuner.execution.reservation import Reservation
 from autotuner.execution.trial import Assignment, Kinds, TrialRun
 from autotuner.plugins import load_kind
@@ -72,6 +73,16 @@ class TrialActor(tune.Trainable):
         if self._run is not None:
             self._run.stop()
 
+    def _stop(self) -> str:
+        """Stop before the report, so that the report holds how long it took. A stop that takes
+        too long is said, and does not undo what was measured."""
+        assert self._run is not None
+        try:
+            self._run.stop()
+        except InfrastructureError as error:
+            return str(error)
+        return ""
+
     def __repr__(self) -> str:
         """What the Ray dashboard shows as the actor's name."""
         assignment = self._assignment
@@ -83,10 +94,10 @@ class TrialActor(tune.Trainable):
     def _news(self, error: TrialError | None) -> dict[str, Any]:
         assert self._run is not None
         ended = error is not None or self._done == len(self._loads)
-        if ended:
-            self._run.stop()  # before the report, so that the report holds how long it took
+        late = self._stop() if ended else ""
+        outcome = self._run.outcome(error)
         news = News(
-            outcome=self._run.outcome(error),
+            outcome=dataclasses.replace(outcome, reason=outcome.reason or late),
             note="" if ended else self._loads[self._done].name,
             ended=ended,
             node=self._node,

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -13,6 +14,7 @@ from ray.tune import Callback, Stopper
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.search import Searcher as TuneSearcher
 
+from autotuner.errors import InfrastructureError
 from autotuner.execution.actor import ASSIGNMENT, NEWS, RESERVATION, News
 from autotuner.execution.loop import StudyLoop
 from autotuner.execution.reservation import Reservation
@@ -66,7 +68,7 @@ class Canceller(_NotSnapshotted, Stopper):
         return False
 
     def stop_all(self) -> bool:
-        return bool(self._loop.cancelled or self._loop.broken)
+        return self._loop.over
 
 
 class Teller(_NotSnapshotted, Callback):
@@ -80,7 +82,7 @@ class Teller(_NotSnapshotted, Callback):
 
     def on_step_begin(self, iteration: int, trials: list[TuneTrial], **_: Any) -> None:
         self._tick()
-        over = self._loop.cancelled or self._loop.broken
+        over = self._loop.over
         for trial in trials:
             began = self._started.get(trial.trial_id)
             if began is None:
@@ -118,7 +120,7 @@ class Teller(_NotSnapshotted, Callback):
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **_: Any
     ) -> None:
         self._started.pop(trial.trial_id, None)
-        if not self._loop.cancelled:
+        if not self._loop.over:
             self._loop.failed(_number(trial), _reason(trial))
 
 
@@ -127,8 +129,13 @@ def _number(trial: TuneTrial) -> int:
 
 
 def _reason(trial: TuneTrial) -> str:
-    """The last line of what Tune knows: ours, where we raised it."""
-    error = trial.get_error()
-    cause = getattr(error, "cause", None) or error
-    lines = [line for line in str(cause).splitlines() if line.strip()]
-    return lines[-1].strip()[:300] if lines else "the actor died"
+    """One line of what Tune wrote about the trial's last failure: ours, where we raised it."""
+    path = Path(trial.error_file) if trial.error_file else None
+    if path is None or not path.exists():
+        return "the actor died"
+    failure = path.read_text(encoding="utf-8", errors="replace").split("Failure # ")[-1]
+    lines = [line.strip() for line in failure.splitlines()[1:] if line.strip()]
+    ours = [line for line in lines if line.startswith(f"{InfrastructureError.__module__}.")]
+    if ours:
+        return ours[-1].partition(": ")[2][:300]
+    return (lines or ["the actor died"])[0][:300]

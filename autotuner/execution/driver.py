@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -115,7 +115,7 @@ def run_study(
         begun(loop)
         try:
             with _signals(loop):
-                _tune(study, loop, reserve, slots(reserve({}), nodes), tick)
+                _tune(study, loop, reserve, _most_at_once(reserve({}), nodes), tick)
         except BaseException as error:
             loop.broken = loop.broken or f"the driver failed: {error!r}"[:300]
             raise
@@ -125,6 +125,11 @@ def run_study(
         if loop.broken:
             raise InfrastructureError(loop.broken)
         return state
+
+
+def _most_at_once(baseline: Reservation, nodes: Sequence[Node]) -> int:
+    """Trials that may be under way: on GPUs, as many as the smallest kind of trial allows."""
+    return slots(Reservation(baseline.cpus, 1) if baseline.gpus else baseline, nodes)
 
 
 def _tune(

@@ -74,7 +74,9 @@ class StudyLoop:
         self.ended_early: str = ""
         """Why no further trial is started, or empty."""
         self.cancelled: str = ""
-        """Why running trials are to be stopped, or empty."""
+        """Who cancelled the study, or empty."""
+        self.expired: str = ""
+        """Which limit of time was reached, or empty."""
         for trial in known:
             self._recall(trial)
 
@@ -91,8 +93,7 @@ class StudyLoop:
 
     def next(self) -> Assignment | None:
         """The next trial to launch; None when there is none left to start."""
-        self._check_time()
-        if self.cancelled or self.ended_early or self.broken:
+        if self.over or self.ended_early:
             return None
         if self._again:
             return self._assign(self._again.pop(0))
@@ -116,7 +117,7 @@ class StudyLoop:
             trial = self._new(point)
             self._launches[self._identity(point)] = trial.number
             return self._assign(trial)
-        self.ended_early = f"{REFUSALS_IN_A_ROW} points in a row were refused"
+        self.ended_early = f"{REFUSALS_IN_A_ROW} points in a row were refused or known"
         return None
 
     def started(self, number: int) -> None:
@@ -140,13 +141,15 @@ class StudyLoop:
         """A trial ended with an answer; the searcher learns it."""
         metrics = [point.metrics for point in outcome.load_points]
         complete = outcome.state is TrialState.COMPLETE
+        broken = violations(self._spec.bounds, metrics) if complete else {}
         trial = self._trials[number].with_outcome(
             outcome,
             objectives=objective_values(self._spec.objectives, metrics) if complete else {},
-            violations=violations(self._spec.bounds, metrics) if complete else {},
+            violations=broken,
             ended_at=timestamp(),
         )
         missing = [name for name, value in trial.objectives.items() if value is None]
+        missing += [name for name in self._spec.constraints if complete and name not in broken]
         if missing:
             trial = dataclasses.replace(
                 trial,
@@ -179,12 +182,21 @@ class StudyLoop:
         """Close the study: what still runs is cancelled, and the state says how it ended."""
         for trial in list(self._trials.values()):
             if not trial.state.ended:
-                self._end(trial.number, TrialState.CANCELLED, self.cancelled or "the study ended")
+                reason = self.cancelled or self.expired or "the study ended"
+                self._end(trial.number, TrialState.CANCELLED, reason)
         state, reason = self._verdict()
         self._store.set_state(
             self._spec.name, state, reason=reason, driver="", ended_at=timestamp()
         )
         return state
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more starts and what runs is to be stopped."""
+        hours = self._spec.limits.hours
+        if not self.expired and self._clock() - self._began >= hours * 3600:
+            self.expired = f"the study's limit of {hours:g} h was reached"
+        return bool(self.cancelled or self.expired or self.broken)
 
     @property
     def trials(self) -> list[Trial]:
@@ -202,8 +214,9 @@ class StudyLoop:
         if self.cancelled:
             return StudyState.CANCELLED, self.cancelled
         if best_of(self.trials, self._spec.objectives) is not None:
-            return StudyState.COMPLETE, self.ended_early
-        return StudyState.FAILED, self.ended_early or "no feasible trial: " + self._commonest()
+            return StudyState.COMPLETE, self.ended_early or self.expired
+        early = self.ended_early or self.expired
+        return StudyState.FAILED, early or "no feasible trial: " + self._commonest()
 
     def _commonest(self) -> str:
         """The most frequent reason why a trial is not feasible."""
@@ -219,11 +232,6 @@ class StudyLoop:
             return "none was measured"
         reason, count = max(reasons.items(), key=lambda item: item[1])
         return f"{reason} ({count} of {len(self._trials)} trials)"
-
-    def _check_time(self) -> None:
-        hours = self._spec.limits.hours
-        if self._clock() - self._began >= hours * 3600:
-            self.cancel(f"the study's limit of {hours:g} h was reached")
 
     def _launched(self) -> int:
         """Trials that count against the budget; those the infrastructure broke do not."""

@@ -29,9 +29,6 @@ from autotuner.study.trial import LoadPoint, Outcome, Phase, TrialState
 from autotuner.study.workload import Load
 
 TAIL_LINES = 40
-LOAD_MARGIN_SECONDS = 60.0
-"""Beyond warm-up and window (each at most max_seconds), until the load generator is given up."""
-
 PORTS = range(20000, 32000)
 """Above Ray's worker ports (10002-19999) and below what the kernel hands out (32768 and up)."""
 
@@ -125,11 +122,10 @@ class TrialRun:
             self._endpoint, load, into, api=self._kinds.engine.api, tokenizer=self._spec.tokenizer
         )
         with self._phase(load.name):
-            allowed = 2 * load.max_seconds + LOAD_MARGIN_SECONDS
             exit_code = self._runner.run(
                 command,
                 into,
-                deadline=min(self._clock() + allowed, self._deadline),
+                deadline=min(self._clock() + load.seconds_at_most, self._deadline),
                 clock=self._clock,
                 watch=self._watch,
             )

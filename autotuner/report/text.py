@@ -130,7 +130,7 @@ def verdict_text(report: Mapping[str, Any]) -> str:
     study = report["study"]
     if report["best"] is None:
         reason = study["reason"] or "see the reasons above"
-        return f"No feasible trial: {reason}"
+        return "No feasible trial: " + reason.removeprefix("no feasible trial: ")
     best = next(t for t in report["trials"] if t["number"] == report["best"])
     values = [
         f"{o['name']} {number_text(best['objectives'][o['name']], o['unit'])}"

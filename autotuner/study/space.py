@@ -44,6 +44,9 @@ class Choice:
     def grid(self) -> Sequence[Value]:
         return self.values
 
+    def holds(self, value: Value) -> bool:
+        return any(same(value, each) for each in self.values)
+
     def sample(self, rng: random.Random) -> Value:
         return rng.choice(self.values)
 
@@ -63,6 +66,9 @@ class Int:
 
     def grid(self) -> Sequence[int]:
         return range(self.low, self.high + 1, self.step or 1)
+
+    def holds(self, value: Value) -> bool:
+        return _is_number(value) and value in self.grid()
 
     def sample(self, rng: random.Random) -> int:
         if self.log:
@@ -91,6 +97,11 @@ class Float:
             raise ValueError("a float without a step has no grid")
         step = self.step or 0.0
         return tuple(round(self.low + i * step, 12) for i in range(self.size))
+
+    def holds(self, value: Value) -> bool:
+        if not _is_number(value):
+            return False
+        return value in self.grid() if self.step is not None else self.low <= value <= self.high
 
     def sample(self, rng: random.Random) -> float:
         if self.step is not None:
@@ -181,6 +192,10 @@ class Space:
             if parameter.active(chosen):
                 chosen[parameter.name] = parameter.domain.sample(rng)
         return chosen
+
+
+def _is_number(value: Value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def same(one: Value, other: Value) -> bool:

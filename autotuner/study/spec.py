@@ -85,7 +85,7 @@ class ModelSpec(_Part):
 class EngineSpec(_Part):
     """The inference server program and what is fixed about its launch."""
 
-    kind: str = Field(description="Which engine: see `autotuner catalog`.")
+    kind: str = Field(description="Which engine: `vllm`, or `simulated` for trying things out.")
     version: str | None = Field(
         default=None,
         description="Version of its flag catalog; the newest known by default.",
@@ -217,7 +217,9 @@ class Limits(_Part):
     """Deadlines; all are enforced by autotuner itself."""
 
     ready_seconds: float = Field(default=600.0, gt=0, description="Launch to healthy, at most.")
-    stop_seconds: float = Field(default=10.0, gt=0, description="Stop to gone, at most.")
+    stop_seconds: float = Field(
+        default=10.0, ge=5, description="Stop to gone, at most; SIGKILL comes after 3 s."
+    )
     trial_seconds: float = Field(default=3600.0, gt=0, description="A whole trial, at most.")
     hours: float = Field(
         default=24.0, gt=0, description="The whole study, at most; running trials are cancelled."
@@ -380,6 +382,12 @@ def space_of(raw: Mapping[str, Any]) -> Space:
             if parent not in parameters:
                 raise Misplaced(
                     f"when names {parent!r}, which does not vary in this space", parameter.name
+                )
+            domain = parameters[parent].domain
+            never = [value for value in parameter.when[parent] if not domain.holds(value)]
+            if never:
+                raise Misplaced(
+                    f"when names {parent}: {never[0]!r}, which it never is", parameter.name
                 )
     return Space(tuple(_parents_first(parameters)))
 

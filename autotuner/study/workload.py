@@ -85,6 +85,12 @@ class Load:
     request: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def seconds_at_most(self) -> float:
+        """Warm-up and window, each at most `max_seconds`, and a margin for starting and
+        reporting; after that the load generator is given up."""
+        return 2 * self.max_seconds + 60
+
+    @property
     def name(self) -> str:
         """Short and unique inside a study: ``D(64,16) x 8``."""
         return f"{self.scenario} x {self.concurrency}"

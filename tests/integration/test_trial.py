@@ -164,11 +164,10 @@ def test_a_few_failing_requests_are_counted(tmp_path: Path) -> None:
     assert outcome.load_points[0].metrics["error_rate"] == pytest.approx(0.1, abs=0.06)
 
 
-def test_a_program_that_does_not_exist_says_so(tmp_path: Path) -> None:
+def test_a_program_that_does_not_exist_is_the_operators_to_install(tmp_path: Path) -> None:
     engine = {"kind": "simulated", "command": ["/no/such/program"]}
-    outcome, _ = run(tmp_path, {}, engine=engine)
-    assert outcome.state is TrialState.INFEASIBLE
-    assert "/no/such/program" in outcome.reason
+    with pytest.raises(InfrastructureError, match="/no/such/program"):
+        run(tmp_path, {}, engine=engine)
 
 
 def test_an_earlier_attempt_is_kept_aside(tmp_path: Path) -> None:

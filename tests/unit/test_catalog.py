@@ -1,4 +1,4 @@
-"""Flag catalogs: what a value becomes on the command line, what is refused, where flags come from."""
+"""Flag catalogs: what a value becomes on the command line, what is refused, how one is made."""
 
 from __future__ import annotations
 

@@ -83,8 +83,16 @@ def test_every_load_point_must_meet_every_constraint() -> None:
 def test_a_missing_metric_says_nothing_about_its_bound() -> None:
     constraints = constraints_of({"ttft_p99": 1.0})
     assert violations(constraints, [{"ttft_p99": None}, {}]) == {}
-    assert violations(constraints, [{"ttft_p99": None}, {"ttft_p99": 2.0}]) == {"ttft_p99": 1.0}
+    assert violations(constraints, [{"ttft_p99": None}, {"ttft_p99": 0.5}]) == {}
     assert violations((), [{"ttft_p99": 2.0}]) == {}
+
+
+def test_a_bound_broken_at_one_load_point_is_broken_whatever_is_missing_at_another() -> None:
+    constraints = constraints_of({"ttft_p99": 1.0})
+    broken, missing = {"ttft_p99": 2.0}, {"ttft_p99": None}
+    assert violations(constraints, [broken, missing]) == {"ttft_p99": 1.0}
+    assert violations(constraints, [missing, broken]) == {"ttft_p99": 1.0}
+    assert violations(constraints, [broken, {}]) == {"ttft_p99": 1.0}
 
 
 def test_objectives_combine_all_load_points() -> None:
@@ -98,6 +106,6 @@ def test_objectives_combine_all_load_points() -> None:
 
 
 def test_an_objective_missing_at_one_load_point_is_none() -> None:
-    points = [{"ttft_p99": 0.1}, {"ttft_p99": None}, {}]
+    points: list[dict[str, float | None]] = [{"ttft_p99": 0.1}, {"ttft_p99": None}, {}]
     assert objective_values(["ttft_p99"], points) == {"ttft_p99": None}
     assert objective_values(["ttft_p99"], []) == {"ttft_p99": None}

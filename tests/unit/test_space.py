@@ -226,9 +226,9 @@ def spaces(draw: st.DrawFn) -> Space:
     """Finite spaces, conditions included."""
     parameters: list[Parameter] = []
     for index in range(draw(st.integers(0, 4))):
-        when = {}
-        if parameters and draw(st.booleans()):
-            parent = draw(st.sampled_from(parameters))
+        when: dict[str, tuple[Any, ...]] = {}
+        if index and draw(st.booleans()):
+            parent = parameters[draw(st.integers(0, index - 1))]
             values = list(parent.domain.grid())
             when = {parent.name: tuple(draw(st.lists(st.sampled_from(values), max_size=2)))}
         parameters.append(Parameter(f"p{index}", draw(CHOICES | INTS | FLOATS), when))

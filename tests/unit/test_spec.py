@@ -287,12 +287,17 @@ def test_parents_come_before_their_children_and_keep_the_file_order() -> None:
     space = space_of(
         {
             "c": {"values": [1], "when": {"b": 2}},
-            "a": [1],
+            "a": [1, 2, 3],
             "b": {"values": [2], "when": {"a": [1, 3]}},
         }
     )
     assert space.names == ("a", "b", "c")
     assert space.parameters[1].when == {"a": (1, 3)}
+
+
+def test_a_condition_that_can_never_hold_is_refused() -> None:
+    with pytest.raises(ValueError, match="3"):
+        space_of({"a": [1, 2], "b": {"values": [1], "when": {"a": [1, 3]}}})
 
 
 def test_conditions_in_a_circle_are_refused() -> None:

@@ -7,6 +7,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -51,7 +52,7 @@ def store(url: str) -> Iterator[Store]:
     store.close()
 
 
-def study(name: str = "small", **more: str) -> Study:
+def study(name: str = "small", **more: Any) -> Study:
     return Study(spec(name=name, space={"max-num-seqs": [1, None]}), f"/studies/{name}", **more)
 
 
@@ -139,6 +140,16 @@ def test_every_state_of_a_trial_is_kept(store: Store, state: TrialState) -> None
     store.create(study())
     store.save("small", trial(0, state=state))
     assert store.trials("small")[0].state is state
+
+
+def test_a_log_of_broken_bytes_can_be_saved(store: Store) -> None:
+    # A dying process writes what it likes; PostgreSQL's texts take no NUL.
+    broken = b"before \x00 \xff after".decode(errors="replace")
+    store.create(study())
+    store.save("small", trial(0, state=TrialState.INFEASIBLE, reason=broken, log_tail=broken))
+    (found,) = store.trials("small")
+    assert found.log_tail.startswith("before")
+    assert found.log_tail.endswith("after")
 
 
 def test_what_is_stored_survives_the_process(url: str) -> None:
