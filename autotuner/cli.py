@@ -18,6 +18,8 @@ from autotuner import __version__
 from autotuner.errors import AutotunerError, ConfigError, InfrastructureError, StudyStateError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from autotuner.studies import Job, Studies
     from autotuner.study.study import Study, StudyState
 
@@ -350,9 +352,33 @@ def _run(
     studies: Studies, study: Study, job: Job, *, resume: bool, html: Path | None, as_json: bool
 ) -> int:
     """Run to the end, report, and say the exit code."""
+    from autotuner.execution.cluster import address
     from autotuner.report.live import Display
     from autotuner.study.study import StudyState
 
+    place = Path(study.directory)
+    with Display(study) as display, address(study.name, place, meanwhile=_driver) as cluster:
+        state: StudyState = _driver()(
+            study,
+            studies.store,
+            job.searcher(),
+            job.engine,
+            job.backend,
+            address=cluster,
+            resume=resume,
+            listener=display.changed,
+            begun=display.begun,
+            tick=display.tick,
+        )
+    page = html or place / "report.html"
+    _report(studies, study.name, html=page, as_json=as_json)
+    if state is StudyState.CANCELLED:
+        return EXIT_INTERRUPTED
+    return EXIT_FOUND if state is StudyState.COMPLETE else EXIT_NOTHING
+
+
+def _driver() -> Callable[..., StudyState]:
+    """Imports Ray: only to be called once `execution.cluster` has set its environment."""
     try:
         from autotuner.execution.driver import run_study
     except ModuleNotFoundError as error:
@@ -360,23 +386,7 @@ def _run(
             f"running a study needs {error.name!r}, which is not installed\n"
             "  install autotuner with its extras ray and genai-bench"
         ) from error
-    with Display(study) as display:
-        state: StudyState = run_study(
-            study,
-            studies.store,
-            job.searcher(),
-            job.engine,
-            job.backend,
-            resume=resume,
-            listener=display.changed,
-            begun=display.begun,
-            tick=display.tick,
-        )
-    page = html or Path(study.directory) / "report.html"
-    _report(studies, study.name, html=page, as_json=as_json)
-    if state is StudyState.CANCELLED:
-        return EXIT_INTERRUPTED
-    return EXIT_FOUND if state is StudyState.COMPLETE else EXIT_NOTHING
+    return run_study
 
 
 def _report(studies: Studies, name: str, *, html: Path | None, as_json: bool) -> None:

@@ -60,6 +60,13 @@ def ours(study: str) -> list[psutil.Process]:
     return [process for process, _ in labelled(study)]
 
 
+def local_ray(study: str) -> list[psutil.Process]:
+    """The processes of a study's local Ray; its workers' titles overwrite their labels."""
+    roots = [p for p, labels in labelled(study, ray=True) if "AUTOTUNER_STUDY" not in labels]
+    found = {each.pid: each for root in roots for each in tree(root.pid)}
+    return [each for each in found.values() if each not in ours(study)]
+
+
 def command_holds(process: psutil.Process, text: str) -> bool:
     try:
         return text in " ".join(process.cmdline())

@@ -5,9 +5,9 @@
 The owner holds the other end of the lease pipe. When the pipe closes, because the owner let go
 or because it was killed, the guard ends the program and all its descendants: SIGTERM first,
 SIGKILL after the grace. It daemonizes itself, because Ray kills a worker's direct children and
-would kill a guard before it could do its work; and it is a subreaper, so that descendants that
-moved to sessions of their own are still found. The status pipe tells the owner ``started PID``,
-``failed MESSAGE`` or ``exited CODE``; its end means that nothing is left.
+would kill a guard before it could do its work; and it is a subreaper, so that descendants whose
+parents died, or that moved to sessions of their own, are still found. The status pipe tells the
+owner ``started PID``, ``failed MESSAGE`` or ``exited CODE``; its end means that nothing is left.
 """
 
 from __future__ import annotations
@@ -77,44 +77,55 @@ def _say(status: int, text: str) -> None:
 
 
 def _end_all(program: subprocess.Popen[bytes], grace: float) -> None:
+    family = Family(program)
     # The program alone first: engines shut their own children down in order.
-    _signal_until_gone(program, signal.SIGTERM, grace / 2, only_program=True)
-    _signal_until_gone(program, signal.SIGTERM, grace / 2)
-    _signal_until_gone(program, signal.SIGKILL, KILL_SECONDS)
+    family.signal_until_gone(signal.SIGTERM, grace / 2, only_program=True)
+    family.signal_until_gone(signal.SIGTERM, grace / 2)
+    family.signal_until_gone(signal.SIGKILL, KILL_SECONDS)
 
 
-def _signal_until_gone(
-    program: subprocess.Popen[bytes], number: int, seconds: float, *, only_program: bool = False
-) -> None:
-    deadline = time.monotonic() + seconds
-    signalled: set[int] = set()
-    while True:
-        left = _descendants(program)
-        if not left or (only_program and program.poll() is not None):
-            return
-        for process in left:
-            again = number == signal.SIGKILL or process.pid not in signalled
-            if again and (not only_program or process.pid == program.pid):
-                signalled.add(process.pid)
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.send_signal(number)
-        if time.monotonic() >= deadline:
-            return
-        time.sleep(0.05)
+class Family:
+    """The program and all its descendants, those included whose parents die meanwhile."""
 
+    def __init__(self, program: subprocess.Popen[bytes]) -> None:
+        self._program = program
+        self._known: dict[int, psutil.Process] = {}
 
-def _descendants(program: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """What is still running below the guard; the dead are reaped."""
-    program.poll()
-    left = []
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
+    def signal_until_gone(self, number: int, seconds: float, *, only_program: bool = False) -> None:
+        """Signal what is left, once each (again and again for SIGKILL), until `seconds` passed."""
+        deadline = time.monotonic() + seconds
+        signalled: set[int] = set()
+        while left := self._left():
+            if only_program and self._program.poll() is not None:
+                return
+            for process in left:
+                again = number == signal.SIGKILL or process.pid not in signalled
+                if again and (not only_program or process.pid == self._program.pid):
+                    signalled.add(process.pid)
+                    with contextlib.suppress(psutil.Error):
+                        process.send_signal(number)
+            if time.monotonic() >= deadline:
+                return
+            time.sleep(0.05)
+
+    def _left(self) -> list[psutil.Process]:
+        """What is still running; the dead are reaped."""
+        self._program.poll()
+        for parent in (psutil.Process(), *self._known.values()):
+            with contextlib.suppress(psutil.Error):
+                self._known |= {each.pid: each for each in parent.children(recursive=True)}
+        return [process for process in self._known.values() if self._running(process)]
+
+    def _running(self, process: psutil.Process) -> bool:
+        with contextlib.suppress(psutil.Error):
+            if not process.is_running():
+                return False
             if process.status() != psutil.STATUS_ZOMBIE:
-                left.append(process)
-            elif process.pid != program.pid:
+                return True
+            if process.pid != self._program.pid:
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(process.pid, os.WNOHANG)
-    return left
+        return False
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import psutil
 from autotuner.errors import InfrastructureError
 
 LABEL_STUDY, LABEL_TRIAL, LABEL_OWNER = "AUTOTUNER_STUDY", "AUTOTUNER_TRIAL", "AUTOTUNER_OWNER"
+LABEL_RAY = "AUTOTUNER_RAY"
 GRACE_SECONDS = 3.0
 """SIGTERM to SIGKILL. With the guard's own checks this keeps the promise of 10 s to spare."""
 
@@ -147,6 +148,11 @@ def labels(study: str, trial: int) -> dict[str, str]:
     }
 
 
+def ray_labels(study: str) -> dict[str, str]:
+    """Environment variables that mark the processes of a study's local Ray."""
+    return {LABEL_RAY: study, LABEL_OWNER: process_identity(os.getpid())}
+
+
 def process_identity(pid: int) -> str:
     """``PID:START`` with the start in whole seconds since the epoch: PIDs are used again."""
     return f"{pid}:{psutil.Process(pid).create_time():.0f}"
@@ -166,8 +172,14 @@ def is_running(identity: str) -> bool:
         return False
 
 
-def labelled(study: str | None = None) -> Iterator[tuple[psutil.Process, Mapping[str, str]]]:
-    """This machine's processes that carry our labels, of one study or of any."""
+def labelled(
+    study: str | None = None, *, ray: bool = False
+) -> Iterator[tuple[psutil.Process, Mapping[str, str]]]:
+    """This machine's processes that carry our labels, of one study or of any.
+
+    Args:
+        ray: also those of a local Ray.
+    """
     for process in psutil.process_iter():
         if process.pid == os.getpid():
             continue
@@ -176,7 +188,7 @@ def labelled(study: str | None = None) -> Iterator[tuple[psutil.Process, Mapping
             zombie = process.status() == psutil.STATUS_ZOMBIE
         except (psutil.Error, OSError):
             continue
-        name = environment.get(LABEL_STUDY)
+        name = environment.get(LABEL_STUDY) or (environment.get(LABEL_RAY) if ray else None)
         if name and not zombie and study in (None, name):
             yield process, environment
 
@@ -185,7 +197,7 @@ def sweep_processes(study: str | None, *, owned: bool) -> list[str]:
     """Kill labelled processes whose owner is gone (or all of them); say which."""
     found = [
         (process, environment)
-        for process, environment in labelled(study)
+        for process, environment in labelled(study, ray=True)
         if owned or not is_running(environment.get(LABEL_OWNER, ""))
     ]
     texts = []
@@ -199,5 +211,7 @@ def sweep_processes(study: str | None, *, owned: bool) -> list[str]:
 
 def said(process: psutil.Process, environment: Mapping[str, str]) -> str:
     """A labelled process in words."""
-    study, trial = environment[LABEL_STUDY], environment.get(LABEL_TRIAL, "?")
-    return f"process {process.pid} ({process.name()}) of study {study}, trial {trial}"
+    what = f"process {process.pid} ({process.name()}) of study "
+    if LABEL_STUDY in environment:
+        return f"{what}{environment[LABEL_STUDY]}, trial {environment.get(LABEL_TRIAL, '?')}"
+    return f"{what}{environment[LABEL_RAY]}, its local Ray"

@@ -1,13 +1,11 @@
-"""Runs a study through Ray Tune: finds or starts the cluster, and leaves nothing of ours on it."""
+"""Runs a study through Ray Tune on a cluster, and leaves nothing of ours on it."""
 
 from __future__ import annotations
 
 import logging
 import os
-import secrets
 import shutil
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,52 +13,32 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-# Ray reads these when it is imported; what the user has set stays.
-_ENVIRONMENT = {
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": "86400",
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    "TUNE_WARN_THRESHOLD_S": "60",
-}
-if "RAY_ADDRESS" not in os.environ and "ray" not in sys.modules:
-    # A local Ray gets a token of its own: nobody else on this machine may talk to it, and
-    # nothing is written to the user's home.
-    _ENVIRONMENT |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-for _name, _value in _ENVIRONMENT.items():
-    os.environ.setdefault(_name, _value)
+import ray
+from ray import tune
 
-import ray  # noqa: E402
-from ray import tune  # noqa: E402
-
-from autotuner.backends.base import Backend  # noqa: E402
-from autotuner.engines.base import Engine  # noqa: E402
-from autotuner.errors import InfrastructureError  # noqa: E402
-from autotuner.execution.actor import TrialActor  # noqa: E402
-from autotuner.execution.bridge import Asker, Canceller, Teller  # noqa: E402
-from autotuner.execution.loop import Listener, StudyLoop  # noqa: E402
-from autotuner.execution.reservation import (  # noqa: E402
+from autotuner.backends.base import Backend
+from autotuner.engines.base import Engine
+from autotuner.errors import InfrastructureError
+from autotuner.execution.actor import TrialActor
+from autotuner.execution.bridge import Asker, Canceller, Teller
+from autotuner.execution.loop import Listener, StudyLoop
+from autotuner.execution.reservation import (
     Node,
     Reservation,
     cannot_hold,
     reservation,
     slots,
 )
-from autotuner.search.base import Searcher  # noqa: E402
-from autotuner.store import Store  # noqa: E402
-from autotuner.study.space import Parameters  # noqa: E402
-from autotuner.study.study import Study, StudyState  # noqa: E402
+from autotuner.search.base import Searcher
+from autotuner.store import Store
+from autotuner.study.space import Parameters
+from autotuner.study.study import Study, StudyState
 
 RETRIES = 1
 """Fresh starts of a trial whose machine failed."""
 
 GONE_SECONDS = 10.0
 """How long the end of a study waits for killed trials' servers to be gone."""
-
-OBJECT_STORE_BYTES = 100 * 2**20
-"""A local Ray's shared memory: trials pass a few kilobytes."""
 
 
 def run_study(
@@ -70,14 +48,16 @@ def run_study(
     engine: Engine,
     backend: Backend,
     *,
+    address: str | None = None,
     resume: bool = False,
     listener: Listener = lambda trial: None,
     begun: Callable[[StudyLoop], None] = lambda loop: None,
     tick: Callable[[], None] = lambda: None,
 ) -> StudyState:
-    """Run a study to its end on the cluster of RAY_ADDRESS, or on a local Ray.
+    """Run a study to its end on a Ray cluster.
 
     Args:
+        address: of the cluster; that of RAY_ADDRESS by default. See `execution.cluster`.
         resume: go on from the trials in the store.
         listener: hears of every change of a trial.
         begun: hears of the loop once the cluster is there.
@@ -86,7 +66,7 @@ def run_study(
     Raises:
         InfrastructureError: no cluster, or one that cannot hold the baseline.
     """
-    with _cluster():
+    with _connected(address):
         nodes = [
             Node(cpus=each["Resources"].get("CPU", 0), gpus=each["Resources"].get("GPU", 0))
             for each in ray.nodes()
@@ -170,26 +150,12 @@ def _tune(
 
 
 @contextmanager
-def _cluster() -> Iterator[None]:
-    """The cluster we were given, or a local one that ends with us."""
-    if ray.is_initialized():
-        yield
-        return
-    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    given = os.environ.get("RAY_ADDRESS")
+def _connected(address: str | None) -> Iterator[None]:
+    place = address or os.environ.get("RAY_ADDRESS", "")
     try:
-        if given:
-            ray.init(**quiet)
-        else:
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                **quiet,
-            )
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     except (ConnectionError, RuntimeError, OSError, ValueError) as error:
-        place = f"the Ray cluster at {given}" if given else "a local Ray"
-        raise InfrastructureError(f"{place} cannot be used: {error}") from error
+        raise InfrastructureError(f"the Ray cluster at {place} cannot be used: {error}") from error
     try:
         yield
     finally:

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.processes import alive, command_holds, ours, started, tree, wait_for
+from tests.processes import alive, command_holds, local_ray, ours, started, tree, wait_for
 
 ROOT = Path(__file__).parent.parent.parent
 VLLM = ROOT / ".venv-vllm" / "bin" / "python"
@@ -103,10 +103,10 @@ def test_killed_by_sigkill_no_process_is_left_after_ten_seconds(
     with started("run", str(file), home=tmp_path, HF_HUB_OFFLINE="1") as driver:
         loading = tmp_path / "studies" / name / "trials" / "0000" / "load-0" / "genai-bench.log"
         assert wait_for(loading.exists, 180), (tmp_path / "stderr.txt").read_text()
-        family, processes = tree(driver.pid), ours(name)
+        family, processes = tree(driver.pid) + local_ray(name), ours(name)
         # The server, its engine core, a worker, the load generator and the two guards.
         assert len(processes) >= 6, [p.cmdline() for p in processes]
-        the(victim, driver.pid, processes).kill()
+        the(victim, driver.pid, name, processes).kill()
         assert wait_for(lambda: not any(map(alive, processes)), 10), [
             (p.pid, p.cmdline()) for p in processes if alive(p)
         ]
@@ -120,12 +120,12 @@ def test_killed_by_sigkill_no_process_is_left_after_ten_seconds(
             assert ours(name) == []
 
 
-def the(victim: str, driver: int, processes: list[psutil.Process]) -> psutil.Process:
+def the(victim: str, driver: int, name: str, processes: list[psutil.Process]) -> psutil.Process:
     """The one process to kill."""
     if victim == "driver":
         return psutil.Process(driver)
     if victim == "actor":
-        return next(p for p in tree(driver) if command_holds(p, "ray::kill-"))
+        return next(p for p in local_ray(name) if command_holds(p, "ray::TrialActor"))
     server = next(
         p for p in processes if command_holds(p, "api_server") and not command_holds(p, "guard.py")
     )

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.processes import alive, command_holds, ours, started, tree, wait_for
+from tests.processes import alive, command_holds, local_ray, ours, started, tree, wait_for
 from tests.simulated import study_file
 
 pytestmark = pytest.mark.slow
@@ -234,13 +234,13 @@ def test_killed_by_sigkill_nothing_is_left_after_ten_seconds(
         limits={"ready_seconds": 90},
     )
     with started("run", str(file), home=tmp_path) as driver:
-        # Two processes that are the simulated server's own children mean that it is up.
-        assert wait_for(lambda: len(servers(name)) >= 3, 60), errors(tmp_path)
+        # The server with two children in sessions of their own, the load generator, two guards.
+        assert wait_for(lambda: len(ours(name)) >= 6, 30), errors(tmp_path)
         if moment == "measuring":
             assert wait_for(
                 lambda: any((tmp_path / "studies").rglob("load-0/genai-bench.log")), 30
             ), errors(tmp_path)
-        family = tree(driver.pid)
+        family = tree(driver.pid) + local_ray(name)
         left_over = ours(name)
         chosen = the(victim, driver.pid, name)
         chosen.kill()
@@ -277,8 +277,8 @@ def the(victim: str, driver: int, name: str) -> psutil.Process:
         return servers(name)[0]
     if victim == "guard":
         return next(p for p in ours(name) if is_guard(p) and command_holds(p, "simulated_server"))
-    mark = "raylet/raylet" if victim == "raylet" else f"ray::{name}"
-    return next(p for p in tree(driver) if command_holds(p, mark) or mark in p.name())
+    mark = "raylet/raylet" if victim == "raylet" else "ray::TrialActor"
+    return next(p for p in local_ray(name) if command_holds(p, mark))
 
 
 def errors(home: Path) -> str:
