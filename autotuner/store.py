@@ -252,6 +252,9 @@ def _trial_row(study: str, trial: Trial) -> dict[str, Any]:
         "study": study,
         "state": trial.state.value,
         "failure": trial.failure.value if trial.failure else None,
+        # PostgreSQL takes no NUL, and a dying server's log may hold some.
+        "reason": trial.reason.replace("\0", "\N{REPLACEMENT CHARACTER}"),
+        "log_tail": trial.log_tail.replace("\0", "\N{REPLACEMENT CHARACTER}"),
     }
 
 

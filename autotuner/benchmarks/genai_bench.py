@@ -78,7 +78,8 @@ class _GenAIBench:
             ),
             None,
         )
-        if window is None:
+        seconds = _finite(window.get("seconds")) if isinstance(window, dict) else None
+        if not seconds or seconds <= 0:
             raise TrialError(
                 FailureClass.BENCHMARK,
                 f"genai-bench ended without a result: {_last_error(into)}",
@@ -87,7 +88,7 @@ class _GenAIBench:
         content = _json(result) if result else None
         rows = content["individual_request_metrics"] if content else []
         requests = tuple(_request(row) for row in rows)
-        measurement = Measurement(seconds=float(window["seconds"]), requests=requests)
+        measurement = Measurement(seconds=seconds, requests=requests)
         _accept(measurement, max_error_rate, into)
         return measurement
 

@@ -13,6 +13,10 @@ REASON_LENGTH = 300
 """Characters kept of a reason."""
 
 
+_PYDANTIC = re.compile(r"\s*\[type=\w+.*$")
+"""What pydantic adds to a message: the whole of the input, and no reason."""
+
+
 @dataclass(frozen=True)
 class Signature:
     """A message that tells a class of failure.
@@ -44,6 +48,7 @@ def diagnose(log: str, signatures: Iterable[Signature], prefix: re.Pattern[str])
             if match is None:
                 continue
             reason = (match.groupdict().get("reason") or "").strip() or match[0]
+            reason = _PYDANTIC.sub("", reason)
             failure = signature.failure
             if signature.after and signature.then and _seen(lines[:number], signature.after):
                 failure = signature.then

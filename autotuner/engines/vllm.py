@@ -133,6 +133,7 @@ _SIGNATURES = (
         FailureClass.MODEL,
         r".*(?:[Aa]ccess (?:to )?(?:a )?gated repo|private or gated repo|401 Client Error).*",
     ),
+    Signature(FailureClass.MODEL, r".*Transformers does not recognize this architecture.*"),
     Signature(FailureClass.MODEL, r"Model architectures .* are not supported.*"),
     Signature(FailureClass.MODEL, r".*We couldn't connect to 'https://huggingface.co'.*"),
     Signature(FailureClass.ARGUMENT, r"User-specified max_model_len .*"),

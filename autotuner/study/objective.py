@@ -59,13 +59,14 @@ def violations(
 ) -> dict[str, float]:
     """Violation of each constraint at the load point that is worst for it.
 
-    Every load point must meet every constraint. One whose metric is missing at a load point is
-    left out: neither met nor broken.
+    Every load point must meet every constraint. One whose metric is missing at a load point and
+    that no other load point breaks is left out: neither met nor broken.
     """
     worst: dict[str, float] = {}
     for constraint in constraints:
         name = constraint.metric.name
         known = [value for point in points if (value := point.get(name)) is not None]
-        if known and len(known) == len(points):
-            worst[name] = max(constraint.violation(value) for value in known)
+        broken = max((constraint.violation(value) for value in known), default=0.0)
+        if broken > 0 or (known and len(known) == len(points)):
+            worst[name] = broken
     return worst

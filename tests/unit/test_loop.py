@@ -220,7 +220,9 @@ def test_the_time_limit_cancels(tmp_path: Path, store: Store) -> None:
     assigned(loop)
     clock.now = 7201
     assert loop.next() is None
-    assert "2 h" in loop.cancelled
+    assert "2 h" in loop.expired
+    assert loop.finish() is StudyState.FAILED
+    assert store.trials("quick")[0].state is TrialState.CANCELLED
 
 
 def test_resuming_runs_what_has_no_answer_and_repeats_nothing(tmp_path: Path, store: Store) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,31 +17,31 @@ from autotuner.errors import AutotunerError, FailureClass, InfrastructureError, 
 from autotuner.store import SCHEMA_VERSION, Store
 from autotuner.study.study import Study, StudyState, seconds_between, timestamp
 from autotuner.study.trial import LoadPoint, Phase, Trial, TrialState
+from tests import postgres
 from tests.builders import spec, trial
 
-POSTGRES = os.environ.get("AUTOTUNER_TEST_POSTGRES", "")
+
+@pytest.fixture(scope="session")
+def database() -> Iterator[str]:
+    """A PostgreSQL database of the tests' own."""
+    directory = postgres.programs()
+    if directory is None:
+        pytest.skip("PostgreSQL is not installed")
+    with postgres.running(directory) as url:
+        yield url
 
 
-@pytest.fixture(
-    params=[
-        "sqlite",
-        pytest.param(
-            "postgresql",
-            marks=pytest.mark.skipif(
-                not POSTGRES, reason="AUTOTUNER_TEST_POSTGRES names no database"
-            ),
-        ),
-    ]
-)
+@pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'store.db'}"
-    engine = create_engine(POSTGRES)
+    database: str = request.getfixturevalue("database")
+    engine = create_engine(database)
     with engine.begin() as connection:
         for table in ("load_points", "trials", "studies", "schema_version"):
             connection.execute(text(f"DROP TABLE IF EXISTS {table} CASCADE"))
     engine.dispose()
-    return POSTGRES
+    return database
 
 
 @pytest.fixture
