@@ -220,7 +220,7 @@ against its bound.
 
 "One value" in the table is how the values at several load points become the trial's one value for
 an objective; see [concepts](concepts.md#several-load-points). A metric that is missing at one load
-point is missing for the trial; a trial with a missing objective is INFEASIBLE.
+point is missing for the trial; a trial with a missing objective or constraint is INFEASIBLE.
 
 """
 

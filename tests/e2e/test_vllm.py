@@ -126,7 +126,4 @@ def the(victim: str, driver: int, name: str, processes: list[psutil.Process]) ->
         return psutil.Process(driver)
     if victim == "actor":
         return next(p for p in local_ray(name) if command_holds(p, "ray::TrialActor"))
-    server = next(
-        p for p in processes if command_holds(p, "api_server") and not command_holds(p, "guard.py")
-    )
-    return server.children()[0]
+    return next(p for p in processes if command_holds(p, "EngineCore"))
