@@ -172,7 +172,8 @@ def status(name: str, as_json: bool) -> None:
 def list_studies(as_json: bool) -> None:
     """List all studies, the newest first."""
     from autotuner.report.summary import counts, gains
-    from autotuner.report.text import gain_text
+    from autotuner.report.text import plain
+    from autotuner.report.words import percent
     from autotuner.study.pareto import best_of
     from autotuner.study.trial import baseline_of
 
@@ -202,7 +203,7 @@ def list_studies(as_json: bool) -> None:
         done = sum(row["trials"].values())
         click.echo(
             f"{row['name']:<32} {row['state']:<10} {row['engine']:<10} {done:>4} trials  "
-            f"gain {gain_text(row['gain']):>8}  {row['created_at'][:19]}Z"
+            f"gain {plain(percent(row['gain'])):>8}  {row['created_at'][:19]}Z"
         )
 
 

@@ -14,8 +14,8 @@ from rich.live import Live
 from rich.text import Text
 
 from autotuner.report.summary import gains, parameters_text, summary
-from autotuner.report.text import duration_text, gain_text, number_text, trials_table
-from autotuner.study.metrics import METRICS
+from autotuner.report.text import plain, trials_table
+from autotuner.report.words import duration, measured, percent
 from autotuner.study.pareto import best_of
 from autotuner.study.study import Study
 from autotuner.study.trial import Trial, TrialState, baseline_of
@@ -83,7 +83,7 @@ class Display(AbstractContextManager["Display"]):
 
     def _say(self, text: str) -> None:
         if self._live is None:
-            print(f"[{duration_text(self._elapsed):>9}] {text}", file=sys.stderr, flush=True)
+            print(f"[{plain(duration(self._elapsed)):>9}] {text}", file=sys.stderr, flush=True)
 
     @property
     def _elapsed(self) -> float:
@@ -98,8 +98,7 @@ class Display(AbstractContextManager["Display"]):
         if trial.note or trial.reason:
             return f"{text}  {trial.note or trial.reason}"
         values = ", ".join(
-            f"{name} {number_text(value, METRICS[name].unit)}"
-            for name, value in trial.objectives.items()
+            f"{name} {plain(measured(value, name))}" for name, value in trial.objectives.items()
         )
         return f"{text}  {values}; {self._summary()}"
 
@@ -111,8 +110,8 @@ class Display(AbstractContextManager["Display"]):
         parts = []
         if best is not None:
             gain = gains(best, baseline_of(trials), names)[names[0]]
-            value = number_text(best.objectives[names[0]], METRICS[names[0]].unit)
-            parts.append(f"best so far: trial {best.number}, {value} ({gain_text(gain)})")
+            value = plain(measured(best.objectives[names[0]], names[0]))
+            parts.append(f"best so far: trial {best.number}, {value} ({plain(percent(gain))})")
         parts.append(self._left(trials))
         return "; ".join(part for part in parts if part)
 
@@ -124,12 +123,12 @@ class Display(AbstractContextManager["Display"]):
         running = sum(not t.state.ended for t in trials if t.state is not TrialState.PENDING)
         each = self._elapsed / len(ended)
         left = (remaining + running / 2) * each
-        return f"about {duration_text(left)} left" if remaining or running else ""
+        return f"about {plain(duration(left))} left" if remaining or running else ""
 
     def _picture(self) -> Group:
         trials = self._loop.trials if self._loop else []
         head = Text(
-            f"{self._study.name}  {duration_text(self._elapsed)} elapsed  {self._summary()}",
+            f"{self._study.name}  {plain(duration(self._elapsed))} elapsed  {self._summary()}",
             style="bold",
         )
         if not self._loop:

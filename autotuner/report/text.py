@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
@@ -12,8 +11,16 @@ from rich.table import Table
 from rich.text import Text
 
 from autotuner.report.summary import parameters_text
+from autotuner.report.words import (
+    Json,
+    broken,
+    difference,
+    duration,
+    measured,
+    quantity,
+    verdict,
+)
 
-NOTHING = "-"
 _STYLES = {
     "COMPLETE": "green",
     "INFEASIBLE": "yellow",
@@ -24,35 +31,27 @@ _STYLES = {
 }
 
 
-def number_text(value: float | None, unit: str = "") -> str:
-    """Three significant digits and the unit; seconds below one in milliseconds."""
-    if value is None:
-        return NOTHING
-    if unit == "s" and abs(value) < 1:
-        return f"{number_text(value * 1000)} ms"
-    if abs(value) < 1:
-        return f"{value:.3g} {unit}".strip()
-    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2
-    return f"{value:,.{digits}f} {unit}".strip()
+def plain(text: str) -> str:
+    """The words of a report with the characters of a keyboard, for pipes, grep and old consoles."""
+    return text.translate(_KEYBOARD)
 
 
-def gain_text(gain: float | None) -> str:
-    return NOTHING if gain is None else f"{gain:+.1%}"
+_KEYBOARD = str.maketrans(
+    {
+        "\N{NO-BREAK SPACE}": " ",
+        "\N{MINUS SIGN}": "-",
+        "\N{EN DASH}": "-",
+        "\N{LEFT DOUBLE QUOTATION MARK}": '"',
+        "\N{RIGHT DOUBLE QUOTATION MARK}": '"',
+        "\N{PLUS-MINUS SIGN}": "+",
+    }
+)
 
 
-def duration_text(seconds: float | None) -> str:
-    """``1 h 02 min``, ``3 min 05 s``, ``42 s``."""
-    if seconds is None:
-        return NOTHING
-    whole = round(seconds)
-    if whole >= 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return f"{whole // 60} min {whole % 60:02d} s" if whole >= 60 else f"{whole} s"
-
-
-def trials_table(report: Mapping[str, Any]) -> Table:
+def trials_table(report: Json) -> Table:
     """One row a trial, refused points left out; the best marked."""
     objectives = report["study"]["objectives"]
+    bounds = report["study"]["spec"]["constraints"]
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("trial", justify="right", no_wrap=True)
     table.add_column("state", no_wrap=True)
@@ -69,38 +68,29 @@ def trials_table(report: Mapping[str, Any]) -> Table:
             ("* " if best else "") + str(trial["number"]),
             Text(trial["state"], style=_STYLES.get(trial["state"], "")),
             Text(parameters_text(trial["parameters"])),
-            *(number_text(trial["objectives"].get(o["name"])) for o in objectives),
-            duration_text(trial["seconds"]) if trial["phases"] else NOTHING,
-            Text(remark(trial), style="dim"),
+            *(plain(quantity(trial["objectives"].get(o["name"]))) for o in objectives),
+            plain(duration(trial["seconds"] if trial["phases"] else None)),
+            Text(remark(trial, bounds), style="dim"),
             style="bold" if best else "",
         )
     return table
 
 
-def remark(trial: Mapping[str, Any]) -> str:
+def remark(trial: Json, bounds: Mapping[str, float]) -> str:
     """What a person should know of a trial besides its numbers."""
     if trial["failure"]:
         return f"{trial['failure']}: {trial['reason']}"
-    broken = [
-        f"{name} {value:.0%} over" for name, value in trial["violations"].items() if value > 0
-    ]
-    if broken:
-        return "out of bounds: " + ", ".join(broken)
-    return str(trial["note"] or trial["reason"])
+    missed = broken(trial, bounds)
+    return plain(", ".join(missed)) if missed else str(trial["note"] or trial["reason"])
 
 
 COMPARED = (
-    ("output_throughput", "tok/s"),
-    ("request_throughput", "req/s"),
-    ("ttft_p50", "s"),
-    ("ttft_p90", "s"),
-    ("tpot_p50", "s"),
-    ("e2e_latency_p90", "s"),
-    ("error_rate", ""),
+    *("output_throughput", "request_throughput"),
+    *("ttft_p50", "ttft_p90", "tpot_p50", "e2e_latency_p90", "error_rate"),
 )
 
 
-def comparison_table(report: Mapping[str, Any]) -> Table | None:
+def comparison_table(report: Json) -> Table | None:
     """The best beside the baseline, per load point; None where either is missing."""
     by_number = {trial["number"]: trial for trial in report["trials"]}
     best, baseline = by_number.get(report["best"]), by_number.get(report["baseline"])
@@ -111,47 +101,27 @@ def comparison_table(report: Mapping[str, Any]) -> Table | None:
         table.add_column(column, no_wrap=True)
     for column in ("engine defaults", f"trial {best['number']}", "difference"):
         table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
     for ours, theirs in zip(best["load_points"], baseline["load_points"], strict=False):
         name = f"{ours['scenario']} x {ours['concurrency']}"
-        for metric, unit in COMPARED:
+        for metric in COMPARED:
             value, reference = ours["metrics"].get(metric), theirs["metrics"].get(metric)
             if value is None or reference is None:
                 continue
-            difference = f"{value / reference - 1:+.0%}" if reference else NOTHING
-            table.add_row(
-                name, metric, number_text(reference, unit), number_text(value, unit), difference
-            )
+            change, word = difference(metric, value, reference)
+            cells = (measured(reference, metric), measured(value, metric), change)
+            table.add_row(name, metric, *map(plain, cells), word)
             name = ""
     return table
 
 
-def verdict_text(report: Mapping[str, Any]) -> str:
-    """The result in a sentence or two."""
-    study = report["study"]
-    if report["best"] is None:
-        reason = study["reason"] or "see the reasons above"
-        return "No feasible trial: " + reason.removeprefix("no feasible trial: ")
-    best = next(t for t in report["trials"] if t["number"] == report["best"])
-    values = [
-        f"{o['name']} {number_text(best['objectives'][o['name']], o['unit'])}"
-        + (f" ({gain_text(gain)} against the engine's defaults)" if gain is not None else "")
-        for o in study["objectives"]
-        for gain in [report["gain"].get(o["name"])]
-    ]
-    if best["baseline"]:
-        return "Nothing tried beats the engine's defaults: " + ", ".join(
-            f"{o['name']} {number_text(best['objectives'][o['name']], o['unit'])}"
-            for o in study["objectives"]
-        )
-    text = f"Best: trial {best['number']}, {'; '.join(values)}."
-    text += "\nMeasured once each; a repeated run may differ."
-    if len(report["front"]) > 1:
-        others = ", ".join(str(number) for number in report["front"])
-        text += f"\nPareto front: trials {others}."
-    return text
+def verdict_text(report: Json) -> str:
+    """The result, and what must be said beside it."""
+    said = verdict(report)
+    return plain("\n".join([said.sentence, *said.notes]))
 
 
-def report_text(report: Mapping[str, Any]) -> list[RenderableType]:
+def report_text(report: Json) -> list[RenderableType]:
     """The whole report, part by part."""
     study = report["study"]
     head = (
@@ -162,11 +132,12 @@ def report_text(report: Mapping[str, Any]) -> list[RenderableType]:
     if study["constraints"]:
         parts.append(Text("constraints: " + ", ".join(study["constraints"])))
     if study["seconds"] is not None:
-        parts.append(Text("took " + duration_text(study["seconds"])))
+        parts.append(Text("took " + plain(duration(study["seconds"]))))
     parts.append(trials_table(report))
     refused = report["counts"].get("REFUSED", 0)
     if refused:
-        parts.append(Text(f"{refused} points were refused before launch; see --json", style="dim"))
+        points = "1 point was" if refused == 1 else f"{refused} points were"
+        parts.append(Text(f"{points} refused before launch; see --json", style="dim"))
     comparison = comparison_table(report)
     if comparison is not None:
         parts.append(comparison)
@@ -176,7 +147,7 @@ def report_text(report: Mapping[str, Any]) -> list[RenderableType]:
     return parts
 
 
-def plan_text(plan: Mapping[str, Any]) -> RenderableType:
+def plan_text(plan: Json) -> RenderableType:
     """A plan as text: what would be launched, and what is refused."""
     size = "infinite" if plan["size"] is None else f"{plan['size']:,} points"
     trials = "as many as the space holds" if plan["trials"] is None else str(plan["trials"])
@@ -185,8 +156,8 @@ def plan_text(plan: Mapping[str, Any]) -> RenderableType:
         f"space        {size}",
         f"launches     the baseline and {trials} trials",
         f"load points  {', '.join(plan['load_points'])}, "
-        f"{duration_text(plan['load_seconds_at_most'])} a trial at most",
-        f"duration     {duration_text(plan['seconds_at_most'])} at most, one trial at a time",
+        f"{plain(duration(plan['load_seconds_at_most']))} measured a trial at most",
+        f"duration     {plain(duration(plan['seconds_at_most']))} at most, one trial at a time",
     ]
     total = sum(plan["refused"].values())
     lines.append(f"refused      {total:,} of {plan['looked_at']:,} points looked at")

@@ -160,7 +160,7 @@ def test_nothing_feasible_is_exit_code_1_with_the_reason(tmp_path: Path) -> None
     )
     done = autotuner("run", str(file), home=tmp_path)
     assert done.returncode == 1, done.stderr
-    assert "No feasible trial" in done.stdout
+    assert "no feasible trial" in done.stdout
     assert "out of memory" in done.stdout
     assert ours("hopeless") == []
 

@@ -17,6 +17,8 @@ from autotuner.errors import FailureClass
 from autotuner.report import page
 from autotuner.report.plots import Axis, Mark, Rule, chart, ticks
 from autotuner.report.summary import summary
+from autotuner.report.text import plain
+from autotuner.report.words import duration, percent, quantity
 from autotuner.study.objective import objective_values, violations
 from autotuner.study.spec import StudySpec
 from autotuner.study.study import Study, StudyState
@@ -281,6 +283,22 @@ def test_texts_of_the_study_are_escaped() -> None:
 
 
 @pytest.mark.parametrize(
+    ("gain", "text"),
+    [(None, "-"), (0.25, "+25 %"), (-0.031, "-3.1 %"), (0.0, "+0 %"), (12.5, "+1,250 %")],
+)
+def test_a_gain_has_its_sign(gain: float | None, text: str) -> None:
+    assert plain(percent(gain)) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, "-"), (0.44, "0.4 s"), (42.3, "42 s"), (185.0, "3 min 5 s"), (90061.0, "25 h 1 min")],
+)
+def test_a_duration_has_its_two_largest_units(seconds: float | None, text: str) -> None:
+    assert plain(duration(seconds)) == text
+
+
+@pytest.mark.parametrize(
     ("value", "unit", "text"),
     [
         (0.132, "s", "132 ms"),
@@ -298,7 +316,7 @@ def test_texts_of_the_study_are_escaped() -> None:
     ],
 )
 def test_quantities_have_three_digits(value: float | None, unit: str, text: str) -> None:
-    assert words(page.quantity(value, unit)) == text
+    assert plain(quantity(value, unit)) == text
 
 
 def test_ticks_are_round() -> None:
