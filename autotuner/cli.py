@@ -123,14 +123,15 @@ def run(file: Path, name: str | None, restart: bool, html: Path | None, as_json:
 
 @cli.command()
 @_NAME
+@click.option("--take-over", is_flag=True, help="Do not believe a driver on another machine.")
 @_HTML
 @_JSON
-def resume(name: str, html: Path | None, as_json: bool) -> None:
+def resume(name: str, take_over: bool, html: Path | None, as_json: bool) -> None:
     """Go on with a study that was cancelled, failed or lost its driver."""
     from autotuner.studies import checked
 
     studies = _studies()
-    study = studies.resumable(name)
+    study = studies.resumable(name, take_over=take_over)
     sys.exit(_run(studies, study, checked(study.spec), resume=True, html=html, as_json=as_json))
 
 
@@ -187,6 +188,7 @@ def list_studies(as_json: bool) -> None:
                 "name": study.name,
                 "state": study.state.value,
                 "driven": studies.driven(study),
+                "lost": studies.lost(study),
                 "engine": study.spec.engine.kind,
                 "trials": counts(trials),
                 "best": best.number if best else None,
@@ -201,8 +203,9 @@ def list_studies(as_json: bool) -> None:
         click.echo("no studies yet; autotuner run STUDY.yaml makes one")
     for row in rows:
         done = sum(row["trials"].values())
+        state = "LOST" if row["lost"] else row["state"]
         click.echo(
-            f"{row['name']:<32} {row['state']:<10} {row['engine']:<10} {done:>4} trials  "
+            f"{row['name']:<32} {state:<10} {row['engine']:<10} {done:>4} trials  "
             f"gain {plain(percent(row['gain'])):>8}  {row['created_at'][:19]}Z"
         )
 
@@ -324,6 +327,9 @@ def catalog(
         )
         path = output or Path(f"{engine}-{made.version}.json")
         catalogs.write_catalog(made, path)
+        if as_json:
+            _print_json({"file": str(path), "version": made.version, "flags": len(made.flags)})
+            return
         click.echo(f"{path}: {len(made.flags)} flags of {engine} {made.version}")
         click.echo(f"use it with  engine: {{kind: {engine}, catalog: {path}}}")
         return

@@ -145,6 +145,13 @@ class Store:
                 update(_STUDIES).where(_STUDIES.c.name == name).values(state=state.value, **more)
             )
 
+    def claim(self, name: str, driver: str, *, was: str) -> bool:
+        """Become the driver of a study in place of `was`; False when another was faster."""
+        own = (_STUDIES.c.name == name) & (_STUDIES.c.driver == was)
+        with self._engine.begin() as connection:
+            changed = connection.execute(update(_STUDIES).where(own).values(driver=driver))
+        return changed.rowcount == 1
+
     def delete(self, name: str) -> None:
         """Remove a study and its trials from the database; its files stay."""
         with self._engine.begin() as connection:

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autotuner.backends.base import Backend
-from autotuner.backends.guarded import is_running
+from autotuner.backends.guarded import is_running, this_process
 from autotuner.engines.base import Engine
 from autotuner.errors import ConfigError, StudyStateError
 from autotuner.plugins import load_kind
 from autotuner.report.summary import summary
+from autotuner.report.words import command_line
 from autotuner.search.base import Searcher, SearchKind
 from autotuner.serving import LaunchSpec
 from autotuner.study.loading import located, parse_study, read_study
@@ -29,7 +30,7 @@ from autotuner.study.pareto import best_of
 from autotuner.study.space import Parameters
 from autotuner.study.spec import StudySpec
 from autotuner.study.study import Study, StudyState, timestamp
-from autotuner.study.trial import Trial
+from autotuner.study.trial import BASELINE, Trial, TrialState
 
 if TYPE_CHECKING:
     from autotuner.store import Store  # a database library `check` can do without
@@ -38,6 +39,9 @@ EXPORT_PORT = 8000
 """Port in an exported command: the engines' own default."""
 
 EXPORT_HOST = "0.0.0.0"
+
+START_GUESS = 60.0
+"""Seconds from launch to ready that a plan assumes: nobody knows before the first trial."""
 
 ENUMERATED, SAMPLED = 20_000, 1_000
 """Points of a space that a plan looks at, at most: all in order, or drawn where it is infinite."""
@@ -149,7 +153,9 @@ class Studies:
         spec = job.spec
         existing = self._find(spec.name)
         if existing is not None:
-            if not restart:
+            self._refuse_if_driven(existing)
+            begun = existing.state is not StudyState.PENDING
+            if begun and not restart:
                 raise StudyStateError(
                     f"there already is a study named {spec.name!r} "
                     f"({self.true_state(existing)}).\n"
@@ -157,24 +163,30 @@ class Studies:
                     f"  start it anew:  add --restart (its trials are deleted)\n"
                     f"  keep both:      add --name NEW-NAME"
                 )
-            self._refuse_if_driven(existing)
             self.store.delete(spec.name)
             shutil.rmtree(existing.directory, ignore_errors=True)
-        study = Study(spec, str(self._directory / spec.name), created_at=timestamp())
-        Path(study.directory).mkdir(parents=True, exist_ok=True)
+        directory = self._directory / spec.name
+        study = Study(spec, str(directory), driver=this_process(), created_at=timestamp())
         self.store.create(study)
+        directory.mkdir(parents=True, exist_ok=True)
         return study
 
-    def resumable(self, name: str) -> Study:
-        """A study that may be run on.
+    def resumable(self, name: str, *, take_over: bool = False) -> Study:
+        """A study that this process may run on, and from now on drives.
+
+        Args:
+            take_over: do not believe a driver on another machine.
 
         Raises:
-            StudyStateError: none of that name, complete, or driven by a living process.
+            StudyStateError: none of that name, nothing left to do, or driven by another.
         """
-        study = self.store.study(name)
-        self._refuse_if_driven(study)
-        if study.state is StudyState.COMPLETE:
+        study, trials = self.show(name)
+        if not (take_over and not self._driver_is_here(study)):
+            self._refuse_if_driven(study)
+        if study.state is StudyState.COMPLETE and all(each.state.answered for each in trials):
             raise StudyStateError(f"study {name!r} is complete; see autotuner report {name}")
+        if not self.store.claim(name, this_process(), was=study.driver):
+            raise StudyStateError(f"another process has just taken study {name!r}")
         return study
 
     def show(self, name: str) -> tuple[Study, list[Trial]]:
@@ -213,20 +225,31 @@ class Studies:
 
     def true_state(self, study: Study) -> str:
         """The state in words: a study whose driver is gone is not running, whatever is stored."""
-        if study.state is StudyState.RUNNING and not self.driven(study):
-            return f"RUNNING, but its driver is gone: autotuner resume {study.name}"
+        if self.lost(study):
+            return f"{study.state.value}, but its driver is gone: autotuner resume {study.name}"
         return study.state.value
+
+    def lost(self, study: Study) -> bool:
+        """Whether the study runs no more, and nobody has said so."""
+        return not study.state.ended and not self.driven(study)
 
     def driven(self, study: Study) -> bool:
         """Whether a process drives the study; one on another machine is believed."""
-        host, _, process = study.driver.partition(" ")
-        if not study.driver:
+        if study.state.ended or not study.driver:
             return False
-        return host != socket.gethostname() or is_running(process)
+        return not self._driver_is_here(study) or is_running(study.driver.partition(" ")[2])
+
+    def _driver_is_here(self, study: Study) -> bool:
+        return study.driver.partition(" ")[0] in ("", socket.gethostname())
 
     def _refuse_if_driven(self, study: Study) -> None:
-        if study.state is StudyState.RUNNING and self.driven(study):
-            raise StudyStateError(f"study {study.name!r} is running ({study.driver})")
+        if self.driven(study):
+            elsewhere = (
+                ""
+                if self._driver_is_here(study)
+                else f"\n  should it be dead there:  autotuner resume {study.name} --take-over"
+            )
+            raise StudyStateError(f"study {study.name!r} is driven by {study.driver}{elsewhere}")
 
     def _find(self, name: str) -> Study | None:
         return next((each for each in self.store.studies() if each.name == name), None)
@@ -237,20 +260,25 @@ def plan(job: Job, *, trials: int = 3) -> dict[str, Any]:
 
     Keys: ``size`` of the space (None: infinite), ``refused`` (reason -> count, with ``looked_at``
     points), ``launches`` (the baseline and the first trials, each with its exact argv), ``gpus``
-    per launch, ``trials`` to launch, ``seconds_at_most`` for all of them one after another.
+    per launch, ``trials`` to launch, ``seconds_expected`` (a start of a minute assumed) and
+    ``seconds_at_most`` for all of them one after another.
     """
     spec, engine = job.spec, job.engine
     space = spec.parameter_space
     looked_at, refused = _refusals(job)
     searcher = job.searcher()
     launches = [_planned(job, {}, "baseline")]
+    # Told as the loop of a study does, so that the same points come in the same order, as long
+    # as the searcher does not look at answers, which a plan has none of.
+    searcher.tell(Trial(BASELINE, {}, state=TrialState.CANCELLED))
     for _ in range(ENUMERATED):
         point = searcher.ask() if len(launches) <= trials else None
         if point is None:
             break
         planned = _planned(job, point, f"trial {len(launches)}")
-        # What would start the very same server as another is not launched either.
-        if engine.refuse(spec, point) is None and not _same_server(planned, launches):
+        if engine.refuse(spec, point) is not None:
+            searcher.tell(Trial(len(launches), point, state=TrialState.INFEASIBLE))
+        elif not _same_server(planned, launches):
             launches.append(planned)
     loads, limits = spec.loads(), spec.limits
     each = min(
@@ -266,6 +294,9 @@ def plan(job: Job, *, trials: int = 3) -> dict[str, Any]:
         "trials": budget,
         "load_points": [load.name for load in loads],
         "load_seconds_at_most": sum(load.max_seconds for load in loads),
+        "seconds_expected": None
+        if budget is None
+        else (budget + 1) * (START_GUESS + sum(load.max_seconds for load in loads)),
         "seconds_at_most": None
         if budget is None
         else min((budget + 1) * each, limits.hours * 3600),
@@ -325,8 +356,7 @@ def launch_of(spec: StudySpec, parameters: Parameters) -> LaunchSpec:
 
 def command_text(launch: LaunchSpec) -> str:
     """A launch as one line for a shell."""
-    environment = [f"{name}={shlex.quote(value)}" for name, value in launch.environment.items()]
-    return " ".join([*environment, shlex.join(launch.argv)])
+    return command_line(launch.argv, launch.environment)
 
 
 def docker_text(spec: StudySpec, parameters: Parameters) -> str:

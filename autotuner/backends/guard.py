@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import os
 import select
 import signal
@@ -24,8 +25,6 @@ import time
 import psutil
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
-KILL_SECONDS = 5.0
-"""How long SIGKILL is repeated before the guard gives up on a process the kernel keeps."""
 
 
 def main(lease: int, status: int, grace: float, argv: list[str]) -> None:
@@ -77,55 +76,48 @@ def _say(status: int, text: str) -> None:
 
 
 def _end_all(program: subprocess.Popen[bytes], grace: float) -> None:
-    family = Family(program)
     # The program alone first: engines shut their own children down in order.
-    family.signal_until_gone(signal.SIGTERM, grace / 2, only_program=True)
-    family.signal_until_gone(signal.SIGTERM, grace / 2)
-    family.signal_until_gone(signal.SIGKILL, KILL_SECONDS)
+    _signal_until_gone(program, signal.SIGTERM, grace / 2, only_program=True)
+    _signal_until_gone(program, signal.SIGTERM, grace / 2)
+    # Without end: a process the kernel keeps (a driver that hangs) still holds its GPU, and the
+    # owner must not hear that nothing is left. The owner has a deadline of its own.
+    _signal_until_gone(program, signal.SIGKILL, math.inf)
 
 
-class Family:
-    """The program and all its descendants, those included whose parents die meanwhile."""
+def _signal_until_gone(
+    program: subprocess.Popen[bytes], number: int, seconds: float, *, only_program: bool = False
+) -> None:
+    """Signal what is left, once each (again and again for SIGKILL), until `seconds` passed."""
+    deadline = time.monotonic() + seconds
+    signalled: set[int] = set()
+    pause = 0.02
+    while left := _left(program):
+        if only_program and program.poll() is not None:
+            return
+        for process in left:
+            again = number == signal.SIGKILL or process.pid not in signalled
+            if again and (not only_program or process.pid == program.pid):
+                signalled.add(process.pid)
+                with contextlib.suppress(psutil.Error):
+                    process.send_signal(number)
+        if time.monotonic() >= deadline:
+            return
+        time.sleep(pause)
+        pause = min(2 * pause, 0.5)
 
-    def __init__(self, program: subprocess.Popen[bytes]) -> None:
-        self._program = program
-        self._known: dict[int, psutil.Process] = {}
 
-    def signal_until_gone(self, number: int, seconds: float, *, only_program: bool = False) -> None:
-        """Signal what is left, once each (again and again for SIGKILL), until `seconds` passed."""
-        deadline = time.monotonic() + seconds
-        signalled: set[int] = set()
-        while left := self._left():
-            if only_program and self._program.poll() is not None:
-                return
-            for process in left:
-                again = number == signal.SIGKILL or process.pid not in signalled
-                if again and (not only_program or process.pid == self._program.pid):
-                    signalled.add(process.pid)
-                    with contextlib.suppress(psutil.Error):
-                        process.send_signal(number)
-            if time.monotonic() >= deadline:
-                return
-            time.sleep(0.05)
-
-    def _left(self) -> list[psutil.Process]:
-        """What is still running; the dead are reaped."""
-        self._program.poll()
-        for parent in (psutil.Process(), *self._known.values()):
-            with contextlib.suppress(psutil.Error):
-                self._known |= {each.pid: each for each in parent.children(recursive=True)}
-        return [process for process in self._known.values() if self._running(process)]
-
-    def _running(self, process: psutil.Process) -> bool:
+def _left(program: subprocess.Popen[bytes]) -> list[psutil.Process]:
+    """What is still running below the guard; the dead are reaped."""
+    program.poll()
+    left = []
+    for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            if not process.is_running():
-                return False
             if process.status() != psutil.STATUS_ZOMBIE:
-                return True
-            if process.pid != self._program.pid:
+                left.append(process)
+            elif process.pid != program.pid:
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(process.pid, os.WNOHANG)
-        return False
+    return left
 
 
 if __name__ == "__main__":

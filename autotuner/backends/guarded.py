@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import socket
 import subprocess
 import sys
 import time
@@ -131,6 +132,8 @@ class Guarded:
                 self.exit_code = int(rest)
             else:
                 self.failure = rest
+        if self._gone and self.pid is None and self.failure is None:
+            self.failure = "its guard did not start; its log says why"
 
     def __del__(self) -> None:
         if hasattr(self, "_lease"):
@@ -156,6 +159,11 @@ def ray_labels(study: str) -> dict[str, str]:
 def process_identity(pid: int) -> str:
     """``PID:START`` with the start in whole seconds since the epoch: PIDs are used again."""
     return f"{pid}:{psutil.Process(pid).create_time():.0f}"
+
+
+def this_process() -> str:
+    """``HOST PID:START``: who drives a study."""
+    return f"{socket.gethostname()} {process_identity(os.getpid())}"
 
 
 def is_running(identity: str) -> bool:

@@ -16,9 +16,13 @@ from autotuner.serving import LaunchSpec, Plan, Slot
 
 LOG = "server.log"
 
-_NOT_INHERITED = ("RAY_", "AUTOTUNER_", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
-"""What Ray puts into its workers' environment would change the server's own defaults, and its
-token is none of the server's business. A study sets what it wants under engine.environment."""
+_NOT_INHERITED = (
+    *("RAY_", "AUTOTUNER_", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"),
+    *("VLLM_API_KEY", "MODEL_API_KEY"),
+)
+"""Names and beginnings of names. What Ray puts into its workers' environment would change the
+server's own defaults, and its token is none of the server's business; a key would lock our own
+load out. A study sets what it wants under engine.environment."""
 
 
 class Options(BaseModel):

@@ -11,8 +11,10 @@ and why:
 * The window. genai-bench starts its clock with the first request, polls its request limit once a
   second and knows whole minutes only. Here the same users keep sending while the first
   `warmup-requests` are thrown away; then the window opens and closes on the request count or on
-  the second. The server is in steady state at both ends, so the requests in flight at the end,
-  which are not counted, are made up for by those that were in flight at the beginning.
+  the second, both ends on a completion: users that run in step would otherwise lose up to a whole
+  round of unfinished requests at the end. What is in flight at the end and not counted is made up
+  for by what was in flight at the beginning. A server that stalls is not spared: where nothing
+  completed for longer than the slowest request took, the window ends when the time is up.
 * The prompts are seeded, so that every trial of a study is measured on the same ones.
 * After the result file is written (atomically) the process ends: no plots, no workbook, and no
   sleeps. The window is in ``window.json`` beside it.
@@ -26,8 +28,9 @@ import os
 import random
 import sys
 import time
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import genai_bench  # noqa: F401  (patches this process, before anything else is imported)
 import gevent
@@ -53,6 +56,7 @@ class Window:
         self._start = self._end = 0.0
         self._warmup_seconds = 0.0
         self._collector: Any = None
+        self._measured: list[Any] = []
 
     def install(self) -> None:
         """Put the window in the place of genai-bench's own functions."""
@@ -65,6 +69,10 @@ class Window:
             set_metadata(collector, *args, **kwargs)
 
         def aggregate_window(collector: Any, *_: Any) -> None:
+            collector.all_request_metrics = self._measured
+            failed = [each.error_code for each in self._measured if each.error_code]
+            collector.aggregated_metrics.error_codes_frequency = dict(Counter(failed))
+            collector.aggregated_metrics.num_completed_requests = len(self._measured) - len(failed)
             aggregate(collector, self._start, self._end, None, None)
 
         def save_and_end(collector: Any, path: str, unit: str = "s") -> None:
@@ -95,14 +103,18 @@ class Window:
         collector.all_request_metrics = []
         collector.aggregated_metrics.num_completed_requests = 0
         collector.aggregated_metrics.error_codes_frequency = {}
-        self._start = time.monotonic()
+        self._start = now = last = time.monotonic()
         self._warmup_seconds = self._start - began
-        while (
-            len(collector.all_request_metrics) < options.max_requests
-            and time.monotonic() - self._start < options.max_seconds
-        ):
+        ended = 0
+        while ended < options.max_requests and now - self._start < options.max_seconds:
             gevent.sleep(POLL_SECONDS)
-        self._end = time.monotonic()
+            now = time.monotonic()
+            if len(collector.all_request_metrics) > ended:
+                ended, last = len(collector.all_request_metrics), now
+        # What completes while the users are stopped belongs to no window.
+        self._measured = list(collector.all_request_metrics[:ended])
+        slowest = max((each.e2e_latency or 0.0 for each in self._measured), default=0.0)
+        self._end = last if self._measured and now - last <= slowest else now
         return int(self._end - self._start)
 
     def _write(self, ended: int) -> None:
@@ -143,6 +155,9 @@ def _split(argv: list[str]) -> tuple[list[str], str, list[str]]:
 
 def serve(tokenizer: str) -> None:
     """Run commands from standard input, each in a fork that inherits the imports."""
+    # What libraries print must not be taken for an answer.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     load_tokenizer = program.validate_tokenizer
     try:
         loaded = {tokenizer: load_tokenizer(tokenizer)}
@@ -152,7 +167,7 @@ def serve(tokenizer: str) -> None:
     program.validate_tokenizer = lambda name: (
         loaded[name] if name in loaded else load_tokenizer(name)
     )
-    _answer({"ready": True})
+    _answer(answers, {"ready": True})
     # gevent's own fork and waitpid need its event loop, which the parent never starts.
     fork = gevent.monkey.get_original("os", "fork")
     waitpid = gevent.monkey.get_original("os", "waitpid")
@@ -163,10 +178,11 @@ def serve(tokenizer: str) -> None:
             gevent.reinit()
             _run_in_fork(command)
         _, status = waitpid(pid, 0)
-        _answer({"exit": os.waitstatus_to_exitcode(status)})
+        _answer(answers, {"exit": os.waitstatus_to_exitcode(status)})
 
 
 def _run_in_fork(command: dict[str, Any]) -> None:
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # a question is not for the pipe of commands
     log = os.open(Path(command["into"]) / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for stream in (1, 2):
         os.dup2(log, stream)
@@ -184,8 +200,8 @@ def _run_in_fork(command: dict[str, Any]) -> None:
         os._exit(code)
 
 
-def _answer(content: dict[str, Any]) -> None:
-    print(json.dumps(content), flush=True)
+def _answer(answers: TextIO, content: dict[str, Any]) -> None:
+    print(json.dumps(content), file=answers, flush=True)
 
 
 if __name__ == "__main__":

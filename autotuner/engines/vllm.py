@@ -29,6 +29,7 @@ _OWNED = {
     "host": "the backend binds the server",
     "port": "every trial gets a free port",
     "uds": "the benchmark needs a port",
+    "hf-token": "set HF_TOKEN in the environment of the machine",
     "api-key": "trials run without a key; set it where you serve",
     "config": "give the flags here, so that they are checked",
     "headless": "a trial needs the API server",

@@ -96,13 +96,13 @@ def run_study(
         try:
             with _signals(loop):
                 _tune(study, loop, reserve, _most_at_once(reserve({}), nodes), tick)
-        except BaseException as error:
+        except Exception as error:  # Tune's and Ray's are of many kinds
             loop.broken = loop.broken or f"the driver failed: {error!r}"[:300]
-            raise
+            raise InfrastructureError(loop.broken) from error
         finally:
             _wait_gone(backend, study.name)
             state = loop.finish()
-        if loop.broken:
+        if loop.broken and not loop.cancelled:
             raise InfrastructureError(loop.broken)
         return state
 

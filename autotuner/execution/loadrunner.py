@@ -10,11 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from autotuner.backends.guarded import Guarded, labels
+from autotuner.backends.process import inherited
 from autotuner.errors import InfrastructureError
 
 LOG = "runner.log"
 WATCH_SECONDS = 0.5
 STARTUP_SECONDS = 120.0
+
+
+def _environment() -> dict[str, str]:
+    """The machine's, as a server sees it; the server itself is never behind a proxy."""
+    environment = inherited()
+    for name in ("NO_PROXY", "no_proxy"):
+        others = [environment[name]] if environment.get(name) else []
+        environment[name] = ",".join([*others, "127.0.0.1", "localhost"])
+    return environment
 
 
 class LoadRunner:
@@ -25,7 +35,7 @@ class LoadRunner:
         with self._log.open("ab") as log:
             self._program = Guarded(
                 argv,
-                environment={**os.environ, **labels(study, trial)},
+                environment={**_environment(), **labels(study, trial)},
                 directory=str(directory),
                 output=log,
                 errors=log,
@@ -52,7 +62,7 @@ class LoadRunner:
             InfrastructureError: the load generator itself died.
         """
         if not self._ready:
-            if self._answer(clock() + STARTUP_SECONDS, clock, watch) is None:
+            if self._answer(min(clock() + STARTUP_SECONDS, deadline), clock, watch) is None:
                 raise InfrastructureError(f"the load generator did not start: {self._last_line()}")
             self._ready = True
         command = {"argv": list(argv), "into": str(into)}

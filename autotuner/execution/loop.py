@@ -7,13 +7,11 @@ keeps the store and the searcher in step. It is the only writer of the study's r
 from __future__ import annotations
 
 import dataclasses
-import os
-import socket
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from autotuner.backends.guarded import process_identity
+from autotuner.backends.guarded import this_process
 from autotuner.engines.base import Engine
 from autotuner.errors import FailureClass
 from autotuner.execution.trial import Assignment
@@ -86,7 +84,7 @@ class StudyLoop:
             self._spec.name,
             StudyState.RUNNING,
             reason="",
-            driver=f"{socket.gethostname()} {process_identity(os.getpid())}",
+            driver=this_process(),
             started_at=self._study.started_at or timestamp(),
             ended_at="",
         )
@@ -170,6 +168,12 @@ class StudyLoop:
     def failed(self, number: int, reason: str) -> None:
         """The infrastructure broke the trial, retries included; nobody is told."""
         self._end(number, TrialState.FAILED, reason)
+        trial = self._trials[number]
+        # Nothing is learnt from it, but it is no longer under way, and neither are its twins.
+        self._searcher.tell(trial)
+        self._launches.pop(self._identity(trial.parameters), None)
+        for point in self._twins.pop(number, []):
+            self._searcher.tell(dataclasses.replace(trial, parameters=point))
         self._failures += 1
         if self._failures >= FAILURES_IN_A_ROW:
             self.broken = f"{self._failures} trials in a row failed; the last: {reason}"
@@ -209,10 +213,10 @@ class StudyLoop:
         return None if budget is None else max(0, budget - self._launched())
 
     def _verdict(self) -> tuple[StudyState, str]:
-        if self.broken:
-            return StudyState.FAILED, self.broken
         if self.cancelled:
             return StudyState.CANCELLED, self.cancelled
+        if self.broken:
+            return StudyState.FAILED, self.broken
         if best_of(self.trials, self._spec.objectives) is not None:
             return StudyState.COMPLETE, self.ended_early or self.expired
         early = self.ended_early or self.expired

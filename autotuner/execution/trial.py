@@ -102,6 +102,8 @@ class TrialRun:
             plan = kinds.backend.plan(launch, slot)
             _write_json(self._directory / "plan.json", plan.to_json())
             self._launch = launch
+            # What a killed trial left on this machine may still hold the GPU given to this one.
+            kinds.backend.sweep()
             self._server = kinds.backend.start(plan)
             self._runner = LoadRunner(
                 kinds.benchmark.runner(spec.tokenizer),

@@ -51,6 +51,7 @@ class Display(AbstractContextManager["Display"]):
         if self._console.is_terminal:
             self._live = Live(console=self._console, auto_refresh=False, transient=True)
             self._live.__enter__()
+            self._live.update(self._picture(), refresh=True)
         return self
 
     def __exit__(

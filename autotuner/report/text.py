@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
@@ -14,6 +13,7 @@ from autotuner.report.summary import parameters_text
 from autotuner.report.words import (
     Json,
     broken,
+    command_line,
     difference,
     duration,
     measured,
@@ -157,7 +157,8 @@ def plan_text(plan: Json) -> RenderableType:
         f"launches     the baseline and {trials} trials",
         f"load points  {', '.join(plan['load_points'])}, "
         f"{plain(duration(plan['load_seconds_at_most']))} measured a trial at most",
-        f"duration     {plain(duration(plan['seconds_at_most']))} at most, one trial at a time",
+        f"duration     about {plain(duration(plan['seconds_expected']))} with a minute a start, "
+        f"{plain(duration(plan['seconds_at_most']))} at most, one trial at a time",
     ]
     total = sum(plan["refused"].values())
     lines.append(f"refused      {total:,} of {plan['looked_at']:,} points looked at")
@@ -169,11 +170,6 @@ def plan_text(plan: Json) -> RenderableType:
         lines += ["", f"{launch['name']}: {parameters_text(launch['parameters'])}  ({gpus})"]
         lines.append("  " + command_line(launch["argv"], launch["environment"]))
     return Text("\n".join(lines))
-
-
-def command_line(argv: Sequence[str], environment: Mapping[str, str]) -> str:
-    """A launch as a line a shell would take."""
-    return " ".join([*(f"{k}={shlex.quote(v)}" for k, v in environment.items()), shlex.join(argv)])
 
 
 def show(*parts: RenderableType) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -207,3 +208,8 @@ def _caveats(baseline: Json | None, defaults: str, bounds: Mapping[str, float]) 
         return [f"{defaults} gave no measurement, so the gain is unknown ({told})."]
     failed = broken(baseline, bounds)
     return [f"{defaults} break a constraint: {', '.join(failed)}."] if failed else []
+
+
+def command_line(argv: Sequence[str], environment: Mapping[str, str]) -> str:
+    """A launch as a line a shell would take."""
+    return " ".join([*(f"{k}={shlex.quote(v)}" for k, v in environment.items()), shlex.join(argv)])

@@ -116,6 +116,9 @@ class EngineSpec(_Part):
     @field_validator("arguments")
     @classmethod
     def _canonical(cls, arguments: dict[str, Any]) -> dict[str, Any]:
+        for name in arguments:
+            if canonical_name(name) != "api-key":  # engines have better advice for that one
+                _refuse_secret(name)
         return canonical_keys(arguments)
 
     @field_validator("environment", mode="before")
@@ -180,6 +183,15 @@ class WorkloadSpec(_Part):
         if len(set(scenarios)) < len(scenarios):
             raise ValueError("a scenario is listed twice")
         return scenarios
+
+    @field_validator("request")
+    @classmethod
+    def _whole_answers(cls, request: dict[str, Any]) -> dict[str, Any]:
+        if request.get("ignore_eos") is False:
+            raise Misplaced(
+                "false would give every trial answers of other lengths; leave it out", "ignore_eos"
+            )
+        return request
 
     @field_validator("concurrency")
     @classmethod
@@ -327,7 +339,9 @@ class StudySpec(_Part):
         )
 
 
-_SECRETS = re.compile(r"TOKEN$|SECRET|PASSWORD|PASSWD|CREDENTIAL|(API|ACCESS|PRIVATE)_?KEY", re.I)
+_SECRETS = re.compile(
+    r"(^|[_:-])TOKEN$|SECRET|PASSWORD|PASSWD|CREDENTIAL|(API|ACCESS|PRIVATE)[_-]?KEY$", re.I
+)
 
 
 def _refuse_secret(name: str) -> None:

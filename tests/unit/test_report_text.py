@@ -12,7 +12,6 @@ from rich.console import Console, RenderableType
 from autotuner.errors import FailureClass
 from autotuner.report.summary import counts, gains, parameters_text, summary
 from autotuner.report.text import (
-    command_line,
     comparison_table,
     plan_text,
     remark,
@@ -20,6 +19,7 @@ from autotuner.report.text import (
     trials_table,
     verdict_text,
 )
+from autotuner.report.words import command_line
 from autotuner.study.study import Study, StudyState
 from autotuner.study.trial import LoadPoint, Phase, Trial, TrialState
 from tests.builders import spec, trial
@@ -231,6 +231,7 @@ def test_a_plan_says_size_duration_refusals_and_launch_lines() -> None:
         "trials": 20,
         "load_points": ["D(100,20) x 4"],
         "load_seconds_at_most": 60.0,
+        "seconds_expected": 2520.0,
         "seconds_at_most": 7200.0,
         "refused": {f"reason {number}": number for number in range(1, 13)},
         "looked_at": 1234,
@@ -248,6 +249,7 @@ def test_a_plan_says_size_duration_refusals_and_launch_lines() -> None:
     said = plain(plan_text(plan))
     assert "1,234 points" in said
     assert "the baseline and 20 trials" in said
+    assert "about 42 min" in said
     assert "2 h at most" in said
     assert "78 of 1,234 points looked at" in said
     assert "and 2 more reasons" in said

@@ -232,13 +232,19 @@ def write_catalog(catalog: Catalog, path: Path) -> None:
 def read_catalog(path: Path) -> Catalog:
     """Raises ConfigError where the file is missing or is not a catalog."""
     try:
-        return _catalog(json.loads(path.read_text(encoding="utf-8")))
+        return _read(path, path.stat().st_mtime_ns)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"{path} is not a flag catalog: {error}",
             where="engine.catalog",
             hint="make one: autotuner catalog KIND --from-python PYTHON, or --from-help FILE",
         ) from error
+
+
+@cache
+def _read(path: Path, _changed: int) -> Catalog:
+    """Kept until the file changes: a plan asks for it with every point."""
+    return _catalog(json.loads(path.read_text(encoding="utf-8")))
 
 
 def known_versions(engine: str) -> list[str]:
