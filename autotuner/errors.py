@@ -46,6 +46,18 @@ class ConfigError(AutotunerError):
         self.others = tuple(others)
         super().__init__(self.text())
 
+    def with_others(self, others: Sequence[ConfigError]) -> ConfigError:
+        """The same error, with those found beside it."""
+        return ConfigError(
+            self.problem,
+            where=self.where,
+            file=self.file,
+            line=self.line,
+            allowed=self.allowed,
+            hint=self.hint,
+            others=others,
+        )
+
     def text(self) -> str:
         """The whole message: file:line, place, problem, allowed values, next step."""
         place = self.file + (f":{self.line}" if self.file and self.line else "")

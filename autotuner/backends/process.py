@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from autotuner.backends.base import Backend, Server
 from autotuner.backends.guarded import Guarded, labelled, labels, said, sweep_processes
-from autotuner.errors import ConfigError, InfrastructureError
+from autotuner.errors import InfrastructureError
 from autotuner.serving import LaunchSpec, Plan, Slot
+from autotuner.study.spec import NoOptions, options_of
 
 LOG = "server.log"
 
@@ -25,23 +24,9 @@ server's own defaults, and its token is none of the server's business; a key wou
 load out. A study sets what it wants under engine.environment."""
 
 
-class Options(BaseModel):
-    """The process backend has no options of its own."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
 class _Process:
     def check(self, options: Mapping[str, Any]) -> None:
-        try:
-            Options.model_validate(options)
-        except ValidationError as error:
-            key = str(error.errors()[0]["loc"][-1])
-            raise ConfigError(
-                f"unknown key {key!r} with value {options[key]!r}",
-                where=f"backend.{key}",
-                allowed=["kind", *Options.model_fields],
-            ) from error
+        options_of(NoOptions, options, "backend")
 
     def plan(self, launch: LaunchSpec, slot: Slot) -> Plan:
         environment = dict(launch.environment)

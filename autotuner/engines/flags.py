@@ -82,7 +82,7 @@ def check_flags(spec: StudySpec, catalog: Catalog, owned: Mapping[str, str]) -> 
                 if len(errors) > known:
                     break
     if errors:
-        raise _joined(errors)
+        raise errors[0].with_others(errors[1:])
 
 
 def _same_json(one: str, other: str) -> bool:
@@ -109,13 +109,6 @@ def _environment_errors(parameter: Parameter, where: str) -> list[ConfigError]:
         except ValueError as error:
             errors.append(ConfigError(str(error), where=where))
     return errors
-
-
-def _joined(errors: list[ConfigError]) -> ConfigError:
-    first = errors[0]
-    return ConfigError(
-        first.problem, where=first.where, allowed=first.allowed, hint=first.hint, others=errors[1:]
-    )
 
 
 def flag_values(spec: StudySpec, parameters: Parameters) -> dict[str, Any]:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Container, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Container
+from typing import Protocol
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from autotuner.errors import ConfigError
 from autotuner.study.space import Parameters, Space, point_key
 from autotuner.study.spec import StudySpec
 from autotuner.study.trial import Trial
@@ -38,32 +35,6 @@ class SearchKind(Protocol):
         """Raise ConfigError where the study asks for what this kind cannot do."""
 
     def build(self, spec: StudySpec) -> Searcher: ...
-
-
-class NoOptions(BaseModel):
-    """For kinds without options of their own."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-def options_of(model: type[BaseModel], options: Mapping[str, Any], where: str) -> Any:
-    """A kind's own options, checked.
-
-    Raises:
-        ConfigError: an option the kind does not have, or a value it does not take.
-    """
-    try:
-        return model.model_validate(options)
-    except ValidationError as error:
-        each = error.errors()[0]
-        place = ".".join([where, *map(str, each["loc"])])
-        if each["type"] == "extra_forbidden":
-            raise ConfigError(
-                f"unknown key {each['loc'][-1]!r} with value {each['input']!r}",
-                where=place,
-                allowed=["kind", *model.model_fields],
-            ) from error
-        raise ConfigError(f"{each['input']!r}: {each['msg']}", where=place) from error
 
 
 RESAMPLES = 200

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from autotuner.errors import ConfigError
-from autotuner.search.base import NoOptions, Searcher, SearchKind, options_of
+from autotuner.search.base import Searcher, SearchKind
 from autotuner.study.space import Parameters, Space, point_key
-from autotuner.study.spec import StudySpec
+from autotuner.study.spec import NoOptions, StudySpec, options_of
 from autotuner.study.trial import Trial
 
 

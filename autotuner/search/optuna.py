@@ -13,10 +13,10 @@ from typing import Any
 import optuna
 from pydantic import BaseModel, ConfigDict, Field
 
-from autotuner.search.base import Searcher, SearchKind, options_of, stream, unseen
+from autotuner.search.base import Searcher, SearchKind, stream, unseen
 from autotuner.study.metrics import METRICS, Better
 from autotuner.study.space import Choice, Float, Int, Parameter, Parameters, identity, point_key
-from autotuner.study.spec import StudySpec
+from autotuner.study.spec import StudySpec, options_of
 from autotuner.study.trial import Trial, TrialState
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -159,57 +159,42 @@ def located(error: ConfigError, file: StudyFile) -> ConfigError:
     )
 
 
-def config_error(
-    error: ValidationError,
-    file: StudyFile,
-    model: type[BaseModel] = StudySpec,
-    prefix: tuple[str, ...] = (),
-) -> ConfigError:
-    """One ConfigError of a pydantic one; `prefix` is where in the file `model` begins."""
-    found = [_explained(dict(each), file, model, prefix) for each in error.errors()]
-    first = found[0]
-    return ConfigError(
-        first.problem,
-        where=first.where,
-        file=first.file,
-        line=first.line,
-        allowed=first.allowed,
-        hint=first.hint,
-        others=found[1:],
-    )
+def config_error(error: ValidationError, file: StudyFile) -> ConfigError:
+    """One ConfigError of all that pydantic found."""
+    first, *others = (_explained(dict(each), file) for each in error.errors())
+    return first.with_others(others)
 
 
-def _explained(
-    each: Mapping[str, Any], file: StudyFile, model: type[BaseModel], prefix: tuple[str, ...]
-) -> ConfigError:
+def _explained(each: Mapping[str, Any], file: StudyFile) -> ConfigError:
     place = tuple(each["loc"])
     kind, value, message = each["type"], each["input"], each["msg"]
     if kind == "extra_forbidden":
-        allowed = _fields(model, place[:-1])
+        allowed = _fields(place[:-1])
         near = difflib.get_close_matches(str(place[-1]), allowed, n=1)
         return file.error(
-            prefix + place,
+            place,
             f"unknown key {place[-1]!r} with value {_short(value)}",
             allowed=allowed,
             hint=f"did you mean {near[0]!r}?" if near else "",
         )
     if kind == "missing":
-        return file.error(prefix + place, "is missing", hint=_described(model, place))
+        return file.error(place, "is missing", hint=_described(place))
     if kind == "value_error":
         error = each["ctx"]["error"]
         if isinstance(error, Misplaced):
-            return file.error_below(prefix + place, error.place, error.problem)
-        return file.error(prefix + place, str(error))
+            return file.error_below(place, error.place, error.problem)
+        return file.error(place, str(error))
     problem = message.removeprefix("Input ").replace("should be", "must be", 1)
     return file.error(
-        prefix + place,
+        place,
         f"{_short(value)} is not allowed: it {problem}",
-        hint=_described(model, place),
+        hint=_described(place),
     )
 
 
-def _fields(model: type[BaseModel], place: Sequence[str | int]) -> list[str]:
+def _fields(place: Sequence[str | int]) -> list[str]:
     """Names of the fields at a place of the models."""
+    model: type[BaseModel] = StudySpec
     for key in place:
         field = model.model_fields.get(str(key))
         if field is None:
@@ -225,7 +210,8 @@ def _fields(model: type[BaseModel], place: Sequence[str | int]) -> list[str]:
     return list(model.model_fields)
 
 
-def _described(model: type[BaseModel], place: Sequence[str | int]) -> str:
+def _described(place: Sequence[str | int]) -> str:
+    model: type[BaseModel] = StudySpec
     place = [key for key in place if not isinstance(key, int)]  # an item is as its list
     for key in place:
         field = model.model_fields.get(str(key))

@@ -10,8 +10,16 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
+from autotuner.errors import ConfigError
 from autotuner.study.metrics import METRICS
 from autotuner.study.objective import Constraint, constraints_of
 from autotuner.study.space import (
@@ -352,6 +360,32 @@ def _refuse_secret(name: str) -> None:
             "machine the servers run on, which they inherit",
             name,
         )
+
+
+class NoOptions(BaseModel):
+    """For kinds without options of their own."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+def options_of(model: type[BaseModel], options: Mapping[str, Any], where: str) -> Any:
+    """The options that belong to a kind, checked by the kind's own model.
+
+    Raises:
+        ConfigError: an option the kind does not have, or a value it does not take.
+    """
+    try:
+        return model.model_validate(options)
+    except ValidationError as error:
+        each = error.errors()[0]
+        place = ".".join([where, *map(str, each["loc"])])
+        if each["type"] == "extra_forbidden":
+            raise ConfigError(
+                f"unknown key {each['loc'][-1]!r} with value {each['input']!r}",
+                where=place,
+                allowed=["kind", *model.model_fields],
+            ) from error
+        raise ConfigError(f"{each['input']!r}: {each['msg']}", where=place) from error
 
 
 def canonical_keys(mapping: Mapping[str, Any]) -> dict[str, Any]:
