@@ -1,0 +1,1 @@
+"""HyperOpt's TPE and annealing."""
