@@ -25,12 +25,13 @@ class Combine(StrEnum):
 
     GEOMETRIC gives a relative change the same weight at every load point: with plain means a
     trial that is 5 % faster at concurrency 64 hides being twice as slow at 1. MEAN and SUM are
-    for what may be zero.
+    for what may be zero. HIGHEST is for what only all load points together can say.
     """
 
     GEOMETRIC = "geometric mean"
     MEAN = "mean"
     SUM = "sum"
+    HIGHEST = "highest that meets every bound"
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,17 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Metric:
-    """A named function of a measurement; None means that it cannot be said."""
+    """A named function of a measurement; None means that it cannot be said.
+
+    Attributes:
+        compute: None where no single load point has a value, only the trial.
+    """
 
     name: str
     unit: str
     better: Better
     combine: Combine
-    compute: Callable[[Measurement], float | None]
+    compute: Callable[[Measurement], float | None] | None
 
     def is_better(self, one: float, other: float) -> bool:
         return one > other if self.better is Better.HIGHER else one < other
@@ -121,8 +126,8 @@ def metric(
 
 
 def metrics_of(measurement: Measurement) -> dict[str, float | None]:
-    """Every metric of one load point."""
-    return {name: each.compute(measurement) for name, each in METRICS.items()}
+    """Every metric that one load point has."""
+    return {name: each.compute(measurement) for name, each in METRICS.items() if each.compute}
 
 
 def combined(name: str, values: Sequence[float | None]) -> float | None:
@@ -134,6 +139,8 @@ def combined(name: str, values: Sequence[float | None]) -> float | None:
     if not known or len(known) < len(values):
         return None
     how = METRICS[name].combine
+    if how is Combine.HIGHEST:
+        return max(known)
     if how is Combine.SUM:
         return math.fsum(known)
     if how is Combine.MEAN:
@@ -258,3 +265,10 @@ def error_rate(measurement: Measurement) -> float | None:
 def requests(measurement: Measurement) -> float | None:
     """Requests completed in the window."""
     return float(len(measurement.completed))
+
+
+MAX_LOAD = "max_load"
+METRICS[MAX_LOAD] = Metric(
+    MAX_LOAD, "requests in flight", Better.HIGHER, Combine.HIGHEST, compute=None
+)
+"""The highest concurrency at which every bound is met; see `objective.at_max_load`."""

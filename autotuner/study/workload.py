@@ -7,7 +7,7 @@ normal, ``U(min,max)/(min,max)`` uniform; all in tokens, input first.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,6 +73,7 @@ class Load:
             compared on the same prompts, and another for every load point, so that a prefix
             cache filled by one does not flatter the next.
         request: fields added to every request, JSON types kept.
+        probe: a smaller part of a load, for the scheduler to rank; in no objective.
     """
 
     index: int
@@ -83,6 +84,7 @@ class Load:
     warmup_requests: int
     seed: int
     request: Mapping[str, Any] = field(default_factory=dict)
+    probe: bool = False
 
     @property
     def seconds_at_most(self) -> float:
@@ -94,3 +96,52 @@ class Load:
     def name(self) -> str:
         """Short and unique inside a study: ``D(64,16) x 8``."""
         return f"{self.scenario} x {self.concurrency}"
+
+
+def load_levels(low: int, high: int, precision: float) -> tuple[int, ...]:
+    """The concurrencies a search for the highest bearable one may try, both ends included.
+
+    Neighbours differ by at most the factor 1 + `precision`, or by 1: below 1 / `precision`
+    there is no whole number between. The same for every trial, so that all are compared at the
+    same loads under the same prompts.
+
+    Raises:
+        ValueError: `low` not within 1..`high`, or `precision` not above 0.
+    """
+    if not 1 <= low <= high:
+        raise ValueError(f"the lowest concurrency, {low}, must be within 1 and {high}")
+    if precision <= 0:
+        raise ValueError(f"precision must be above 0, not {precision}")
+    levels = [low]
+    while levels[-1] < high:
+        levels.append(min(high, max(levels[-1] + 1, int(levels[-1] * (1 + precision)))))
+    return tuple(levels)
+
+
+def next_level(levels: Sequence[int], met: Mapping[int, bool]) -> int | None:
+    """The concurrency to measure next, by bisection; None when the highest met is known.
+
+    Of the levels between the highest that met its bounds and the lowest that did not, the
+    middle one: at most log2(levels + 1), rounded up, are measured. It starts in the middle, not
+    at the lowest, which is measured only when all above it failed: asking it first would cost
+    every trial that bears it, which is nearly all of them, one load point more.
+
+    What is taken for granted is that a server which fails at one load fails at every higher
+    one. Noise close to the bound can turn one answer, and the result is then some levels off;
+    a level is never measured twice.
+    """
+    passed = max((level for level in met if met[level]), default=0)
+    failed = min((level for level in met if not met[level]), default=float("inf"))
+    left = [level for level in levels if passed < level < failed and level not in met]
+    return left[len(left) // 2] if left else None
+
+
+def highest_met(met: Mapping[int, bool]) -> int | None:
+    """The highest concurrency at which and below which every bound was met as far as measured.
+
+    0 where the lowest that was measured failed, None where nothing was.
+    """
+    if not met:
+        return None
+    failed = min((level for level in met if not met[level]), default=float("inf"))
+    return max((level for level in met if level < failed), default=0)

@@ -203,6 +203,14 @@ def test_what_may_be_zero_is_not_combined_by_its_logarithm() -> None:
         assert METRICS[name].combine is Combine.MEAN
 
 
+def test_max_load_is_a_metric_of_a_trial_and_of_no_load_point() -> None:
+    assert METRICS["max_load"].better is Better.HIGHER
+    assert "max_load" not in metrics_of(FIVE)
+    assert combined("max_load", [8.0, 64.0, 16.0]) == 64.0
+    assert combined("max_load", [0.0]) == 0.0
+    assert combined("max_load", [None]) is None
+
+
 def test_a_metric_is_registered_once() -> None:
     with pytest.raises(ValueError, match="twice"):
         metric("goodput", unit="", better=Better.HIGHER, combine=Combine.MEAN)(lambda _: None)
