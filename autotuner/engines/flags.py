@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from autotuner.engines.catalog import Catalog, load_catalog, read_catalog
+from autotuner.engines.quantization import (
+    Mapper,
+    Preview,
+    already_quantized,
+    check_quantization,
+    mapper_of,
+    preview,
+)
 from autotuner.errors import ConfigError
+from autotuner.study.quantization import QUANTIZATION, chosen
 from autotuner.study.space import ENVIRONMENT, Choice, Float, Parameter, Parameters
 from autotuner.study.spec import StudySpec, environment_text
 
@@ -17,11 +26,11 @@ def catalog_of(spec: StudySpec) -> Catalog:
     """The flag catalog the study is checked against: its own file, or a built-in version."""
     if spec.engine.catalog:
         return read_catalog(Path(spec.engine.catalog))
-    return load_catalog(spec.engine.kind, spec.engine.version)
+    return load_catalog(spec.engine.kinds[0], spec.engine.version)
 
 
 def check_flags(spec: StudySpec, catalog: Catalog, owned: Mapping[str, str]) -> None:
-    """Check every fixed and varied flag of a study.
+    """Check every fixed and varied flag of a study, and those its number formats become.
 
     Args:
         owned: flags autotuner sets itself -> where the user says it instead.
@@ -75,14 +84,43 @@ def check_flags(spec: StudySpec, catalog: Catalog, owned: Mapping[str, str]) -> 
         where = f"space.{parameter.name}"
         if parameter.name.startswith(ENVIRONMENT):
             errors += _environment_errors(parameter, where)
+        elif parameter.name.startswith(QUANTIZATION):
+            continue
         elif claim(parameter.name, where):
             for value in extremes(parameter):
                 known = len(errors)
                 check(parameter.name, value, where)
                 if len(errors) > known:
                     break
+    if spec.quantization is not None:
+        errors += check_quantization(spec.quantization, catalog, _settled(spec, catalog))
     if errors:
         raise errors[0].with_others(errors[1:])
+
+
+def _settled(spec: StudySpec, catalog: Catalog) -> frozenset[str]:
+    """True names of the flags that the study gives in every trial, whatever its formats."""
+    always = [p.name for p in spec.parameter_space.parameters if not p.when]
+    return _true_names([*spec.engine.arguments, *always], catalog)
+
+
+def _true_names(names: Iterable[str], catalog: Catalog) -> frozenset[str]:
+    return frozenset(flag.name if (flag := catalog.find(n)) else n for n in names)
+
+
+def quantization_preview(spec: StudySpec) -> Preview:
+    """Every different set of flags that the study's number formats make.
+
+    Raises:
+        ConfigError: the engine has no number formats.
+    """
+    catalog = catalog_of(spec)
+    return preview(
+        spec.quantization,
+        catalog.engine,
+        quantized=already_quantized(spec.model.path),
+        settled=_settled(spec, catalog),
+    )
 
 
 def _same_json(one: str, other: str) -> bool:
@@ -111,10 +149,24 @@ def _environment_errors(parameter: Parameter, where: str) -> list[ConfigError]:
     return errors
 
 
-def flag_values(spec: StudySpec, parameters: Parameters) -> dict[str, Any]:
-    """Fixed arguments, then the point's flags, under canonical names."""
-    varied = {k: v for k, v in parameters.items() if not k.startswith(ENVIRONMENT)}
-    return {**spec.engine.arguments, **varied}
+def flag_values(
+    spec: StudySpec, parameters: Parameters, mapper: Mapper | None = None
+) -> dict[str, Any]:
+    """The flags of the point's number formats, then the fixed ones, then the point's own, under
+    canonical names; a flag that the user gives under any of its names wins over a format."""
+    other = (ENVIRONMENT, QUANTIZATION)
+    varied = {k: v for k, v in parameters.items() if not k.startswith(other)}
+    said = {**spec.engine.arguments, **varied}
+    if spec.quantization is None:
+        return said
+    catalog = catalog_of(spec)
+    fields = chosen(spec.quantization, parameters)
+    mapped = (mapper or mapper_of(catalog.engine))(
+        fields, quantized=already_quantized(spec.model.path)
+    )
+    users = _true_names(said, catalog)
+    formats = {k: v for k, v in mapped.arguments.items() if not _true_names([k], catalog) & users}
+    return {**formats, **said}
 
 
 def environment(spec: StudySpec, parameters: Parameters) -> dict[str, str]:
