@@ -6,8 +6,6 @@ A preset is a YAML file: `why`, `engine` (none is for every engine), `category`,
 from __future__ import annotations
 
 import difflib
-import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -374,36 +372,3 @@ def _over(
     dropped = [name for name in parameters if name in fixed and name not in said]
     notes = [f"{name}: fixed under engine, so the presets do not vary it" for name in dropped]
     return {**kept, **said}, notes
-
-
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
-
-
-def parse_values(text: str) -> list[Any]:
-    """A person's comma list as values: a number, true or false in any case, else the text.
-
-    Each on its own, and only where the whole of it is one: ``4bit`` and ``127.0.0.1`` stay
-    text, as does what stands in quotes. Commas inside brackets do not part; empties are dropped.
-    """
-    return [_value(part) for each in split_list(text) if (part := each.strip())]
-
-
-def _value(text: str) -> Any:
-    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
-        return text[1:-1]
-    if _NUMBER.fullmatch(text):
-        number = int(text) if re.fullmatch(r"[-+]?\d+", text) else float(text)
-        return number if math.isfinite(number) else text
-    return {"true": True, "false": False}.get(text.lower(), text)
-
-
-def split_list(text: str) -> list[str]:
-    """A comma list in its parts, which may hold commas in brackets themselves, as
-    ``D(100,100), N(480,240)/(300,150)`` does."""
-    parts, depth, start = [], 0, 0
-    for place, char in enumerate(text):
-        depth += (char in "([{") - (char in ")]}" and depth > 0)
-        if char == "," and depth == 0:
-            parts.append(text[start:place])
-            start = place + 1
-    return [part.strip() for part in (*parts, text[start:]) if part.strip()]

@@ -20,10 +20,8 @@ from autotuner.study.presets import (
     expand,
     find_preset,
     merged,
-    parse_values,
     preset_of,
     presets,
-    split_list,
     written,
 )
 from autotuner.study.space import identity
@@ -360,42 +358,3 @@ def test_a_preset_of_another_engine_is_refused() -> None:
 def test_what_is_no_list_of_presets_is_left_for_the_studys_own_check(more: dict[str, Any]) -> None:
     content = {**study(), **more}
     assert expand(content) == (content, [])
-
-
-# Values as people type them.
-
-
-@pytest.mark.parametrize(
-    ("text", "values"),
-    [
-        ("1, 2,4", [1, 2, 4]),
-        ("0.7, 1e-3, .5, -2", [0.7, 0.001, 0.5, -2]),
-        ("auto, True, 0.8, FALSE", ["auto", True, 0.8, False]),
-        (
-            "4bit, 127.0.0.1, 1_000, inf, nan, 0x10",
-            ["4bit", "127.0.0.1", "1_000", "inf", "nan", "0x10"],
-        ),
-        (" , ,fcfs,", ["fcfs"]),
-        ("", []),
-        ("\"1\", 'true'", ["1", "true"]),
-        ("1e999", ["1e999"]),
-    ],
-)
-def test_each_value_is_what_the_whole_of_it_is(text: str, values: list[Any]) -> None:
-    found = parse_values(text)
-    assert [(type(v), v) for v in found] == [(type(v), v) for v in values]
-
-
-def test_brackets_keep_their_commas() -> None:
-    assert split_list("D(100,100), D(200,200)") == ["D(100,100)", "D(200,200)"]
-    assert split_list("N(480,240)/(300,150),U(1,2)/(3,4)") == [
-        "N(480,240)/(300,150)",
-        "U(1,2)/(3,4)",
-    ]
-    assert split_list("a),b") == ["a)", "b"]
-
-
-@given(st.lists(st.one_of(st.integers(), st.booleans(), st.sampled_from(["auto", "4bit", "x y"]))))
-def test_what_is_typed_from_values_gives_the_values(values: list[Any]) -> None:
-    found = parse_values(", ".join(str(value) for value in values))
-    assert [(type(v), v) for v in found] == [(type(v), v) for v in values]

@@ -17,7 +17,7 @@ from autotuner.engines.flags import catalog_of, check_flags, flag_values
 from autotuner.errors import ConfigError
 from autotuner.study.loading import plain
 from autotuner.study.spec import StudySpec
-from autotuner.study.task import is_task, study_of_task
+from autotuner.study.task import is_task, parse_values, split_list, study_of_task
 from tests.builders import study_content
 
 TASKS = Path(__file__).parent.parent / "data" / "tasks"
@@ -420,3 +420,42 @@ def test_whatever_stands_in_a_task_is_converted_or_is_the_users_to_mend(
     with contextlib.suppress(ConfigError):
         study_of_task(odd)
     assert odd == before
+
+
+# Values as people type them.
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("1, 2,4", [1, 2, 4]),
+        ("0.7, 1e-3, .5, -2", [0.7, 0.001, 0.5, -2]),
+        ("auto, True, 0.8, FALSE", ["auto", True, 0.8, False]),
+        (
+            "4bit, 127.0.0.1, 1_000, inf, nan, 0x10",
+            ["4bit", "127.0.0.1", "1_000", "inf", "nan", "0x10"],
+        ),
+        (" , ,fcfs,", ["fcfs"]),
+        ("", []),
+        ("\"1\", 'true'", ["1", "true"]),
+        ("1e999", ["1e999"]),
+    ],
+)
+def test_each_value_is_what_the_whole_of_it_is(text: str, values: list[Any]) -> None:
+    found = parse_values(text)
+    assert [(type(v), v) for v in found] == [(type(v), v) for v in values]
+
+
+def test_brackets_keep_their_commas() -> None:
+    assert split_list("D(100,100), D(200,200)") == ["D(100,100)", "D(200,200)"]
+    assert split_list("N(480,240)/(300,150),U(1,2)/(3,4)") == [
+        "N(480,240)/(300,150)",
+        "U(1,2)/(3,4)",
+    ]
+    assert split_list("a),b") == ["a)", "b"]
+
+
+@given(st.lists(st.one_of(st.integers(), st.booleans(), st.sampled_from(["auto", "4bit", "x y"]))))
+def test_what_is_typed_from_values_gives_the_values(values: list[Any]) -> None:
+    found = parse_values(", ".join(str(value) for value in values))
+    assert [(type(v), v) for v in found] == [(type(v), v) for v in values]
