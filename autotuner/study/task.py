@@ -492,7 +492,9 @@ def _row(rows: dict[str, Any], metric: str, said: Any, where: str, notes: _Notes
     notes.unknown(said, names, f"{where}.")
 
 
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+_WHOLE = re.compile(r"[-+]?[0-9]{1,18}")
+"""Longer ones are identifiers, which a number would round somewhere on their way."""
+_DECIMAL = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))([eE][-+]?[0-9]+)?")
 
 
 def parse_values(text: str) -> list[Any]:
@@ -501,15 +503,16 @@ def parse_values(text: str) -> list[Any]:
     Each on its own, and only where the whole of it is one: ``4bit`` and ``127.0.0.1`` stay
     text, as does what stands in quotes. Commas inside brackets do not part; empties are dropped.
     """
-    return [_value(part) for each in split_list(text) if (part := each.strip())]
+    return [_value(each) for each in split_list(text)]
 
 
 def _value(text: str) -> Any:
     if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
         return text[1:-1]
-    if _NUMBER.fullmatch(text):
-        number = int(text) if re.fullmatch(r"[-+]?\d+", text) else float(text)
-        return number if math.isfinite(number) else text
+    if _WHOLE.fullmatch(text):
+        return int(text)
+    if _DECIMAL.fullmatch(text) and math.isfinite(float(text)):
+        return float(text)
     return {"true": True, "false": False}.get(text.lower(), text)
 
 

@@ -439,6 +439,8 @@ def test_whatever_stands_in_a_task_is_converted_or_is_the_users_to_mend(
         ("", []),
         ("\"1\", 'true'", ["1", "true"]),
         ("1e999", ["1e999"]),
+        ("1" * 400, ["1" * 400]),
+        ("1., 1e3, ٣", [1.0, 1000.0, "٣"]),
     ],
 )
 def test_each_value_is_what_the_whole_of_it_is(text: str, values: list[Any]) -> None:
@@ -455,7 +457,16 @@ def test_brackets_keep_their_commas() -> None:
     assert split_list("a),b") == ["a)", "b"]
 
 
-@given(st.lists(st.one_of(st.integers(), st.booleans(), st.sampled_from(["auto", "4bit", "x y"]))))
+@given(
+    st.lists(
+        st.one_of(
+            st.integers(-(10**17), 10**17),
+            st.floats(0, 1),
+            st.booleans(),
+            st.sampled_from(["auto", "4bit", "x y"]),
+        )
+    )
+)
 def test_what_is_typed_from_values_gives_the_values(values: list[Any]) -> None:
     found = parse_values(", ".join(str(value) for value in values))
     assert [(type(v), v) for v in found] == [(type(v), v) for v in values]
