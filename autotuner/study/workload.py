@@ -145,3 +145,13 @@ def highest_met(met: Mapping[int, bool]) -> int | None:
         return None
     failed = min((level for level in met if not met[level]), default=float("inf"))
     return max((level for level in met if level < failed), default=0)
+
+
+def level_step(levels: Sequence[int], level: float) -> float:
+    """Relative distance from a level to the next higher one: how exactly it is known.
+
+    Below the lowest it is that of the lowest, above the highest 0.
+    """
+    at = max((each for each in levels if each <= level), default=levels[0])
+    above = min((each for each in levels if each > at), default=at)
+    return above / at - 1

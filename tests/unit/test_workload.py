@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotuner.study.workload import highest_met, load_levels, next_level
+from autotuner.study.workload import highest_met, level_step, load_levels, next_level
 
 
 def search(levels: tuple[int, ...], limit: float) -> dict[int, bool]:
@@ -99,3 +99,11 @@ def test_a_range_upside_down_or_without_steps_is_refused(
 ) -> None:
     with pytest.raises(ValueError):
         load_levels(low, high, precision)
+
+
+def test_a_load_is_known_up_to_the_next_level() -> None:
+    levels = load_levels(4, 256, 0.1)
+    assert level_step(levels, 4) == 0.25
+    assert level_step(levels, 0) == 0.25
+    assert 0 < level_step(levels, 100) <= 0.1
+    assert level_step(levels, 256) == 0
