@@ -1,4 +1,5 @@
-"""The command line: check, plan, run, resume, status, list, report, export, sweep, catalog.
+"""The command line: check, plan, run, resume, status, list, report, export, convert, presets,
+sweep, catalog.
 
 Exit codes: 0 found, 1 nothing feasible, 2 the user must act, 3 the operator must act,
 130 interrupted. Heavy libraries are imported by the commands that need them, so that `check`
@@ -7,6 +8,7 @@ answers at once.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -71,11 +73,14 @@ def check(file: Path, as_json: bool) -> None:
     """Check a study file; starts nothing."""
     from autotuner.studies import load_job
 
-    spec = load_job(file).spec
+    job = load_job(file, presets=_preset_directories())
+    spec = job.spec
     size = spec.parameter_space.size()
     if as_json:
-        _print_json({"name": spec.name, "valid": True, "size": size})
+        _print_json({"name": spec.name, "valid": True, "size": size, "notes": list(job.notes)})
     else:
+        for note in job.notes:
+            click.echo(f"note: {note}")
         points = "an infinite space" if size is None else f"a space of {size:,} points"
         click.echo(f"{file}: study {spec.name!r} is valid, with {points}")
 
@@ -88,7 +93,7 @@ def plan(file: Path, trials: int, as_json: bool) -> None:
     """Show what a study would launch and what it would refuse; starts nothing."""
     from autotuner import studies
 
-    planned = studies.plan(studies.load_job(file), trials=trials)
+    planned = studies.plan(studies.load_job(file, presets=_preset_directories()), trials=trials)
     if as_json:
         _print_json(planned)
     else:
@@ -106,16 +111,27 @@ _HTML = click.option(
 @_STUDY_FILE
 @click.option("--name", help="Name of the study, instead of the file's.")
 @click.option("--restart", is_flag=True, help="Delete an ended study of this name first.")
+@click.option("--backend", help="Kind of backend, instead of the file's.")
 @_HTML
 @_JSON
-def run(file: Path, name: str | None, restart: bool, html: Path | None, as_json: bool) -> None:
+def run(
+    file: Path,
+    name: str | None,
+    restart: bool,
+    backend: str | None,
+    html: Path | None,
+    as_json: bool,
+) -> None:
     """Run a study to its end and report.
 
-    Uses the Ray cluster of RAY_ADDRESS, or starts a local Ray.
+    FILE is a study, or a task of the predecessor. Uses the Ray cluster of RAY_ADDRESS, or starts
+    a local Ray.
     """
     from autotuner.studies import load_job
 
-    job = load_job(file, name=name)
+    job = load_job(file, name=name, backend=backend, presets=_preset_directories())
+    for note in job.notes:
+        click.echo(f"note: {note}", err=True)
     studies = _studies()
     study = studies.submit(job, restart=restart)
     sys.exit(_run(studies, study, job, resume=False, html=html, as_json=as_json))
@@ -189,7 +205,7 @@ def list_studies(as_json: bool) -> None:
                 "state": study.state.value,
                 "driven": studies.driven(study),
                 "lost": studies.lost(study),
-                "engine": study.spec.engine.kind,
+                "engine": " / ".join(study.spec.engine.kinds),
                 "trials": counts(trials),
                 "best": best.number if best else None,
                 "gain": gains(best, baseline_of(trials), names)[names[0]],
@@ -275,6 +291,61 @@ def sweep(study: str | None, owned: bool, as_json: bool) -> None:
         click.echo(f"removed {text}")
     if not removed:
         click.echo("nothing was left behind")
+
+
+@cli.command()
+@_STUDY_FILE
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), help="File to write the study to."
+)
+def convert(file: Path, output: Path | None) -> None:
+    """Turn a task of the predecessor into a study file.
+
+    The study goes to the output, what changed its name to standard error.
+    """
+    from autotuner.study.loading import read_study, yaml_text
+    from autotuner.study.task import is_task, study_of_task
+
+    task = read_study(file).content
+    if not is_task(task):
+        raise ConfigError(
+            "is no task of the predecessor: it has no task_name",
+            file=str(file),
+            hint="a study file needs no conversion",
+        )
+    converted = study_of_task(task)
+    text = yaml_text(converted.content)
+    for note in converted.notes:
+        click.echo(f"note: {note}", err=True)
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    output.write_text(text, encoding="utf-8")
+    click.echo(f"{output}: study {converted.content.get('name')!r}", err=True)
+
+
+@cli.command()
+@click.argument("name", required=False)
+@_JSON
+def presets(name: str | None, as_json: bool) -> None:
+    """List the ready-made spaces, or show one of them."""
+    from autotuner.study import presets as shipped
+
+    directories = _preset_directories()
+    if name is None:
+        found = shipped.presets(directories)
+        if as_json:
+            _print_json([dataclasses.asdict(each) for each in found])
+        for each in () if as_json else found:
+            click.echo(f"{each.name:<24} {each.engine or 'any engine':<12} {each.why}")
+        return
+    preset = shipped.find_preset(name, directories)
+    if as_json:
+        _print_json(dataclasses.asdict(preset))
+        return
+    click.echo(f"{preset.name}: {preset.why}")
+    for flag, domain in preset.parameters.items():
+        click.echo(f"  {flag}: {json.dumps(domain)}")
 
 
 @cli.command()
@@ -369,8 +440,10 @@ def _run(
             study,
             studies.store,
             job.searcher(),
-            job.engine,
+            job.rules,
             job.backend,
+            foresight=job.foresight(),
+            scheduler=job.scheduler(),
             address=cluster,
             resume=resume,
             listener=display.changed,
@@ -419,6 +492,13 @@ def _studies() -> Studies:
 
     settings = Settings()
     return Studies(Store(settings.store_url), settings.studies)
+
+
+def _preset_directories() -> list[Path]:
+    """Where the user's own presets are looked for, besides those that come with autotuner."""
+    from autotuner.settings import Settings
+
+    return [Settings().home.expanduser() / "presets"]
 
 
 def _print_json(content: Any) -> None:

@@ -88,6 +88,8 @@ class FailureClass(StrEnum):
     NCCL = "NCCL"
     SHARED_MEMORY = "shared memory"
     TIMEOUT = "timeout"
+    SLO = "SLO"
+    """Measured, and a hard bound broken beyond what is borne."""
     BENCHMARK = "benchmark"
     """The server ran, but the load gave no usable measurement."""
     CRASH = "crash"
@@ -101,16 +103,20 @@ class TrialError(AutotunerError):
         failure: class of the failure.
         reason: one line, in the engine's own words where there are any.
         log_tail: last lines of the log that shows it.
+        advice: which way to move, where the engine makes that clear.
     """
 
-    def __init__(self, failure: FailureClass, reason: str, log_tail: str = "") -> None:
+    def __init__(
+        self, failure: FailureClass, reason: str, log_tail: str = "", advice: str = ""
+    ) -> None:
         self.failure = failure
         self.reason = reason
         self.log_tail = log_tail
+        self.advice = advice
         super().__init__(f"{failure.value}: {reason}")
 
-    def __reduce__(self) -> tuple[type[TrialError], tuple[FailureClass, str, str]]:
-        return (TrialError, (self.failure, self.reason, self.log_tail))
+    def __reduce__(self) -> tuple[type[TrialError], tuple[FailureClass, str, str, str]]:
+        return (TrialError, (self.failure, self.reason, self.log_tail, self.advice))
 
 
 class InfrastructureError(AutotunerError):

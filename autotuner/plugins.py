@@ -22,6 +22,7 @@ KINDS: dict[str, dict[str, str]] = {
     },
     "benchmark": {
         "genai-bench": "autotuner.benchmarks.genai_bench:GENAI_BENCH",
+        "replay": "autotuner.benchmarks.replay:REPLAY",
     },
     "search": {
         "grid": "autotuner.search.grid:GRID",

@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    Boolean,
     Column,
     Float,
     ForeignKey,
@@ -24,19 +25,23 @@ from sqlalchemy import (
     create_engine,
     delete,
     event,
+    false,
     insert,
+    inspect,
     select,
+    text,
     update,
 )
-from sqlalchemy.engine import ExceptionContext, make_url
+from sqlalchemy.engine import Connection, ExceptionContext, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError
+from sqlalchemy.schema import CreateColumn
 
 from autotuner.errors import FailureClass, InfrastructureError, StudyStateError
 from autotuner.study.spec import StudySpec
 from autotuner.study.study import Study, StudyState, timestamp
 from autotuner.study.trial import LoadPoint, Phase, Trial, TrialState
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _METADATA = MetaData()
 _SCHEMA = Table("schema_version", _METADATA, Column("version", Integer, primary_key=True))
@@ -49,6 +54,7 @@ _STUDIES = Table(
     Column("state", String(16), nullable=False),
     Column("reason", String, nullable=False),
     Column("driver", String, nullable=False),
+    Column("renewed_at", String(32), nullable=False, server_default=""),
     Column("created_at", String(32), nullable=False),
     Column("started_at", String(32), nullable=False),
     Column("ended_at", String(32), nullable=False),
@@ -62,8 +68,14 @@ _TRIALS = Table(
     Column("parameters", JSON, nullable=False),
     Column("objectives", JSON, nullable=False),
     Column("violations", JSON, nullable=False),
+    Column("penalty", Float, nullable=False, server_default="1"),
+    Column("predicted", JSON, nullable=False, server_default="{}"),
+    Column("observed", JSON, nullable=False, server_default="{}"),
+    Column("repeat_of", Integer),
+    Column("round", Integer, nullable=False, server_default="0"),
     Column("failure", String(32)),
     Column("reason", String, nullable=False),
+    Column("advice", String, nullable=False, server_default=""),
     Column("log_tail", String, nullable=False),
     Column("note", String, nullable=False),
     Column("phases", JSON, nullable=False),
@@ -84,8 +96,17 @@ _LOAD_POINTS = Table(
     Column("concurrency", Integer, nullable=False),
     Column("seconds", Float, nullable=False),
     Column("metrics", JSON, nullable=False),
+    Column("probe", Boolean, nullable=False, server_default=false()),
     ForeignKeyConstraint(["study", "trial"], ["trials.study", "trials.number"], ondelete="CASCADE"),
 )
+
+
+_ADDED_IN_2 = {
+    _STUDIES: ("renewed_at",),
+    _TRIALS: ("penalty", "predicted", "observed", "repeat_of", "round", "advice"),
+    _LOAD_POINTS: ("probe",),
+}
+"""Columns a store of schema version 1 does not have; they all have defaults."""
 
 
 class Store:
@@ -145,11 +166,24 @@ class Store:
                 update(_STUDIES).where(_STUDIES.c.name == name).values(state=state.value, **more)
             )
 
+    def renew(self, name: str, driver: str) -> bool:
+        """Renew the driver's lease; False when the study is not its any more."""
+        own = (_STUDIES.c.name == name) & (_STUDIES.c.driver == driver)
+        with self._engine.begin() as connection:
+            return (
+                connection.execute(
+                    update(_STUDIES).where(own).values(renewed_at=timestamp())
+                ).rowcount
+                == 1
+            )
+
     def claim(self, name: str, driver: str, *, was: str) -> bool:
         """Become the driver of a study in place of `was`; False when another was faster."""
         own = (_STUDIES.c.name == name) & (_STUDIES.c.driver == was)
         with self._engine.begin() as connection:
-            changed = connection.execute(update(_STUDIES).where(own).values(driver=driver))
+            changed = connection.execute(
+                update(_STUDIES).where(own).values(driver=driver, renewed_at=timestamp())
+            )
         return changed.rowcount == 1
 
     def delete(self, name: str) -> None:
@@ -205,11 +239,23 @@ class Store:
             version = connection.execute(select(_SCHEMA.c.version)).scalar()
             if version is None:
                 connection.execute(insert(_SCHEMA).values(version=SCHEMA_VERSION))
+            elif version == 1:
+                self._add_columns(connection)
+                connection.execute(update(_SCHEMA).values(version=SCHEMA_VERSION))
             elif version != SCHEMA_VERSION:
                 raise InfrastructureError(
                     f"the store {self._place} has schema version {version}, this autotuner "
                     f"writes {SCHEMA_VERSION}; name another by AUTOTUNER_STORE"
                 )
+
+    def _add_columns(self, connection: Connection) -> None:
+        dialect = connection.dialect
+        for table, names in _ADDED_IN_2.items():
+            there = {column["name"] for column in inspect(connection).get_columns(table.name)}
+            for name in names:
+                if name not in there:  # two processes may have come to the same old store
+                    definition = CreateColumn(table.c[name]).compile(dialect=dialect)
+                    connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {definition}"))
 
 
 def _sqlite_pragmas(connection: Any, _: Any) -> None:
@@ -262,6 +308,7 @@ def _trial_row(study: str, trial: Trial) -> dict[str, Any]:
         # PostgreSQL takes no NUL, and a dying server's log may hold some.
         "reason": trial.reason.replace("\0", "\N{REPLACEMENT CHARACTER}"),
         "log_tail": trial.log_tail.replace("\0", "\N{REPLACEMENT CHARACTER}"),
+        "advice": trial.advice.replace("\0", "\N{REPLACEMENT CHARACTER}"),
     }
 
 

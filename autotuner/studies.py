@@ -10,7 +10,7 @@ import random
 import shlex
 import shutil
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -18,18 +18,24 @@ from typing import TYPE_CHECKING, Any
 
 from autotuner.backends.base import Backend
 from autotuner.backends.guarded import is_running, this_process
-from autotuner.engines.base import Engine
+from autotuner.benchmarks.base import Benchmark, Recorded
+from autotuner.engines.rules import Rules, rules_of
 from autotuner.errors import ConfigError, StudyStateError
+from autotuner.foresight import EngineRules, Foresight
 from autotuner.plugins import load_kind
 from autotuner.report.summary import summary
 from autotuner.report.words import command_line
-from autotuner.search.base import Searcher, SearchKind
+from autotuner.search.asha import scheduler_of
+from autotuner.search.base import Scheduler, Searcher, SearchKind
 from autotuner.serving import LaunchSpec
-from autotuner.study.loading import located, parse_study, read_study
-from autotuner.study.pareto import best_of
+from autotuner.study.budget import LEAST_ROUNDS, verdict_launches
+from autotuner.study.finals import winner
+from autotuner.study.loading import StudyFile, located, parse_study, read_study
+from autotuner.study.presets import expand
 from autotuner.study.space import Parameters
-from autotuner.study.spec import StudySpec
-from autotuner.study.study import Study, StudyState, timestamp
+from autotuner.study.spec import EngineSettings, StudySpec
+from autotuner.study.study import LEASE_SECONDS, Study, StudyState, seconds_between, timestamp
+from autotuner.study.task import is_task, study_of_task
 from autotuner.study.trial import BASELINE, Trial, TrialState
 
 if TYPE_CHECKING:
@@ -43,51 +49,92 @@ EXPORT_HOST = "0.0.0.0"
 START_GUESS = 60.0
 """Seconds from launch to ready that a plan assumes: nobody knows before the first trial."""
 
+SHOWN = 10
+"""Sets of flags that a plan lists of a quantization block."""
+
 ENUMERATED, SAMPLED = 20_000, 1_000
 """Points of a space that a plan looks at, at most: all in order, or drawn where it is infinite."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A study with the kinds it names, ready to be run."""
+    """A study with the kinds it names, ready to be run.
+
+    Attributes:
+        notes: what became of the file on the way here: presets merged, keys renamed.
+    """
 
     spec: StudySpec
-    engine: Engine
+    rules: Rules
     backend: Backend
+    benchmark: Benchmark | Recorded
     search: SearchKind
+    notes: tuple[str, ...] = ()
 
     def searcher(self) -> Searcher:
         return self.search.build(self.spec)
 
+    def foresight(self) -> Foresight:
+        return EngineRules(self.rules, self.spec)
 
-def load_job(path: Path, *, name: str | None = None) -> Job:
-    """A study file, checked as far as it can be without starting anything.
+    def scheduler(self) -> Scheduler | None:
+        return scheduler_of(self.spec)
+
+
+def load_job(
+    path: Path,
+    *,
+    name: str | None = None,
+    backend: str | None = None,
+    presets: Sequence[Path] = (),
+) -> Job:
+    """A study file, or the predecessor's task, checked as far as it can be without starting
+    anything.
 
     Args:
         name: replaces the file's own name.
+        backend: replaces the file's own backend, with the options of that kind at their defaults.
+        presets: directories with presets of the user's own.
 
     Raises:
         ConfigError: with every mistake found, its file and line.
     """
-    file = read_study(path)
-    if name is not None and isinstance(file.content, Mapping):
-        file = replace(file, content={**file.content, "name": name})
+    file, notes = read_study(path), list[str]()
+    if is_task(file.content):
+        converted = study_of_task(file.content)
+        file, notes = replace(file, content=converted.content), list(converted.notes)
+    if isinstance(file.content, Mapping):
+        changes: dict[str, Any] = {} if name is None else {"name": name}
+        changes |= {} if backend is None else {"backend": {"kind": backend}}
+        file = replace(file, content={**file.content, **changes})
+        file, merged = _expanded(file, presets)
+        notes += merged
     spec = parse_study(file)
     try:
-        return checked(local_paths(spec, Path.cwd()))
+        return replace(checked(local_paths(spec, Path.cwd())), notes=tuple(notes))
     except ConfigError as error:
         raise located(error, file) from error
 
 
+def _expanded(file: StudyFile, directories: Sequence[Path]) -> tuple[StudyFile, list[str]]:
+    try:
+        content, notes = expand(file.content, directories)
+    except ConfigError as error:
+        raise located(error, file) from error
+    return replace(file, content=content), notes
+
+
 def checked(spec: StudySpec) -> Job:
     """The kinds of a study, each having checked what is its own."""
-    engine: Engine = load_kind("engine", spec.engine.kind)
+    rules = rules_of(spec)
     backend: Backend = load_kind("backend", spec.backend.kind)
+    benchmark: Benchmark | Recorded = load_kind("benchmark", spec.benchmark.kind)
     search: SearchKind = load_kind("search", spec.search.kind)
-    engine.check(spec)
+    rules.check(spec)
     backend.check(spec.backend.options)
+    benchmark.check(spec)
     search.check(spec)
-    return Job(spec, engine, backend, search)
+    return Job(spec, rules, backend, benchmark, search)
 
 
 def local_paths(spec: StudySpec, base: Path) -> StudySpec:
@@ -96,28 +143,47 @@ def local_paths(spec: StudySpec, base: Path) -> StudySpec:
     Raises:
         ConfigError: a path that can only be local does not exist.
     """
-    model = {"path": _model_path(spec.model.path, base, "model.path")}
-    if spec.model.tokenizer:
+    replayed = spec.benchmark.kind == "replay"
+    model = {"path": spec.model.path}
+    if not replayed:
+        model["path"] = _model_path(spec.model.path, base, "model.path")
+    if spec.model.tokenizer and not replayed:
         model["tokenizer"] = _model_path(spec.model.tokenizer, base, "model.tokenizer")
-    engine: dict[str, Any] = {}
-    if spec.engine.command:
-        program = spec.engine.command[0]
-        found = os.path.abspath(base / program) if "/" in program else shutil.which(program)
-        if spec.backend.kind == "process" and not (found and os.access(found, os.X_OK)):
-            raise ConfigError(
-                f"{program!r} is not a program on this machine",
-                where="engine.command",
-                hint="install the engine, or name its Python or console script",
-            )
-        engine["command"] = [found or program, *spec.engine.command[1:]]
-    if spec.engine.catalog:
-        engine["catalog"] = str((base / spec.engine.catalog).absolute())
+    local = spec.backend.kind == "process" and not replayed
+    engine = _local_engine(spec.engine, base, "engine", local=local)
+    settings = {
+        kind: each.model_copy(
+            update=_local_engine(each, base, f"engine.settings.{kind}", local=local)
+        )
+        for kind, each in spec.engine.settings.items()
+    }
+    benchmark = dict(spec.benchmark.options)
+    if isinstance(benchmark.get("table"), str):
+        benchmark["table"] = os.path.abspath(base / benchmark["table"])
     return spec.model_copy(
         update={
             "model": spec.model.model_copy(update=model),
-            "engine": spec.engine.model_copy(update=engine),
+            "engine": spec.engine.model_copy(update={**engine, "settings": settings}),
+            "benchmark": type(spec.benchmark)(kind=spec.benchmark.kind, **benchmark),
         }
     )
+
+
+def _local_engine(engine: EngineSettings, base: Path, where: str, *, local: bool) -> dict[str, Any]:
+    changed: dict[str, Any] = {}
+    if engine.command:
+        program = engine.command[0]
+        found = os.path.abspath(base / program) if "/" in program else shutil.which(program)
+        if local and not (found and os.access(found, os.X_OK)):
+            raise ConfigError(
+                f"{program!r} is not a program on this machine",
+                where=f"{where}.command",
+                hint="install the engine, or name its Python or console script",
+            )
+        changed["command"] = [found or program, *engine.command[1:]]
+    if engine.catalog:
+        changed["catalog"] = str((base / engine.catalog).absolute())
+    return changed
 
 
 def _model_path(path: str, base: Path, where: str) -> str:
@@ -166,7 +232,13 @@ class Studies:
             self.store.delete(spec.name)
             shutil.rmtree(existing.directory, ignore_errors=True)
         directory = self._directory / spec.name
-        study = Study(spec, str(directory), driver=this_process(), created_at=timestamp())
+        study = Study(
+            spec,
+            str(directory),
+            driver=this_process(),
+            renewed_at=timestamp(),
+            created_at=timestamp(),
+        )
         self.store.create(study)
         directory.mkdir(parents=True, exist_ok=True)
         return study
@@ -198,7 +270,7 @@ class Studies:
     def report(self, name: str) -> dict[str, Any]:
         """See `report.summary`."""
         study, trials = self.show(name)
-        best = best_of(trials, study.spec.objectives)
+        best = winner(study.spec, trials)
         command = ""
         if best is not None:
             command = command_text(launch_of(study.spec, best.parameters))
@@ -207,14 +279,14 @@ class Studies:
         return report
 
     def chosen(self, name: str, trial: int | None = None) -> tuple[StudySpec, Parameters]:
-        """The study and the point to serve with: the best trial's, or that of the one named.
+        """The study and the point to serve with: the winner's, or that of the trial named.
 
         Raises:
             StudyStateError: no feasible trial, or no trial of that number.
         """
         study, trials = self.show(name)
         if trial is None:
-            chosen = best_of(trials, study.spec.objectives)
+            chosen = winner(study.spec, trials)
             if chosen is None:
                 raise StudyStateError(f"study {name!r} has no feasible trial; see its report")
         else:
@@ -234,10 +306,13 @@ class Studies:
         return not study.state.ended and not self.driven(study)
 
     def driven(self, study: Study) -> bool:
-        """Whether a process drives the study; one on another machine is believed."""
+        """Whether a process drives the study; one on another machine, while its lease lasts."""
         if study.state.ended or not study.driver:
             return False
-        return not self._driver_is_here(study) or is_running(study.driver.partition(" ")[2])
+        if self._driver_is_here(study):
+            return is_running(study.driver.partition(" ")[2])
+        age = seconds_between(study.renewed_at or study.created_at, timestamp())
+        return age is None or age < LEASE_SECONDS
 
     def _driver_is_here(self, study: Study) -> bool:
         return study.driver.partition(" ")[0] in ("", socket.gethostname())
@@ -247,7 +322,9 @@ class Studies:
             elsewhere = (
                 ""
                 if self._driver_is_here(study)
-                else f"\n  should it be dead there:  autotuner resume {study.name} --take-over"
+                else f", whose lease was renewed at {study.renewed_at}"
+                f"\n  should it be dead there, the lease ends after {LEASE_SECONDS:g} s; at once:"
+                f"  autotuner resume {study.name} --take-over"
             )
             raise StudyStateError(f"study {study.name!r} is driven by {study.driver}{elsewhere}")
 
@@ -260,12 +337,14 @@ def plan(job: Job, *, trials: int = 3) -> dict[str, Any]:
 
     Keys: ``size`` of the space (None: infinite), ``refused`` (reason -> count, with ``looked_at``
     points), ``launches`` (the baseline and the first trials, each with its exact argv), ``gpus``
-    per launch, ``trials`` to launch, ``seconds_expected`` (a start of a minute assumed) and
-    ``seconds_at_most`` for all of them one after another.
+    per launch, ``trials`` to launch, launches of the ``finals`` at least, ``seconds_expected``
+    (a start of a minute assumed), ``seconds_at_most`` for all of them one after another,
+    ``gpu_hours_expected`` (as if each took as many GPUs as the largest shown), ``limits``,
+    ``quantization`` (by engine: how many different sets of flags, and the first ten), ``notes``.
     """
-    spec, engine = job.spec, job.engine
+    spec, foresight = job.spec, job.foresight()
     space = spec.parameter_space
-    looked_at, refused = _refusals(job)
+    looked_at, refused = _refusals(job, foresight)
     searcher = job.searcher()
     launches = [_planned(job, {}, "baseline")]
     # Told as the loop of a study does, so that the same points come in the same order, as long
@@ -276,7 +355,7 @@ def plan(job: Job, *, trials: int = 3) -> dict[str, Any]:
         if point is None:
             break
         planned = _planned(job, point, f"trial {len(launches)}")
-        if engine.refuse(spec, point) is not None:
+        if foresight.refuse(point) is not None:
             searcher.tell(Trial(len(launches), point, state=TrialState.INFEASIBLE))
         elif not _same_server(planned, launches):
             launches.append(planned)
@@ -286,6 +365,10 @@ def plan(job: Job, *, trials: int = 3) -> dict[str, Any]:
         limits.ready_seconds + limits.stop_seconds + sum(load.seconds_at_most for load in loads),
     )
     budget = _budget(spec, refused, looked_at)
+    finals = LEAST_ROUNDS * verdict_launches(spec)
+    launched = None if budget is None else 1 + budget + finals
+    expected = START_GUESS + sum(load.max_seconds for load in loads)
+    gpus = max(launch["gpus"] for launch in launches)
     return {
         "name": spec.name,
         "size": space.size(),
@@ -294,12 +377,17 @@ def plan(job: Job, *, trials: int = 3) -> dict[str, Any]:
         "trials": budget,
         "load_points": [load.name for load in loads],
         "load_seconds_at_most": sum(load.max_seconds for load in loads),
-        "seconds_expected": None
-        if budget is None
-        else (budget + 1) * (START_GUESS + sum(load.max_seconds for load in loads)),
-        "seconds_at_most": None
-        if budget is None
-        else min((budget + 1) * each, limits.hours * 3600),
+        "finals": finals,
+        "seconds_expected": None if launched is None else launched * expected,
+        "seconds_at_most": None if launched is None else min(launched * each, limits.hours * 3600),
+        "gpu_hours_expected": None if launched is None else launched * expected * gpus / 3600,
+        "limits": {
+            "trials": spec.budget,
+            "hours": limits.hours,
+            "gpu_hours": limits.gpu_hours,
+        },
+        "quantization": _quantization(spec),
+        "notes": list(job.notes),
         "launches": launches,
     }
 
@@ -312,7 +400,23 @@ def _budget(spec: StudySpec, refused: Mapping[str, int], looked_at: int) -> int 
     return min(known) if known else size
 
 
-def _refusals(job: Job) -> tuple[int, dict[str, int]]:
+def _quantization(spec: StudySpec) -> dict[str, Any]:
+    if spec.quantization is None:
+        return {}
+    from autotuner.engines.flags import quantization_preview  # only where it is needed
+
+    previews = {kind: quantization_preview(spec.alone(kind)) for kind in spec.engine.kinds}
+    return {
+        kind: {
+            "count": each.count,
+            "arguments": [dict(some) for some in each.combinations[:SHOWN]],
+            "notes": list(each.notes),
+        }
+        for kind, each in previews.items()
+    }
+
+
+def _refusals(job: Job, foresight: Foresight) -> tuple[int, dict[str, int]]:
     """Points looked at, and how many of them are refused for which reason."""
     space = job.spec.parameter_space
     points: Iterable[Parameters]
@@ -324,14 +428,14 @@ def _refusals(job: Job) -> tuple[int, dict[str, int]]:
     looked_at, refused = 0, dict[str, int]()
     for point in points:
         looked_at += 1
-        reason = job.engine.refuse(job.spec, point)
+        reason = foresight.refuse(point)
         if reason:
             refused[reason] = refused.get(reason, 0) + 1
     return looked_at, dict(sorted(refused.items(), key=lambda item: -item[1]))
 
 
 def _planned(job: Job, point: Parameters, name: str) -> dict[str, Any]:
-    launch = job.engine.launch(job.spec, point, port=EXPORT_PORT)
+    launch = job.rules.launch(job.spec, point, port=EXPORT_PORT)
     return {
         "name": name,
         "parameters": point,
@@ -350,8 +454,7 @@ def _same_server(planned: Mapping[str, Any], others: Iterable[Mapping[str, Any]]
 
 def launch_of(spec: StudySpec, parameters: Parameters) -> LaunchSpec:
     """The launch to use outside of trials: on the engine's default port, for everyone."""
-    engine: Engine = load_kind("engine", spec.engine.kind)
-    return engine.launch(spec, parameters, port=EXPORT_PORT, host=EXPORT_HOST)
+    return rules_of(spec).launch(spec, parameters, port=EXPORT_PORT, host=EXPORT_HOST)
 
 
 def command_text(launch: LaunchSpec) -> str:
@@ -364,6 +467,7 @@ def docker_text(spec: StudySpec, parameters: Parameters) -> str:
 
     The entry point is said, because images of different versions have different ones.
     """
+    spec, parameters = spec.at(parameters)
     in_image = spec.model_copy(update={"engine": spec.engine.model_copy(update={"command": None})})
     launch = launch_of(in_image, parameters)
     program, *rest = launch.command

@@ -24,6 +24,7 @@ def study_file(directory: Path, **changes: Any) -> Path:
             "request": {"temperature": 0.0},
         },
         "search": {"kind": "grid"},
+        "verdict": {"finalists": 0},
         "limits": {"ready_seconds": 30, "trial_seconds": 90},
         **changes,
     }

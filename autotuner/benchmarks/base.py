@@ -1,12 +1,16 @@
-"""The seam for load generators: command, run, read."""
+"""The seam for load generators: command, run, read; and for what stands in for all of a launch."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from autotuner.serving import Endpoint
 from autotuner.study.metrics import Measurement
+from autotuner.study.space import Parameters
+from autotuner.study.spec import StudySpec
 from autotuner.study.workload import Load
 
 
@@ -19,10 +23,13 @@ class Benchmark(Protocol):
        have in common (imports, the tokenizer) is done by the time the server is ready. It says
        ``{"ready": true}`` and then answers each line ``{"argv": [...], "into": DIRECTORY}`` with
        ``{"exit": CODE}`` once that command has ended.
-    3. `read` trusts the files and no exit code. TrialError(BENCHMARK) where they are missing,
+    3. `check` raises ConfigError where the study's options are not this kind's.
+    4. `read` trusts the files and no exit code. TrialError(BENCHMARK) where they are missing,
        where nothing completed, or where more failed than the workload allows; it never returns
        a zero or an infinity for what was not measured.
     """
+
+    def check(self, spec: StudySpec) -> None: ...
 
     def command(
         self, endpoint: Endpoint, load: Load, into: Path, *, api: str, tokenizer: str
@@ -31,3 +38,28 @@ class Benchmark(Protocol):
     def runner(self, tokenizer: str) -> list[str]: ...
 
     def read(self, into: Path, *, max_error_rate: float) -> Measurement: ...
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A load point that was not measured now: its metrics by name, and how long it took."""
+
+    metrics: Mapping[str, float | None]
+    seconds: float
+
+
+@runtime_checkable
+class Recorded(Protocol):
+    """A benchmark that knows its answers: no server is started, no time passes.
+
+    `deploy` returns the seconds from launch to ready. Both raise TrialError where the launch or
+    the load failed.
+    """
+
+    def check(self, spec: StudySpec) -> None: ...
+
+    def deploy(self, spec: StudySpec, parameters: Parameters) -> float: ...
+
+    def measure(
+        self, spec: StudySpec, parameters: Parameters, load: Load, *, trial: int
+    ) -> Answer: ...

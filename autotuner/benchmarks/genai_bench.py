@@ -15,6 +15,7 @@ from autotuner.benchmarks.base import Benchmark
 from autotuner.errors import FailureClass, TrialError
 from autotuner.serving import Endpoint
 from autotuner.study.metrics import Measurement, Request
+from autotuner.study.spec import NoOptions, StudySpec, options_of
 from autotuner.study.workload import Load
 
 PROGRAM = Path(__file__).with_name("genai_bench_program.py")
@@ -63,6 +64,9 @@ class _GenAIBench:
             *("--experiment-folder-name", RESULTS),
             *("--log-dir", str(into)),
         ]
+
+    def check(self, spec: StudySpec) -> None:
+        options_of(NoOptions, spec.benchmark.options, "benchmark")
 
     def runner(self, tokenizer: str) -> list[str]:
         return [*_PYTHON, "serve", tokenizer]

@@ -10,11 +10,14 @@ from typing import Any
 import ray
 from ray import tune
 
+from autotuner.benchmarks.base import Recorded
 from autotuner.errors import InfrastructureError, TrialError
+from autotuner.execution.recorded import RecordedRun
 from autotuner.execution.reservation import Reservation
 from autotuner.execution.trial import Assignment, Kinds, TrialRun
 from autotuner.plugins import load_kind
 from autotuner.study.trial import BASELINE, Outcome
+from autotuner.study.workload import Load
 
 ASSIGNMENT, RESERVATION, NEWS = "assignment", "reservation", "news"
 """Keys of an actor's config, and of its results."""
@@ -49,22 +52,18 @@ class TrialActor(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         self._assignment: Assignment = config[ASSIGNMENT]
-        self._loads = list(self._assignment.spec.loads())
         self._gpu_ids = tuple(str(each) for each in ray.get_gpu_ids())
         self._node = ray.util.get_node_ip_address()
-        self._run: TrialRun | None = None
-        self._done = 0
+        self._run: TrialRun | RecordedRun | None = None
+        self._next: Load | None = None
 
     def step(self) -> dict[str, Any]:
         try:
             if self._run is None:
-                self._run = TrialRun(
-                    self._assignment, kinds_of(self._assignment), gpu_ids=self._gpu_ids
-                )
+                self._run = run_of(self._assignment, self._gpu_ids)
                 self._run.deploy()
-            else:
-                self._run.measure(self._loads[self._done])
-                self._done += 1
+            elif self._next is not None:
+                self._run.measure(self._next)
         except TrialError as error:
             return self._news(error)
         return self._news(None)
@@ -93,12 +92,13 @@ class TrialActor(tune.Trainable):
 
     def _news(self, error: TrialError | None) -> dict[str, Any]:
         assert self._run is not None
-        ended = error is not None or self._done == len(self._loads)
+        self._next = None if error else self._assignment.spec.next_load(self._run.load_points)
+        ended = self._next is None
         late = self._stop() if ended else ""
         outcome = self._run.outcome(error)
         news = News(
             outcome=dataclasses.replace(outcome, reason=outcome.reason or late),
-            note="" if ended else self._loads[self._done].name,
+            note=self._next.name if self._next else "",
             ended=ended,
             node=self._node,
             gpu_ids=self._gpu_ids,
@@ -106,11 +106,15 @@ class TrialActor(tune.Trainable):
         return {NEWS: news, "done": ended}
 
 
-def kinds_of(assignment: Assignment) -> Kinds:
-    """The kinds a study names, loaded where the trial runs."""
+def run_of(assignment: Assignment, gpu_ids: tuple[str, ...]) -> TrialRun | RecordedRun:
+    """The run of an assignment, with the kinds its study names, loaded where the trial runs."""
     spec = assignment.spec
-    return Kinds(
-        engine=load_kind("engine", spec.engine.kind),
+    benchmark = load_kind("benchmark", spec.benchmark.kind)
+    if isinstance(benchmark, Recorded):
+        return RecordedRun(assignment, benchmark)
+    kinds = Kinds(
+        engine=load_kind("engine", spec.engine.kinds[0]),
         backend=load_kind("backend", spec.backend.kind),
-        benchmark=load_kind("benchmark", "genai-bench"),
+        benchmark=benchmark,
     )
+    return TrialRun(assignment, kinds, gpu_ids=gpu_ids)

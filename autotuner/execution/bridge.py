@@ -12,6 +12,7 @@ from typing import Any
 import ray
 from ray.tune import Callback, Stopper
 from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher as TuneSearcher
 
 from autotuner.errors import InfrastructureError
@@ -42,7 +43,7 @@ class Asker(_NotSnapshotted, TuneSearcher):
     def suggest(self, trial_id: str) -> Any:
         assignment = self._loop.next()
         if assignment is None:
-            return TuneSearcher.FINISHED
+            return None if self._loop.waiting else TuneSearcher.FINISHED
         return {ASSIGNMENT: assignment, RESERVATION: self._reserve(assignment.parameters)}
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
@@ -71,8 +72,28 @@ class Canceller(_NotSnapshotted, Stopper):
         return self._loop.over
 
 
+class Decider(_NotSnapshotted, FIFOScheduler):
+    """Tells the loop how a trial gets on, and Tune whether it is to go on. Tune does not ask
+    about a trial's last report: `Teller` hears of that."""
+
+    def __init__(self, loop: StudyLoop) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def on_trial_result(
+        self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]
+    ) -> str:
+        news: News = result[NEWS]
+        number = _number(trial)
+        self._loop.placed(number, node=news.node, gpu_ids=news.gpu_ids)
+        going_on = self._loop.progressed(number, news.note, news.outcome)
+        decision: str = FIFOScheduler.CONTINUE if going_on else FIFOScheduler.STOP
+        return decision
+
+
 class Teller(_NotSnapshotted, Callback):
-    """Tells the loop what Tune's trials do, and ends those that hang or were cancelled."""
+    """Tells the loop when Tune's trials begin and break, and ends those that hang or were
+    cancelled."""
 
     def __init__(self, loop: StudyLoop, tick: Callable[[], None], trial_seconds: float) -> None:
         self._loop = loop
@@ -82,6 +103,7 @@ class Teller(_NotSnapshotted, Callback):
 
     def on_step_begin(self, iteration: int, trials: list[TuneTrial], **_: Any) -> None:
         self._tick()
+        self._loop.renew()
         over = self._loop.over
         for trial in trials:
             began = self._started.get(trial.trial_id)
@@ -109,12 +131,14 @@ class Teller(_NotSnapshotted, Callback):
         **_: Any,
     ) -> None:
         news: News = result[NEWS]
-        self._loop.placed(_number(trial), node=news.node, gpu_ids=news.gpu_ids)
         if news.ended:
-            self._started.pop(trial.trial_id, None)
+            self._loop.placed(_number(trial), node=news.node, gpu_ids=news.gpu_ids)
             self._loop.answered(_number(trial), news.outcome)
-        else:
-            self._loop.progressed(_number(trial), news.note, news.outcome)
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **_: Any
+    ) -> None:
+        self._started.pop(trial.trial_id, None)
 
     def on_trial_error(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **_: Any

@@ -17,10 +17,10 @@ import ray
 from ray import tune
 
 from autotuner.backends.base import Backend
-from autotuner.engines.base import Engine
+from autotuner.engines.rules import Rules
 from autotuner.errors import InfrastructureError
 from autotuner.execution.actor import TrialActor
-from autotuner.execution.bridge import Asker, Canceller, Teller
+from autotuner.execution.bridge import Asker, Canceller, Decider, Teller
 from autotuner.execution.loop import Listener, StudyLoop
 from autotuner.execution.reservation import (
     Node,
@@ -29,7 +29,8 @@ from autotuner.execution.reservation import (
     reservation,
     slots,
 )
-from autotuner.search.base import Searcher
+from autotuner.foresight import Foresight
+from autotuner.search.base import Scheduler, Searcher
 from autotuner.store import Store
 from autotuner.study.space import Parameters
 from autotuner.study.study import Study, StudyState
@@ -45,9 +46,11 @@ def run_study(
     study: Study,
     store: Store,
     searcher: Searcher,
-    engine: Engine,
+    engine: Rules,
     backend: Backend,
     *,
+    foresight: Foresight | None = None,
+    scheduler: Scheduler | None = None,
     address: str | None = None,
     resume: bool = False,
     listener: Listener = lambda trial: None,
@@ -58,6 +61,7 @@ def run_study(
 
     Args:
         address: of the cluster; that of RAY_ADDRESS by default. See `execution.cluster`.
+        foresight, scheduler: see `StudyLoop`.
         resume: go on from the trials in the store.
         listener: hears of every change of a trial.
         begun: hears of the loop once the cluster is there.
@@ -82,20 +86,24 @@ def run_study(
         impossible = can_hold({})
         if impossible:
             raise InfrastructureError(f"the baseline {impossible}")
+        at_once = study.spec.search.parallel or _most_at_once(reserve({}), nodes)
         loop = StudyLoop(
             study,
             store,
             searcher,
             engine,
             known=store.trials(study.name) if resume else (),
+            foresight=foresight,
             can_hold=can_hold,
+            scheduler=scheduler,
+            at_once=at_once,
             listener=listener,
         )
         loop.begin()
         begun(loop)
         try:
             with _signals(loop):
-                _tune(study, loop, reserve, _most_at_once(reserve({}), nodes), tick)
+                _tune(study, loop, reserve, at_once, tick)
         except Exception as error:  # Tune's and Ray's are of many kinds
             loop.broken = loop.broken or f"the driver failed: {error!r}"[:300]
             raise InfrastructureError(loop.broken) from error
@@ -116,7 +124,7 @@ def _tune(
     study: Study,
     loop: StudyLoop,
     reserve: Callable[[Parameters], Reservation],
-    fitting: int,
+    at_once: int,
     tick: Callable[[], None],
 ) -> None:
     spec = study.spec
@@ -125,9 +133,10 @@ def _tune(
         TrialActor,
         tune_config=tune.TuneConfig(
             search_alg=Asker(loop, reserve),
+            scheduler=Decider(loop),
             num_samples=-1,
             # Unset, Tune starts one trial at a time.
-            max_concurrent_trials=spec.search.parallel or fitting,
+            max_concurrent_trials=at_once,
             trial_name_creator=lambda trial: f"{spec.name}-{trial.trial_id}",
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),

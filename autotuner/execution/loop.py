@@ -12,15 +12,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from autotuner.backends.guarded import this_process
-from autotuner.engines.base import Engine
+from autotuner.engines.rules import Rules
 from autotuner.errors import FailureClass
 from autotuner.execution.trial import Assignment
-from autotuner.search.base import Searcher
+from autotuner.foresight import EngineRules, Foresight
+from autotuner.search.base import Scheduler, Searcher
 from autotuner.store import Store
-from autotuner.study.objective import objective_values, violations
+from autotuner.study import finals
+from autotuner.study.budget import why_no_round, why_no_trial
 from autotuner.study.pareto import best_of
+from autotuner.study.scoring import scored
 from autotuner.study.space import Parameters
-from autotuner.study.study import Study, StudyState, timestamp
+from autotuner.study.study import LEASE_SECONDS, Study, StudyState, timestamp
 from autotuner.study.trial import BASELINE, Outcome, Trial, TrialState
 
 FAILURES_IN_A_ROW = 3
@@ -29,16 +32,25 @@ FAILURES_IN_A_ROW = 3
 REFUSALS_IN_A_ROW = 1000
 """Refused points, one after another, before the search is called exhausted."""
 
+DOUBTS_IN_A_ROW = 20
+"""Points set aside, one after another, before one of them is tried: a guess may be wrong."""
+
+RENEWALS = 6
+"""Renewals of the driver's lease within its length."""
+
 Listener = Callable[[Trial], None]
 
 
 class StudyLoop:
-    """One run of one study. Not thread-safe.
+    """One run of one study: the search, then the verdict. Not thread-safe.
 
     Args:
         known: trials of an earlier run: their answers are told to the searcher, and those
             that have none are run again under their numbers.
+        foresight: refuses and doubts points before their launch; the engine's rules by default.
         can_hold: why the cluster can never hold a point, or None.
+        scheduler: stops weak trials; none by default.
+        at_once: trials that run side by side, for what a study still costs.
     """
 
     def __init__(
@@ -46,10 +58,13 @@ class StudyLoop:
         study: Study,
         store: Store,
         searcher: Searcher,
-        engine: Engine,
+        engine: Rules,
         *,
         known: Sequence[Trial] = (),
+        foresight: Foresight | None = None,
         can_hold: Callable[[Parameters], str | None] = lambda parameters: None,
+        scheduler: Scheduler | None = None,
+        at_once: int = 1,
         listener: Listener = lambda trial: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -58,7 +73,10 @@ class StudyLoop:
         self._store = store
         self._searcher = searcher
         self._engine = engine
+        self._foresight = foresight or EngineRules(engine, study.spec)
         self._can_hold = can_hold
+        self._scheduler = scheduler
+        self._at_once = at_once
         self._listener = listener
         self._clock = clock
         self._began = clock()
@@ -66,15 +84,21 @@ class StudyLoop:
         self._launches: dict[str, int] = {}
         self._twins: dict[int, list[Parameters]] = {}
         self._again: list[Trial] = []
+        self._aside: list[Parameters] = []
         self._failures = 0
+        self._renewed = self._began
         self.broken: str = ""
         """Why the infrastructure ended the study, or empty."""
         self.ended_early: str = ""
-        """Why no further trial is started, or empty."""
+        """Why the search ended before its budget did, or empty."""
+        self.finals_ended: str = ""
+        """Why the finals ended before the verdict's rounds did, or empty."""
         self.cancelled: str = ""
         """Who cancelled the study, or empty."""
         self.expired: str = ""
         """Which limit of time was reached, or empty."""
+        self.usurped: bool = False
+        """Whether another driver has taken the study: nothing more of it is written."""
         for trial in known:
             self._recall(trial)
 
@@ -85,26 +109,58 @@ class StudyLoop:
             StudyState.RUNNING,
             reason="",
             driver=this_process(),
+            renewed_at=timestamp(),
             started_at=self._study.started_at or timestamp(),
             ended_at="",
         )
 
+    def renew(self) -> None:
+        """Keep the driver's lease; to be called often, writes seldom."""
+        now = self._clock()
+        if now - self._renewed < LEASE_SECONDS / RENEWALS:
+            return
+        self._renewed = now
+        if not self._store.renew(self._spec.name, this_process()):
+            self.usurped = True
+            self.broken = "another process has taken the study over"
+
     def next(self) -> Assignment | None:
-        """The next trial to launch; None when there is none left to start."""
-        if self.over or self.ended_early:
+        """The next trial to launch; None when there is none to start now: see `waiting`."""
+        if self.over:
             return None
         if self._again:
             return self._assign(self._again.pop(0))
         if BASELINE not in self._trials:
             self._launches[self._identity({})] = BASELINE
             return self._assign(self._new({}, BASELINE))
+        if not self._in_finals and not self.ended_early:
+            trial = self._next_of_search()
+            if trial is not None:
+                return self._assign(trial)
+        if self.waiting:
+            return None
+        trial = self._next_of_finals()
+        return None if trial is None else self._assign(trial)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether what runs now may still lead to further trials."""
+        return not self.over and any(not trial.state.ended for trial in self._trials.values())
+
+    def _next_of_search(self) -> Trial | None:
         for _ in range(REFUSALS_IN_A_ROW):
             if self.remaining == 0:
                 return None
-            point = self._searcher.ask()
+            short = why_no_trial(
+                self._spec, self.trials, elapsed=self._elapsed, at_once=self._at_once
+            )
+            if short:
+                self.ended_early = short
+                return None
+            point = self._point()
             if point is None:
                 return None
-            reason = self._engine.refuse(self._spec, point) or self._can_hold(point)
+            reason = self._foresight.refuse(point) or self._can_hold(point)
             if reason:
                 self._refuse(point, reason)
                 continue
@@ -114,9 +170,43 @@ class StudyLoop:
                 continue
             trial = self._new(point)
             self._launches[self._identity(point)] = trial.number
-            return self._assign(trial)
+            return trial
         self.ended_early = f"{REFUSALS_IN_A_ROW} points in a row were refused or known"
         return None
+
+    def _point(self) -> Parameters | None:
+        """The searcher's next point; doubtful ones wait until there are no others."""
+        for index, point in enumerate(self._aside):
+            if self._foresight.doubt(point) is None:  # a trial since then has shown otherwise
+                return self._aside.pop(index)
+        for _ in range(DOUBTS_IN_A_ROW):
+            asked = self._searcher.ask()
+            if asked is None:
+                break
+            if self._foresight.refuse(asked) or self._foresight.doubt(asked) is None:
+                return asked
+            self._aside.append(asked)
+        return self._aside.pop(0) if self._aside else None
+
+    def _next_of_finals(self) -> Trial | None:
+        due = finals.due(self._spec, self.trials)
+        if not due.numbers:
+            return None
+        if due.opens:
+            self.finals_ended = (
+                why_no_round(
+                    self._spec,
+                    self.trials,
+                    len(due.numbers),
+                    elapsed=self._elapsed,
+                    at_once=self._at_once,
+                )
+                or ""
+            )
+            if self.finals_ended:
+                return None
+        number = due.numbers[0]
+        return self._new(self._trials[number].parameters, repeat_of=number, round_=due.round)
 
     def started(self, number: int) -> None:
         self._change(number, state=TrialState.DEPLOYING, started_at=timestamp(), note="")
@@ -125,55 +215,54 @@ class StudyLoop:
         """Where a trial runs; written with the next change."""
         self._trials[number] = dataclasses.replace(self._trials[number], node=node, gpu_ids=gpu_ids)
 
-    def progressed(self, number: int, note: str, outcome: Outcome) -> None:
-        """A load point begins; `outcome` holds what was measured so far."""
+    def progressed(self, number: int, note: str, outcome: Outcome) -> bool:
+        """A load point begins; `outcome` holds what was measured so far.
+
+        Returns:
+            Whether the trial is to go on; if not, it is STOPPED, and its server is to be ended.
+        """
         self._change(
             number,
             state=TrialState.BENCHMARKING,
             note=note,
             load_points=outcome.load_points,
             phases=outcome.phases,
+            observed=outcome.observed or self._trials[number].observed,
         )
+        trial = self._trials[number]
+        weak = self._scheduler and trial.searched and self._scheduler.weak(trial, self.trials)
+        if not weak:
+            return True
+        self._end(number, TrialState.STOPPED, weak)
+        self._failures = 0
+        self._learn(self._trials[number])
+        return False
 
     def answered(self, number: int, outcome: Outcome) -> None:
         """A trial ended with an answer; the searcher learns it."""
-        metrics = [point.metrics for point in outcome.load_points]
-        complete = outcome.state is TrialState.COMPLETE
-        broken = violations(self._spec.bounds, metrics) if complete else {}
-        trial = self._trials[number].with_outcome(
-            outcome,
-            objectives=objective_values(self._spec.objectives, metrics) if complete else {},
-            violations=broken,
-            ended_at=timestamp(),
-        )
-        missing = [name for name, value in trial.objectives.items() if value is None]
-        missing += [name for name in self._spec.constraints if complete and name not in broken]
-        if missing:
-            trial = dataclasses.replace(
-                trial,
-                state=TrialState.INFEASIBLE,
-                failure=FailureClass.BENCHMARK,
-                reason=f"{missing[0]} could not be measured at every load point",
-                objectives={},
-                violations={},
-            )
+        trial = scored(self._spec, self._trials[number], outcome, ended_at=timestamp())
         self._failures = 0
         self._keep(trial)
-        self._searcher.tell(trial)
-        for point in self._twins.pop(number, []):
-            self._searcher.tell(dataclasses.replace(trial, parameters=point))
+        self._learn(trial)
         if trial.is_baseline and trial.failure is FailureClass.MODEL:
             self.ended_early = f"no trial can load this model: {trial.reason}"
+
+    def _learn(self, trial: Trial) -> None:
+        self._foresight.learn(trial)
+        if not trial.searched:
+            return
+        self._searcher.tell(trial)
+        for point in self._twins.pop(trial.number, []):
+            self._searcher.tell(dataclasses.replace(trial, parameters=point))
 
     def failed(self, number: int, reason: str) -> None:
         """The infrastructure broke the trial, retries included; nobody is told."""
         self._end(number, TrialState.FAILED, reason)
         trial = self._trials[number]
         # Nothing is learnt from it, but it is no longer under way, and neither are its twins.
-        self._searcher.tell(trial)
-        self._launches.pop(self._identity(trial.parameters), None)
-        for point in self._twins.pop(number, []):
-            self._searcher.tell(dataclasses.replace(trial, parameters=point))
+        self._learn(trial)
+        if trial.searched:
+            self._launches.pop(self._identity(trial.parameters), None)
         self._failures += 1
         if self._failures >= FAILURES_IN_A_ROW:
             self.broken = f"{self._failures} trials in a row failed; the last: {reason}"
@@ -188,7 +277,9 @@ class StudyLoop:
             if not trial.state.ended:
                 reason = self.cancelled or self.expired or "the study ended"
                 self._end(trial.number, TrialState.CANCELLED, reason)
-        state, reason = self._verdict()
+        state, reason = self._state()
+        if self.usurped:
+            return state
         self._store.set_state(
             self._spec.name, state, reason=reason, driver="", ended_at=timestamp()
         )
@@ -198,7 +289,7 @@ class StudyLoop:
     def over(self) -> bool:
         """Whether nothing more starts and what runs is to be stopped."""
         hours = self._spec.limits.hours
-        if not self.expired and self._clock() - self._began >= hours * 3600:
+        if not self.expired and self._elapsed >= hours * 3600:
             self.expired = f"the study's limit of {hours:g} h was reached"
         return bool(self.cancelled or self.expired or self.broken)
 
@@ -206,13 +297,24 @@ class StudyLoop:
     def trials(self) -> list[Trial]:
         return sorted(self._trials.values(), key=lambda trial: trial.number)
 
+    def parameters(self, number: int) -> Parameters:
+        return self._trials[number].parameters
+
     @property
     def remaining(self) -> int | None:
         """Trials still to be started, at most; None where the space decides."""
         budget = self._spec.budget
         return None if budget is None else max(0, budget - self._launched())
 
-    def _verdict(self) -> tuple[StudyState, str]:
+    @property
+    def _elapsed(self) -> float:
+        return self._clock() - self._began
+
+    @property
+    def _in_finals(self) -> bool:
+        return any(not trial.searched for trial in self._trials.values())
+
+    def _state(self) -> tuple[StudyState, str]:
         if self.cancelled:
             return StudyState.CANCELLED, self.cancelled
         if self.broken:
@@ -240,7 +342,10 @@ class StudyLoop:
     def _launched(self) -> int:
         """Trials that count against the budget; those the infrastructure broke do not."""
         return sum(
-            not trial.is_baseline and not trial.refused and trial.state is not TrialState.FAILED
+            trial.searched
+            and not trial.is_baseline
+            and not trial.refused
+            and trial.state is not TrialState.FAILED
             for trial in self._trials.values()
         )
 
@@ -256,11 +361,26 @@ class StudyLoop:
         else:
             self._twins.setdefault(number, []).append(point)
 
-    def _new(self, point: Parameters, number: int | None = None) -> Trial:
+    def _new(
+        self,
+        point: Parameters,
+        number: int | None = None,
+        *,
+        repeat_of: int | None = None,
+        round_: int = 0,
+    ) -> Trial:
         if number is None:
             number = max(self._trials, default=BASELINE) + 1
         directory = Path(self._study.directory) / "trials" / f"{number:04d}"
-        trial = Trial(number, point, directory=str(directory), created_at=timestamp())
+        trial = Trial(
+            number,
+            point,
+            repeat_of=repeat_of,
+            round=round_,
+            predicted=self._foresight.predict(point),
+            directory=str(directory),
+            created_at=timestamp(),
+        )
         self._keep(trial)
         return trial
 
@@ -277,21 +397,25 @@ class StudyLoop:
         self._searcher.tell(trial)
 
     def _assign(self, trial: Trial) -> Assignment:
-        return Assignment(self._spec, trial.number, trial.parameters, trial.directory)
+        spec, parameters = self._spec.at(trial.parameters)
+        return Assignment(spec, trial.number, parameters, trial.directory)
 
     def _recall(self, trial: Trial) -> None:
         if not trial.state.answered:
             trial = Trial(
                 trial.number,
                 trial.parameters,
+                predicted=trial.predicted,
+                repeat_of=trial.repeat_of,
+                round=trial.round,
                 directory=trial.directory,
                 created_at=trial.created_at,
             )
             self._again.append(trial)
         self._trials[trial.number] = trial
-        if not trial.refused:
+        if trial.searched and not trial.refused:
             self._launches[self._identity(trial.parameters)] = trial.number
-        self._searcher.tell(trial)
+        self._learn(trial)
 
     def _end(self, number: int, state: TrialState, reason: str) -> None:
         self._change(number, state=state, reason=reason, note="", ended_at=timestamp())
@@ -301,5 +425,6 @@ class StudyLoop:
 
     def _keep(self, trial: Trial) -> None:
         self._trials[trial.number] = trial
-        self._store.save(self._spec.name, trial)
+        if not self.usurped:
+            self._store.save(self._spec.name, trial)
         self._listener(trial)

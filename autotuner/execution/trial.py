@@ -9,7 +9,7 @@ import random
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +83,7 @@ class TrialRun:
         self._server: Server | None = None
         self._runner: LoadRunner | None = None
         self._launch: LaunchSpec | None = None
+        self._observed: Mapping[str, float] = {}
         self.phases: list[Phase] = []
         self.load_points: list[LoadPoint] = []
 
@@ -111,7 +112,11 @@ class TrialRun:
                 study=spec.name,
                 trial=slot.trial,
             )
-            self._wait_ready(launch)
+            try:
+                self._wait_ready(launch)
+            finally:
+                # A server that died for want of memory may have said how much it found.
+                self._observed = kinds.engine.observe(self._server.log())
 
     def measure(self, load: Load) -> LoadPoint:
         """Put one load on the server and read what came of it."""
@@ -147,6 +152,7 @@ class TrialRun:
             concurrency=load.concurrency,
             seconds=measurement.seconds,
             metrics=metrics_of(measurement),
+            probe=load.probe,
         )
         self.load_points.append(point)
         return point
@@ -171,14 +177,7 @@ class TrialRun:
 
     def outcome(self, error: TrialError | None = None) -> Outcome:
         """What the trial came to: INFEASIBLE with an error, else COMPLETE."""
-        return Outcome(
-            state=TrialState.INFEASIBLE if error else TrialState.COMPLETE,
-            load_points=tuple(self.load_points),
-            failure=error.failure if error else None,
-            reason=error.reason if error else "",
-            log_tail=error.log_tail if error else "",
-            phases=tuple(self.phases),
-        )
+        return outcome_of(error, self.load_points, self.phases, self._observed)
 
     @property
     def _endpoint(self) -> Endpoint:
@@ -215,7 +214,9 @@ class TrialRun:
         diagnosis = self._kinds.engine.diagnose(self._server.log())
         if diagnosis.machine_fault:
             return InfrastructureError(f"{diagnosis.failure.value}: {diagnosis.reason}")
-        return TrialError(diagnosis.failure, diagnosis.reason, self._tail())
+        return TrialError(
+            diagnosis.failure, diagnosis.reason, self._tail(), advice=diagnosis.advice
+        )
 
     def _tail(self) -> str:
         assert self._server is not None
@@ -228,6 +229,25 @@ class TrialRun:
             yield
         finally:
             self.phases.append(Phase(name, start, self._clock() - self._began))
+
+
+def outcome_of(
+    error: TrialError | None,
+    load_points: Sequence[LoadPoint],
+    phases: Sequence[Phase],
+    observed: Mapping[str, float] | None = None,
+) -> Outcome:
+    """The outcome of a trial that ended so: INFEASIBLE with an error, else COMPLETE."""
+    return Outcome(
+        state=TrialState.INFEASIBLE if error else TrialState.COMPLETE,
+        load_points=tuple(load_points),
+        failure=error.failure if error else None,
+        reason=error.reason if error else "",
+        advice=error.advice if error else "",
+        log_tail=error.log_tail if error else "",
+        phases=tuple(phases),
+        observed=observed or {},
+    )
 
 
 def run_trial(
@@ -247,7 +267,7 @@ def run_trial(
     try:
         notify(TrialState.DEPLOYING, "")
         run.deploy()
-        for load in assignment.spec.loads():
+        while (load := assignment.spec.next_load(run.load_points)) is not None:
             notify(TrialState.BENCHMARKING, load.name)
             run.measure(load)
     except TrialError as caught:

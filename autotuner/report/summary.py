@@ -46,7 +46,7 @@ def study_summary(study: Study) -> dict[str, Any]:
         "state": study.state.value,
         "reason": study.reason,
         "model": spec.model.path,
-        "engine": spec.engine.kind,
+        "engine": " / ".join(spec.engine.kinds),
         "engine_version": spec.engine.version,
         "backend": spec.backend.kind,
         "search": spec.search.kind,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from typing import Protocol
 
 from autotuner.study.space import Parameters, Space, point_key
@@ -26,6 +26,18 @@ class Searcher(Protocol):
     def ask(self) -> Parameters | None: ...
 
     def tell(self, trial: Trial) -> None: ...
+
+
+class Scheduler(Protocol):
+    """Stops trials that are weak at a rung. Keeps nothing: it judges from the trials alone, so
+    that a resumed study judges as the uninterrupted one would have."""
+
+    def weak(self, trial: Trial, trials: Sequence[Trial]) -> str | None:
+        """Why the trial, which has just measured a load point, is to be stopped; None if not.
+
+        Args:
+            trials: all of the study, this one among them.
+        """
 
 
 class SearchKind(Protocol):

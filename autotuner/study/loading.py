@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import io
 import json
 import math
 import typing
@@ -122,6 +123,16 @@ def read_study_text(text: str, name: str) -> StudyFile:
         first = (str(error).splitlines() or ["unreadable"])[0]
         raise ConfigError(f"is not YAML: {first}", file=name) from error
     return StudyFile(name, plain(values), marks)
+
+
+def yaml_text(content: Mapping[str, Any]) -> str:
+    """A study's content as a study file."""
+    yaml = YAML(typ="rt", pure=True)
+    yaml.default_flow_style = None
+    yaml.width = 100
+    stream = io.StringIO()
+    yaml.dump(dict(content), stream)
+    return stream.getvalue()
 
 
 def parse_study(file: StudyFile) -> StudySpec:

@@ -12,7 +12,7 @@ def dominates(one: Trial, other: Trial, objectives: Sequence[str]) -> bool:
     """Whether `one` is at least as good in every objective and better in some."""
     better = False
     for name in objectives:
-        a, b = one.objectives[name], other.objectives[name]
+        a, b = one.scores[name], other.scores[name]
         if a is None or b is None:
             return False
         if METRICS[name].is_better(b, a):
@@ -22,12 +22,12 @@ def dominates(one: Trial, other: Trial, objectives: Sequence[str]) -> bool:
 
 
 def pareto_front(trials: Sequence[Trial], objectives: Sequence[str]) -> list[Trial]:
-    """The feasible trials no feasible trial dominates, best in the first objective first.
+    """The feasible trials of the search no other dominates, best in the first objective first.
 
     With one objective these are the best and its exact ties; equal trials are all kept, the
     earlier first.
     """
-    feasible = [trial for trial in trials if trial.feasible]
+    feasible = [trial for trial in trials if trial.feasible and trial.searched]
     front = [
         trial
         for trial in feasible
@@ -35,7 +35,7 @@ def pareto_front(trials: Sequence[Trial], objectives: Sequence[str]) -> list[Tri
     ]
     sign = -1 if METRICS[objectives[0]].is_better(1, 0) else 1
     return sorted(
-        front, key=lambda trial: (sign * (trial.objectives[objectives[0]] or 0.0), trial.number)
+        front, key=lambda trial: (sign * (trial.scores[objectives[0]] or 0.0), trial.number)
     )
 
 

@@ -7,21 +7,26 @@ only a name, and its own options are carried along.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from autotuner.errors import ConfigError
-from autotuner.study.metrics import METRICS
-from autotuner.study.objective import Constraint, constraints_of
+from autotuner.study.metrics import MAX_LOAD, METRICS
+from autotuner.study.objective import Constraint, constraints_of, loads_met, objective_name
+from autotuner.study.quantization import QUANTIZATION, QuantizationSpec
+from autotuner.study.quantization import parameters_of as quantization_parameters
+from autotuner.study.slo import SLOSpec
 from autotuner.study.space import (
     ENVIRONMENT,
     Choice,
@@ -29,15 +34,29 @@ from autotuner.study.space import (
     Float,
     Int,
     Parameter,
+    Parameters,
     Space,
     canonical_name,
     identity,
     left_out,
 )
-from autotuner.study.workload import SCENARIO_FORMS, Load, scenario
+from autotuner.study.trial import LoadPoint
+from autotuner.study.workload import SCENARIO_FORMS, Load, load_levels, next_level, scenario
 
 DEFAULT_TRIALS = 20
 """Trials besides the baseline where a study does not say, except for grid: its whole space."""
+
+PROBES = 2
+"""Smaller parts of a single load point that a scheduler may rank trials by, at most."""
+
+LEAST_PROBED = 8
+"""Requests below which a probe would tell nothing."""
+
+ENGINE = "engine"
+"""The parameter that says which of several engines a point is for."""
+
+LOAD_PRECISION = 0.1
+"""Relative distance between neighbouring concurrencies where `max_load` is sought."""
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 
@@ -90,10 +109,9 @@ class ModelSpec(_Part):
         return raw
 
 
-class EngineSpec(_Part):
-    """The inference server program and what is fixed about its launch."""
+class EngineSettings(_Part):
+    """What is fixed about the launch of an engine."""
 
-    kind: str = Field(description="Which engine: `vllm`, or `simulated` for trying things out.")
     version: str | None = Field(
         default=None,
         description="Version of its flag catalog; the newest known by default.",
@@ -137,6 +155,50 @@ class EngineSpec(_Part):
         for name in environment:
             _refuse_secret(name)
         return {name: environment_text(value) for name, value in environment.items()}
+
+
+class EngineSpec(EngineSettings):
+    """The inference server program and what is fixed about its launch."""
+
+    kind: str | list[str] = Field(
+        description="Which engine: `vllm`, `sglang`, or `simulated` for trying things out; a list "
+        "compares several in one search, the first of them being the baseline.",
+    )
+    settings: dict[str, EngineSettings] = Field(
+        default_factory=dict,
+        description="For several engines: the settings above by kind of engine.",
+    )
+
+    @model_validator(mode="after")
+    def _several(self) -> EngineSpec:
+        if isinstance(self.kind, str):
+            if self.settings:
+                raise Misplaced("is only for several kinds of engine", "settings")
+            return self
+        if len(self.kind) < 2 or len(set(self.kind)) < len(self.kind):
+            raise Misplaced(f"{self.kind!r} must be two or more different engines", "kind")
+        nothing = EngineSettings()
+        others = [n for n in type(nothing).model_fields if getattr(self, n) != getattr(nothing, n)]
+        if others:
+            raise Misplaced(
+                f"which engine is meant? Say it under settings.{self.kind[0]}", others[0]
+            )
+        strange = [kind for kind in self.settings if kind not in self.kind]
+        if strange:
+            raise Misplaced(
+                f"{strange[0]!r} is none of the engines: {', '.join(self.kind)}", "settings"
+            )
+        return self
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        return (self.kind,) if isinstance(self.kind, str) else tuple(self.kind)
+
+    def only(self, kind: str) -> EngineSpec:
+        """The engine as a study of this kind alone would say it."""
+        settings = self.settings.get(kind, EngineSettings())
+        given = {name: getattr(settings, name) for name in settings.model_fields_set}
+        return EngineSpec(kind=kind, **given)
 
 
 class BackendSpec(BaseModel):
@@ -209,18 +271,28 @@ class WorkloadSpec(_Part):
         return concurrency
 
 
-class SearchSpec(BaseModel):
-    """Who proposes trials, and how many. Further options belong to the kind."""
+class BenchmarkSpec(BaseModel):
+    """Who measures. Further options belong to the kind."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
-    kind: str = Field(default="optuna", description="`grid`, `random` or `optuna`.")
-    trials: int | None = Field(
-        default=None,
-        ge=1,
-        description="Trials to launch besides the baseline; refused points cost none. "
-        "By default the whole space for `grid`, 20 otherwise.",
+    kind: str = Field(
+        default="genai-bench",
+        description="`genai-bench`, or `replay`, which answers from a table and starts nothing.",
     )
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
+
+
+class SearchSpec(BaseModel):
+    """Who proposes trials. Further options belong to the kind."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+
+    kind: str = Field(default="optuna", description="`grid`, `random`, `optuna` or `hyperopt`.")
+    trials: int | None = Field(default=None, ge=1, description="Another place for `limits.trials`.")
     seed: int = Field(default=0, ge=0, description="Seed of the search and of the prompts.")
     parallel: int | None = Field(
         default=None,
@@ -233,16 +305,96 @@ class SearchSpec(BaseModel):
         return dict(self.model_extra or {})
 
 
-class Limits(_Part):
-    """Deadlines; all are enforced by autotuner itself."""
+class SchedulerSpec(_Part):
+    """Who stops weak trials early. Without it every trial is measured at every load point."""
 
+    kind: Literal["asha"] = Field(
+        default="asha", description="`asha`: asynchronous successive halving."
+    )
+    reduction_factor: int = Field(
+        default=3, ge=2, description="Of so many trials at a rung, one goes on."
+    )
+    grace: int = Field(
+        default=1, ge=1, description="Load points that every trial may measure before it is ranked."
+    )
+
+
+class PriorSpec(_Part):
+    """What is believed before the first launch; it only orders what is tried."""
+
+    kind: str = Field(
+        default="study",
+        description="`study`: trials of an earlier study. `aiconfigurator`: NVIDIA's performance "
+        "model of GPUs. `memory`: what probably fits.",
+    )
+    study: str | None = Field(default=None, description="`kind: study`: its name.")
+    system: str | None = Field(
+        default=None, description="`kind: aiconfigurator`: the GPUs, such as `h100_sxm`."
+    )
+    first: int = Field(
+        default=4, ge=1, description="Points of the best predicted to try before the search."
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> PriorSpec:
+        needed = {"study": self.study, "aiconfigurator": self.system}
+        for kind, name in (("study", "study"), ("aiconfigurator", "system")):
+            if self.kind == kind and not needed[kind]:
+                raise Misplaced(f"is needed by the prior {kind!r}", name)
+            if self.kind != kind and needed[kind]:
+                raise Misplaced(f"is only for the prior {kind!r}", name)
+        return self
+
+
+class HardwareSpec(_Part):
+    """The GPUs, where autotuner cannot ask them before the launch."""
+
+    gpu_memory_gib: float | None = Field(
+        default=None, gt=0, description="Memory of one GPU in GiB; asked of the node by default."
+    )
+
+
+class VerdictSpec(_Part):
+    """How the winner is confirmed: launched again beside the baseline, in turns."""
+
+    finalists: int = Field(
+        default=3,
+        ge=0,
+        le=10,
+        description="Best trials to measure again; 0 takes the best of the search as it is.",
+    )
+    rounds: int = Field(
+        default=5, ge=2, le=50, description="Launches of each finalist and the baseline, at most."
+    )
+    confidence: float = Field(
+        default=0.95, gt=0.5, lt=1, description="Of all the verdict's statements together."
+    )
+
+
+class Limits(_Part):
+    """What a study may cost; all of it is enforced by autotuner itself."""
+
+    trials: int | None = Field(
+        default=None,
+        ge=1,
+        description="Trials of the search besides the baseline; refused points cost none. "
+        "By default the whole space for `grid`, 20 otherwise.",
+    )
+    gpu_hours: float | None = Field(
+        default=None,
+        gt=0,
+        description="GPUs times hours of all trials together; nothing on a machine without GPUs.",
+    )
     ready_seconds: float = Field(default=600.0, gt=0, description="Launch to healthy, at most.")
     stop_seconds: float = Field(
         default=10.0, ge=5, description="Stop to gone, at most; SIGKILL comes after 3 s."
     )
     trial_seconds: float = Field(default=3600.0, gt=0, description="A whole trial, at most.")
     hours: float = Field(
-        default=24.0, gt=0, description="The whole study, at most; running trials are cancelled."
+        default=24.0,
+        gt=0,
+        description="The whole study, at most. The search ends in time for the verdict; what "
+        "still runs at the end is cancelled.",
     )
 
 
@@ -261,31 +413,68 @@ class StudySpec(_Part):
         default_factory=dict,
         description="Flags that vary: a list of choices, or "
         "`{type: int|float|choice, low, high, log, step, values, when}`. `env:NAME` varies an "
-        "environment variable. An empty list is not tuned; an empty space is the baseline alone.",
+        "environment variable. An empty list is not tuned; an empty space is the baseline alone. "
+        "For several engines: such a space by kind of engine.",
+    )
+    presets: list[str] = Field(
+        default_factory=list,
+        description="Ready-made spaces to start from, by name or file; `space` goes over them.",
+    )
+    merge: Literal["union", "intersection", "last_wins"] = Field(
+        default="union", description="How several presets become one space."
+    )
+    quantization: QuantizationSpec | None = Field(
+        default=None,
+        description="Number formats to use or to try, in one language for all engines.",
     )
     workload: WorkloadSpec
+    benchmark: BenchmarkSpec = BenchmarkSpec()
     objectives: list[str] = Field(
-        default=["output_throughput"], min_length=1, description="Metrics to improve."
+        default=["output_throughput"],
+        min_length=1,
+        description="Metrics to improve; the first decides between equals.",
     )
     constraints: dict[str, float] = Field(
         default_factory=dict,
         description="Metric -> bound that every load point must meet: an upper bound where lower "
-        "is better, else a lower bound.",
+        "is better, else a lower bound. Short for `slo` rows.",
+    )
+    slo: SLOSpec | None = Field(
+        default=None, description="Service level objectives: bounds with weights, soft or hard."
     )
     search: SearchSpec = SearchSpec()
+    scheduler: SchedulerSpec | None = Field(
+        default=None, description="Stops weak trials early; none by default."
+    )
+    prior: PriorSpec | None = Field(default=None, description="Orders what is tried first.")
+    hardware: HardwareSpec = HardwareSpec()
+    verdict: VerdictSpec = VerdictSpec()
     limits: Limits = Limits()
 
     @field_validator("space")
     @classmethod
-    def _domains(cls, raw: dict[str, Any]) -> dict[str, Any]:
-        space_of(raw)
-        return canonical_keys(raw)
+    def _domains(cls, raw: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        engine = info.data.get("engine")
+        if not isinstance(engine, EngineSpec) or isinstance(engine.kind, str):
+            space_of(raw)
+            return canonical_keys(raw)
+        for kind, own in raw.items():
+            if kind not in engine.kinds or not isinstance(own, Mapping):
+                raise Misplaced(
+                    "with several engines the space has one block of flags for each: "
+                    + ", ".join(engine.kinds),
+                    kind,
+                )
+            try:
+                space_of(own)
+            except Misplaced as error:
+                raise Misplaced(error.problem, kind, *error.place) from error
+        return {kind: canonical_keys(own) for kind, own in raw.items()}
 
     @field_validator("objectives")
     @classmethod
     def _known(cls, names: list[str]) -> list[str]:
-        for name in names:
-            _known_metric(name)
+        names = [objective_name(name) for name in names]
         if len(set(names)) < len(names):
             raise ValueError("an objective is listed twice")
         return names
@@ -295,56 +484,181 @@ class StudySpec(_Part):
     def _bounds(cls, bounds: dict[str, float]) -> dict[str, float]:
         for name in bounds:
             _known_metric(name)
+            if name == MAX_LOAD:
+                raise Misplaced("is an objective; it has no bound", name)
         return bounds
 
     @model_validator(mode="after")
     def _fixed_or_varied(self) -> StudySpec:
-        fixed = set(self.engine.arguments) | {ENVIRONMENT + n for n in self.engine.environment}
-        for name in self.parameter_space.names:
-            if name in fixed:
-                raise Misplaced(
-                    f"{name!r} is both fixed under engine and varied here", "space", name
-                )
+        for kind in self.engine.kinds:
+            alone = self.alone(kind)
+            fixed = set(alone.engine.arguments)
+            fixed |= {ENVIRONMENT + name for name in alone.engine.environment}
+            for name in space_of(alone.space).names:
+                if name in fixed:
+                    place = ("space", name) if alone is self else ("space", kind, name)
+                    raise Misplaced(f"{name!r} is both fixed under engine and varied here", *place)
+        return self
+
+    @model_validator(mode="after")
+    def _said_once(self) -> StudySpec:
+        if self.search.trials is not None and self.limits.trials is not None:
+            raise Misplaced("is also said by limits.trials; say it once", "search", "trials")
+        for name in self.constraints:
+            if self.slo is not None and name in self.slo.rows:
+                raise Misplaced("is also bound by slo; say it once", "constraints", name)
+        return self
+
+    @model_validator(mode="after")
+    def _one_ladder(self) -> StudySpec:
+        if self.scheduler is not None and len(self.objectives) > 1:
+            raise Misplaced(
+                "ranks trials by one objective, and this study has "
+                f"{len(self.objectives)}; leave the scheduler out",
+                "scheduler",
+            )
+        if not self.seeks_max_load:
+            return self
+        if self.scheduler is not None:
+            raise Misplaced(
+                f"cannot be combined with the objective {MAX_LOAD}, whose load points are other "
+                "ones for every trial",
+                "scheduler",
+            )
+        if not self.bounds:
+            raise Misplaced(
+                f"{MAX_LOAD} is the highest load that meets the bounds, and there is none; "
+                "add slo or constraints",
+                "objectives",
+            )
+        work = self.workload
+        if len(work.scenarios) > 1:
+            raise Misplaced(f"{MAX_LOAD} is sought for one scenario", "workload", "scenarios")
+        if len(work.concurrency) != 2 or work.concurrency[0] >= work.concurrency[1]:
+            raise Misplaced(
+                f"for {MAX_LOAD} write [lowest, highest], not {work.concurrency}",
+                "workload",
+                "concurrency",
+            )
         return self
 
     @property
     def parameter_space(self) -> Space:
-        return space_of(self.space)
+        engine = self.engine
+        own = space_of(self.space) if isinstance(engine.kind, str) else self._space_of_several()
+        shared = quantization_parameters(self.quantization) if self.quantization else ()
+        return Space((*own.parameters, *shared))
+
+    def _space_of_several(self) -> Space:
+        """The engine as the first parameter, and each engine's own under it."""
+        parameters = [Parameter(ENGINE, Choice(self.engine.kinds))]
+        for kind in self.engine.kinds:
+            for each in space_of(self.space.get(kind, {})).parameters:
+                when = {f"{kind}:{parent}": values for parent, values in each.when.items()}
+                parameters.append(
+                    Parameter(f"{kind}:{each.name}", each.domain, {ENGINE: (kind,), **when})
+                )
+        return Space(tuple(parameters))
+
+    def alone(self, kind: str) -> StudySpec:
+        """The study with one of its engines only; itself where it has no other."""
+        if isinstance(self.engine.kind, str):
+            return self
+        return self.model_copy(
+            update={"engine": self.engine.only(kind), "space": self.space.get(kind, {})}
+        )
+
+    def at(self, point: Parameters) -> tuple[StudySpec, Parameters]:
+        """A point of this study as its engine knows it: the study of that engine alone, and the
+        point under the engine's own names. The baseline is the first engine's."""
+        if isinstance(self.engine.kind, str):
+            return self, point
+        kind = str(point.get(ENGINE, self.engine.kinds[0]))
+        own = {
+            name.removeprefix(f"{kind}:"): value
+            for name, value in point.items()
+            if name.startswith((f"{kind}:", QUANTIZATION))
+        }
+        return self.alone(kind), own
 
     @property
     def bounds(self) -> tuple[Constraint, ...]:
-        return constraints_of(self.constraints)
+        """The short `constraints` and the rows of `slo`, as one list."""
+        return constraints_of(self.constraints, self.slo)
 
     @property
     def budget(self) -> int | None:
         """Launches besides the baseline, at most; None where only the space ends the search."""
-        if self.search.trials is not None or self.search.kind == "grid":
-            return self.search.trials
+        trials = self.limits.trials or self.search.trials
+        if trials is not None or self.search.kind == "grid":
+            return trials
         return DEFAULT_TRIALS
 
     @property
     def tokenizer(self) -> str:
         return self.model.tokenizer or self.model.path
 
+    @property
+    def seeks_max_load(self) -> bool:
+        return MAX_LOAD in self.objectives
+
     def loads(self) -> tuple[Load, ...]:
-        """The load points of every trial, in the order they are measured."""
+        """The load points of every trial, in the order they are measured.
+
+        With a scheduler the busiest come first, since those tell most about a launch's limits
+        and are what most studies are about; a single load point is led up to by probes of it
+        with fewer requests. Where `max_load` is sought these are its two ends.
+        """
         work = self.workload
         pairs = [(each, level) for each in work.scenarios for level in work.concurrency]
-        return tuple(
-            Load(
-                index=index,
-                scenario=each,
-                concurrency=level,
-                max_requests=work.max_requests,
-                max_seconds=work.max_seconds,
-                warmup_requests=(
-                    max(4, level) if work.warmup_requests is None else work.warmup_requests
-                ),
-                seed=self.search.seed * 1000 + index,
-                request=work.request,
-            )
-            for index, (each, level) in enumerate(pairs)
+        loads = [self._load(index, *pair) for index, pair in enumerate(pairs)]
+        if self.scheduler is None:
+            return tuple(loads)
+        if len(loads) == 1:
+            return (*self._probes(loads[0], self.scheduler.reduction_factor), loads[0])
+        return tuple(sorted(loads, key=lambda load: (-load.concurrency, load.index)))
+
+    def next_load(self, measured: Sequence[LoadPoint]) -> Load | None:
+        """What to measure next on a server with these load points behind it; None at the end."""
+        if self.seeks_max_load:
+            low, high = self.workload.concurrency
+            levels = load_levels(low, high, LOAD_PRECISION)
+            level = next_level(levels, loads_met(self.bounds, measured))
+            if level is None:
+                return None
+            return self._load(levels.index(level), self.workload.scenarios[0], level)
+        done = {point.index for point in measured}
+        return next((load for load in self.loads() if load.index not in done), None)
+
+    def _load(self, index: int, scenario: str, level: int) -> Load:
+        work = self.workload
+        return Load(
+            index=index,
+            scenario=scenario,
+            concurrency=level,
+            max_requests=work.max_requests,
+            max_seconds=work.max_seconds,
+            warmup_requests=(
+                max(4, level) if work.warmup_requests is None else work.warmup_requests
+            ),
+            seed=self.search.seed * 1000 + index,
+            request=work.request,
         )
+
+    def _probes(self, load: Load, factor: int) -> Iterator[Load]:
+        """Smaller parts of a load, growing, each on prompts of its own."""
+        parts = [PROBES - step for step in range(PROBES)]
+        for index, part in enumerate(parts, start=1):
+            requests = load.max_requests // factor**part
+            if requests >= LEAST_PROBED:
+                yield replace(
+                    load,
+                    index=index,
+                    max_requests=requests,
+                    max_seconds=load.max_seconds / factor**part,
+                    seed=load.seed + index,
+                    probe=True,
+                )
 
 
 _SECRETS = re.compile(

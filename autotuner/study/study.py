@@ -8,6 +8,9 @@ from enum import StrEnum
 
 from autotuner.study.spec import StudySpec
 
+LEASE_SECONDS = 60.0
+"""A driver on another machine that has not renewed its lease for so long is dead."""
+
 
 class StudyState(StrEnum):
     PENDING = "PENDING"
@@ -30,6 +33,7 @@ class Study:
     Attributes:
         directory: absolute; the trials' plans, logs and results lie in it.
         driver: ``HOST PID:START`` of the process that runs it, while it is RUNNING.
+        renewed_at: when the driver last said that it is alive; its lease is LEASE_SECONDS long.
         created_at, started_at, ended_at: ISO 8601 with zone, UTC; empty until then.
     """
 
@@ -38,6 +42,7 @@ class Study:
     state: StudyState = StudyState.PENDING
     reason: str = ""
     driver: str = ""
+    renewed_at: str = ""
     created_at: str = ""
     started_at: str = ""
     ended_at: str = ""

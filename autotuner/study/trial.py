@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from autotuner.errors import FailureClass
+from autotuner.study.objective import penalised
 from autotuner.study.space import Parameters
 
 
@@ -36,13 +37,17 @@ class TrialState(StrEnum):
 
 @dataclass(frozen=True)
 class LoadPoint:
-    """One load point as it was measured; `metrics` by name, None where one cannot be said."""
+    """One load point as it was measured; `metrics` by name, None where one cannot be said.
+
+    A `probe` was a smaller part of the load, for the scheduler to rank: it is in no objective.
+    """
 
     index: int
     scenario: str
     concurrency: int
     seconds: float
     metrics: Mapping[str, float | None]
+    probe: bool = False
 
     @property
     def name(self) -> str:
@@ -64,14 +69,17 @@ class Phase:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a trial came to."""
+    """What a trial came to. `advice`: which way to move, where its engine makes that clear;
+    `observed`: what the server's log said of its memory (see `Engine.observe`)."""
 
     state: TrialState
     load_points: tuple[LoadPoint, ...] = ()
     failure: FailureClass | None = None
     reason: str = ""
+    advice: str = ""
     log_tail: str = ""
     phases: tuple[Phase, ...] = ()
+    observed: Mapping[str, float] = field(default_factory=dict)
 
 
 BASELINE = 0
@@ -87,6 +95,11 @@ class Trial:
         note: what is happening now, while it runs.
         objectives: value per objective, once complete.
         violations: relative violation per constraint; feasible when all are <= 0.
+        penalty: factor on the cost for SLOs broken in penalty mode; 1 without.
+        predicted: what the prior said of its objectives and other metrics, where it did.
+        observed: what its server's log said of its memory.
+        repeat_of, round: number of the trial that this one measures again for the verdict, and in
+            which round, from 1; round 0 is the search.
         directory: where its plan, logs and results lie.
         node, gpu_ids: where it ran.
         created_at, started_at, ended_at: ISO 8601 with zone, UTC.
@@ -99,8 +112,14 @@ class Trial:
     load_points: tuple[LoadPoint, ...] = ()
     objectives: Mapping[str, float | None] = field(default_factory=dict)
     violations: Mapping[str, float] = field(default_factory=dict)
+    penalty: float = 1.0
+    predicted: Mapping[str, float | None] = field(default_factory=dict)
+    observed: Mapping[str, float] = field(default_factory=dict)
+    repeat_of: int | None = None
+    round: int = 0
     failure: FailureClass | None = None
     reason: str = ""
+    advice: str = ""
     log_tail: str = ""
     phases: tuple[Phase, ...] = ()
     directory: str = ""
@@ -120,18 +139,35 @@ class Trial:
         return self.failure is FailureClass.REFUSED
 
     @property
+    def searched(self) -> bool:
+        """Whether it belongs to the search: repeats for the verdict do not."""
+        return self.repeat_of is None
+
+    @property
     def feasible(self) -> bool:
-        """Measured, every objective known, every constraint met."""
+        """Measured, every objective known, and every constraint met or paid for."""
         return (
             self.state is TrialState.COMPLETE
             and all(value is not None for value in self.objectives.values())
-            and all(violation <= 0 for violation in self.violations.values())
+            and (self.penalty > 1 or all(each <= 0 for each in self.violations.values()))
         )
+
+    @property
+    def scores(self) -> dict[str, float | None]:
+        """The objectives as they are ranked: with the penalty for broken SLOs in them."""
+        return {
+            name: None if value is None else penalised(name, value, self.penalty)
+            for name, value in self.objectives.items()
+        }
 
     @property
     def seconds(self) -> float:
         """From the start of the launch to the server gone."""
         return max((phase.end for phase in self.phases), default=0.0)
+
+    @property
+    def gpu_hours(self) -> float:
+        return len(self.gpu_ids) * self.seconds / 3600
 
     def with_outcome(
         self,
@@ -139,6 +175,7 @@ class Trial:
         *,
         objectives: Mapping[str, float | None],
         violations: Mapping[str, float],
+        penalty: float = 1.0,
         ended_at: str,
     ) -> Trial:
         return replace(
@@ -148,10 +185,13 @@ class Trial:
             load_points=outcome.load_points,
             failure=outcome.failure,
             reason=outcome.reason,
+            advice=outcome.advice,
             log_tail=outcome.log_tail,
             phases=outcome.phases or self.phases,
+            observed=outcome.observed,
             objectives=objectives,
             violations=violations,
+            penalty=penalty,
             ended_at=ended_at,
         )
 

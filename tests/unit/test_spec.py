@@ -163,9 +163,12 @@ def test_a_scenario_outside_the_grammar_is_refused(text: str) -> None:
 
 
 def test_an_unknown_metric_is_refused_with_the_known_ones() -> None:
-    for text in (problem(objectives=["throughput"]), problem(constraints={"throughput": 1.0})):
-        assert "'throughput' is not a metric" in text
-        assert all(name in text for name in METRICS)
+    text = problem(constraints={"throughput": 1.0})
+    assert "'throughput' is not a metric" in text
+    assert all(name in text for name in METRICS)
+    text = problem(objectives=["throughput"])
+    assert "'throughput' is not a metric; did you mean" in text
+    assert "output_throughput" in text
 
 
 def test_an_objective_is_listed_once() -> None:

@@ -1,0 +1,79 @@
+"""What can be said of a point without knowing which engine it is for: its launch, its refusal.
+
+In a study of several engines each point belongs to one of them (see `StudySpec.at`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from autotuner.engines.base import Engine
+from autotuner.errors import ConfigError
+from autotuner.plugins import load_kind
+from autotuner.serving import LaunchSpec
+from autotuner.study.space import Parameters
+from autotuner.study.spec import StudySpec
+
+
+class Rules(Protocol):
+    """The part of an `Engine` that is about points; an engine has it, and so do several."""
+
+    def check(self, spec: StudySpec) -> None: ...
+
+    def launch(
+        self, spec: StudySpec, parameters: Parameters, *, port: int, host: str = "127.0.0.1"
+    ) -> LaunchSpec: ...
+
+    def refuse(self, spec: StudySpec, parameters: Parameters) -> str | None: ...
+
+
+def rules_of(spec: StudySpec) -> Rules:
+    """The rules of the study's engine, or of its engines.
+
+    Raises:
+        ConfigError: a kind that does not exist.
+    """
+    engines: dict[str, Engine] = {kind: load_kind("engine", kind) for kind in spec.engine.kinds}
+    return _Several(engines) if len(engines) > 1 else engines[spec.engine.kinds[0]]
+
+
+def engine_at(spec: StudySpec, parameters: Parameters) -> Engine:
+    """The engine a point is for."""
+    engine: Engine = load_kind("engine", spec.at(parameters)[0].engine.kinds[0])
+    return engine
+
+
+class _Several:
+    def __init__(self, engines: Mapping[str, Engine]) -> None:
+        self._engines = engines
+
+    def check(self, spec: StudySpec) -> None:
+        errors = []
+        for kind, engine in self._engines.items():
+            try:
+                engine.check(spec.alone(kind))
+            except ConfigError as error:
+                errors += [_moved(each, kind) for each in (error, *error.others)]
+        if errors:
+            raise errors[0].with_others(errors[1:])
+
+    def launch(
+        self, spec: StudySpec, parameters: Parameters, *, port: int, host: str = "127.0.0.1"
+    ) -> LaunchSpec:
+        alone, own = spec.at(parameters)
+        return self._engine(alone).launch(alone, own, port=port, host=host)
+
+    def refuse(self, spec: StudySpec, parameters: Parameters) -> str | None:
+        alone, own = spec.at(parameters)
+        return self._engine(alone).refuse(alone, own)
+
+    def _engine(self, alone: StudySpec) -> Engine:
+        return self._engines[alone.engine.kinds[0]]
+
+
+def _moved(error: ConfigError, kind: str) -> ConfigError:
+    """The error at its place in the file of several engines."""
+    head, _, rest = error.where.partition(".")
+    places = {"space": f"space.{kind}", "engine": f"engine.settings.{kind}"}
+    where = ".".join(part for part in (places.get(head, head), rest) if part)
+    return ConfigError(error.problem, where=where, allowed=error.allowed, hint=error.hint)
