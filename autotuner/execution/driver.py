@@ -17,6 +17,7 @@ import ray
 from ray import tune
 
 from autotuner.backends.base import Backend
+from autotuner.benchmarks.base import Recorded
 from autotuner.engines.rules import Rules
 from autotuner.errors import InfrastructureError
 from autotuner.execution.actor import TrialActor
@@ -30,6 +31,7 @@ from autotuner.execution.reservation import (
     slots,
 )
 from autotuner.foresight import Foresight
+from autotuner.plugins import load_kind
 from autotuner.search.base import Scheduler, Searcher
 from autotuner.store import Store
 from autotuner.study.space import Parameters
@@ -77,7 +79,11 @@ def run_study(
             if each["Alive"]
         ]
 
+        recorded = isinstance(load_kind("benchmark", study.spec.benchmark.kind), Recorded)
+
         def reserve(parameters: Parameters) -> Reservation:
+            if recorded:  # nothing is started
+                return Reservation(1, 0)
             return reservation(engine.launch(study.spec, parameters, port=0), nodes)
 
         def can_hold(parameters: Parameters) -> str | None:
