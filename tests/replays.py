@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,11 @@ from autotuner.study.trial import Trial
 from tests.builders import spec as small_spec
 
 
+_GPUS = ("gpus", "tp-size", "dp-size", "tensor-parallel-size", "data-parallel-size")
+
+
 class AnyFlags:
-    """Rules of an engine that takes every flag, on as many GPUs as `gpus` says."""
+    """Rules of an engine that takes every flag, on as many GPUs as the flags say."""
 
     def check(self, spec: StudySpec) -> None:
         pass
@@ -39,7 +43,7 @@ class AnyFlags:
             model_path="",
             served_name="",
             port=port,
-            gpus=int(parameters.get("gpus", 1)),
+            gpus=math.prod(int(parameters.get(name, 1)) for name in _GPUS),
         )
 
     def refuse(self, spec: StudySpec, parameters: Parameters) -> str | None:
@@ -61,7 +65,7 @@ def table(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
 
 def replayed(
     directory: Path,
-    rows: Iterable[Mapping[str, Any]],
+    rows: Path | Iterable[Mapping[str, Any]],
     *,
     space: Mapping[str, Any],
     noise: float = 0.0,
@@ -74,9 +78,10 @@ def replayed(
     """Run a study over a table to its end: how it ended, its spec, its trials.
 
     Args:
+        rows: the table's rows, or its file.
         known: which of the trials already in `store` are kept, for a study that goes on.
     """
-    path = table(directory / "table.csv", rows)
+    path = rows if isinstance(rows, Path) else table(directory / "table.csv", rows)
     search = {"kind": "random", "seed": seed, **changes.pop("search", {})}
     spec = small_spec(
         space=dict(space),
