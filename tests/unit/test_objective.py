@@ -312,6 +312,7 @@ def test_max_load_is_the_highest_concurrency_within_every_bound() -> None:
 def test_a_load_is_met_when_every_scenario_meets_it() -> None:
     points = [at(16, 0.4), at(16, 0.5), at(32, 0.9), at(32, 1.1)]
     assert at_max_load(BOUND, points) == (16.0, points[:2])
+    assert loads_met(BOUND, points[::-1]) == {16: True, 32: False}
 
 
 def test_what_was_not_measured_was_not_met() -> None:

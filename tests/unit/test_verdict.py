@@ -154,7 +154,7 @@ TWINS: list[Round] = [
 
 
 @pytest.mark.parametrize(
-    ("overrides", "winner"), [({1: 5, 2: 1}, 2), ({1: 1, 2: 5}, 1), ({1: 2, 2: 2}, 1)]
+    ("overrides", "winner"), [({1: 5, 2: 1}, 2), ({1: 1, 2: 5}, 1), ({2: 2, 1: 2}, 1)]
 )
 def test_of_those_not_told_apart_the_one_nearest_to_the_defaults_wins(
     overrides: Mapping[int, int], winner: int
@@ -200,6 +200,61 @@ def test_what_was_told_apart_stays_so_although_it_is_not_launched_again() -> Non
     assert after.standing(1).separated
     assert (after.standing(1).low or 0.0) > 0
     assert after.finding is Finding.GAIN
+
+
+def test_a_finalist_that_another_beats_is_not_measured_against_the_baseline() -> None:
+    # The baseline scatters, so that both may still be above it; 2 is clearly below 1.
+    quiet = {1: 245.0, 2: 145.0, 3: 100.0, 4: 100.0, 5: 100.0}
+    verdict = judged({0: 100.0, **quiet}, {0: 130.0, **quiet}, overrides=dict.fromkeys(quiet, 1))
+    assert verdict.finding is Finding.UNDECIDED
+    assert set(verdict.active) == {0, 1}
+
+
+def test_one_with_fewer_overrides_is_measured_on_until_it_is_better_too() -> None:
+    # 1 is above the baseline; 2, nearer to the defaults, is not yet.
+    rounds = [{0: 100.0, 1: 112.0, 2: 105.5}, {0: 101.5, 1: 112.0, 2: 106.5}]
+    verdict = judged(*rounds, overrides={1: 3, 2: 1})
+    assert (verdict.finding, verdict.winner, verdict.decided) == (Finding.GAIN, 1, False)
+    assert set(verdict.active) == {0, 2}
+    assert judged(*rounds, overrides={1: 1, 2: 3}).decided, "2 could win nothing any more"
+
+
+def test_one_that_the_machine_kept_from_its_repeats_may_still_lead() -> None:
+    rounds: list[Round] = [{0: 100.0, 1: 130.0, 2: 160.0, 3: 99.5}, {0: 100.3, 1: 130.0, 3: 100.0}]
+    verdict = judged(*rounds, overrides={1: 1, 2: 2, 3: 1})
+    assert (verdict.finding, verdict.winner, verdict.decided) == (Finding.GAIN, 1, False)
+    assert set(verdict.active) == {0, 2}
+
+
+def test_the_best_is_measured_on_only_against_whom_it_may_take_the_win_from() -> None:
+    rounds = [{0: 100.0, 1: 206.0, 2: 200.0}, {0: 100.8, 1: 208.0, 2: 200.3}]
+    verdict = judged(*rounds, overrides={1: 3, 2: 1})
+    assert (verdict.winner, verdict.decided) == (2, False)
+    assert set(verdict.active) == {1, 2}
+    assert judged(*rounds, overrides={1: 1, 2: 3}).decided
+    bare = [{c: value for c, value in each.items() if c} for each in rounds]
+    verdict = judged(*bare, baseline=None, overrides={1: 3, 2: 1}, most_rounds=30)
+    assert (verdict.winner, verdict.decided) == (2, False)
+
+
+@pytest.mark.parametrize("percent", [x / 10 for x in range(1, 80, 3)])
+def test_a_finalist_is_measured_on_while_it_has_a_chance_of_one_in_twenty(percent: float) -> None:
+    better = 1 + percent / 100
+    verdict = judged({0: 100.0, 1: 101.0 * better}, {0: 101.0, 1: 100.0 * better}, overrides={1: 1})
+    assert verdict.noise == pytest.approx(0.00995, abs=1e-4)
+    error, share = verdict.noise or 0.0, 2 / 5
+    # With both launched on, each of the three rounds left adds a degree of freedom to the one.
+    half = studentized_range.isf(0.05 / 4, 2, 4) / math.sqrt(2) * error * math.sqrt(share)
+    chance = 1 - statistics.NormalDist(math.log(better), error * math.sqrt(1 - share)).cdf(half)
+    assert verdict.decided == (chance < 0.05)
+
+
+def test_a_single_value_is_no_repeat() -> None:
+    rest: list[Round] = [{c: value for c, value in each.items() if c != 1} for each in CLEAR[1:]]
+    verdict = judged(CLEAR[0], *rest, most_rounds=3)
+    assert verdict.finding is Finding.NO_GAIN
+    assert verdict.standing(1).gain is None
+    assert verdict.standing(1).value is not None
 
 
 def test_the_order_of_launches_moves_on_every_round() -> None:
@@ -285,8 +340,9 @@ def test_a_value_of_zero_has_no_ratio() -> None:
 
 
 def test_values_that_repeat_exactly_are_told_apart_by_any_difference() -> None:
-    same = judged(*[{0: 100.0, 1: 100.0, 2: 100.0}] * 2)
-    assert same.finding is Finding.NO_GAIN
+    for value in (100.0, 1.0):
+        same = judged(*[{0: value, 1: value, 2: value}] * 2)
+        assert same.finding is Finding.NO_GAIN
     other = judged(*[{0: 100.0, 1: 100.1, 2: 100.0}] * 2)
     assert (other.finding, other.winner, other.decided) == (Finding.GAIN, 1, True)
 
@@ -299,11 +355,11 @@ def test_steps_of_the_objective_are_no_gain() -> None:
 
 
 def test_a_pair_that_scatters_more_than_the_others_is_judged_by_itself() -> None:
-    # 1 and 2 repeat well, the baseline does not: pooled noise alone would call 20 % a gain.
+    # 1 and 2 repeat well, the baseline does not: pooled noise alone would call it a gain.
     loud = [
-        {0: 100.0, 1: 130.0, 2: 130.0, 3: 130.0, 4: 130.0},
-        {0: 140.0, 1: 130.5, 2: 130.0, 3: 130.2, 4: 130.1},
-        {0: 95.0, 1: 130.0, 2: 130.5, 3: 130.1, 4: 130.2},
+        {0: 100.0, 1: 160.0, 2: 160.0, 3: 160.0, 4: 160.0},
+        {0: 140.0, 1: 160.5, 2: 160.0, 3: 160.2, 4: 160.1},
+        {0: 95.0, 1: 160.0, 2: 160.5, 3: 160.1, 4: 160.2},
     ]
     verdict = judged(*loud, overrides=dict.fromkeys((1, 2, 3, 4), 1), most_rounds=3)
     assert verdict.finding is Finding.NO_GAIN
