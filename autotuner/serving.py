@@ -40,6 +40,45 @@ class LaunchSpec:
 
 
 @dataclass(frozen=True)
+class MemoryRequest:
+    """What a point's flags say of GPU memory; None where they leave it to the engine.
+
+    Attributes:
+        fraction: of each GPU's memory that the engine may use, 0 to 1.
+        kv_gib: KV cache of each GPU (on a CPU: of each process) in GiB, where it is fixed.
+        kv_tokens: tokens in the KV cache of one replica, at most.
+        tp, pp: GPUs that share the weights of one replica; `dp` replicas of it.
+        kv_split: GPUs, beyond `tp`, that share the KV cache of one sequence.
+        expert_parallel: experts are shared among more GPUs than `tp`.
+        offload_gib: weights of each GPU kept in the machine's own memory.
+        quantization: method that the weights are quantized with, in the engine's word.
+        weight_bytes: of one weight, where a flag says it; None: as the model is stored.
+        kv_bytes: of one element of keys and values; None: as the weights are computed.
+        max_length: tokens of prompt and output of one sequence, at most.
+        sequences: at the same time, at most.
+        batched_tokens: in one step, at most.
+        block: tokens in one block (page) of the KV cache.
+    """
+
+    fraction: float | None = None
+    kv_gib: float | None = None
+    kv_tokens: int | None = None
+    tp: int = 1
+    pp: int = 1
+    dp: int = 1
+    kv_split: int = 1
+    expert_parallel: bool = False
+    offload_gib: float = 0.0
+    quantization: str | None = None
+    weight_bytes: float | None = None
+    kv_bytes: float | None = None
+    max_length: int | None = None
+    sequences: int | None = None
+    batched_tokens: int | None = None
+    block: int | None = None
+
+
+@dataclass(frozen=True)
 class Slot:
     """Where one trial runs: made by whoever holds the resources, and passed in.
 

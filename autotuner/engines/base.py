@@ -2,26 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from autotuner.errors import FailureClass
-from autotuner.serving import LaunchSpec
+from autotuner.serving import LaunchSpec, MemoryRequest
 from autotuner.study.space import Parameters
 from autotuner.study.spec import StudySpec
 
 MACHINE_FAULTS = frozenset(
-    {FailureClass.PORT, FailureClass.NCCL, FailureClass.SHARED_MEMORY, FailureClass.DEVICE}
+    {
+        FailureClass.PORT,
+        FailureClass.NCCL,
+        FailureClass.SHARED_MEMORY,
+        FailureClass.DEVICE,
+        FailureClass.IMAGE,
+        # Whoever else runs on the machine may have taken it, and a kill is all the log shows.
+        FailureClass.HOST_MEMORY,
+    }
 )
 """Classes that say nothing about the parameters: the trial is retried, nobody is told."""
+
+RAISE, LOWER = "raise", "lower"
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What a dead server's log says: a class, and one line in the engine's own words."""
+    """What a dead server's log says: a class, and one line in the engine's own words.
+
+    Attributes:
+        advice: which way to move, where the engine makes that clear, else empty.
+        moves: the same by flag: ``raise`` or ``lower``; the likeliest cure first.
+    """
 
     failure: FailureClass
     reason: str
+    advice: str = ""
+    moves: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def machine_fault(self) -> bool:
@@ -36,6 +54,7 @@ class Engine(Protocol):
     2. `launch` of equal values is equal; every argument is one item of a list.
     3. `refuse` is provable: a point it refuses would not have started. A guess returns None.
     4. `diagnose` never fails; a log without a known signature is a CRASH with its last line.
+    5. `observe` and `memory` never fail either: what cannot be read is left out.
     """
 
     @property
@@ -53,3 +72,13 @@ class Engine(Protocol):
         """Why this point cannot start, or None."""
 
     def diagnose(self, log: str) -> Diagnosis: ...
+
+    def observe(self, log: str) -> Mapping[str, float]:
+        """What a server's log says of its memory, as far as it does.
+
+        ``kv_tokens`` (tokens of one replica), ``kv_gib`` and ``weights_gib`` (GiB of one GPU),
+        ``concurrency`` (sequences of full length that the KV cache holds).
+        """
+
+    def memory(self, spec: StudySpec, parameters: Parameters) -> MemoryRequest | None:
+        """What the point's flags say of GPU memory; None: this engine's cannot be told."""

@@ -1,12 +1,12 @@
-"""A dead server's log against a table of signatures: its class, and one line of reason."""
+"""A dead server's log against a table of signatures: its class, one line of reason, advice."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from autotuner.engines.base import Diagnosis
+from autotuner.engines.base import LOWER, RAISE, Diagnosis
 from autotuner.errors import FailureClass
 
 REASON_LENGTH = 300
@@ -24,13 +24,16 @@ class Signature:
     Attributes:
         pattern: regular expression matched against one log line without its prefix; a group
             `reason` in it is the reason, otherwise the whole match.
-        after: where this text came earlier in the log, the class is `then`.
+        moves: flag -> the direction that helps, where the engine makes it clear.
+        after: counts only on a line after this text.
+        only: counts only where this holds of the match, as for numbers in it.
     """
 
     failure: FailureClass
     pattern: str
+    moves: Mapping[str, str] = field(default_factory=dict)
     after: str | None = None
-    then: FailureClass | None = None
+    only: Callable[[re.Match[str]], bool] | None = None
 
 
 def diagnose(log: str, signatures: Iterable[Signature], prefix: re.Pattern[str]) -> Diagnosis:
@@ -42,22 +45,35 @@ def diagnose(log: str, signatures: Iterable[Signature], prefix: re.Pattern[str])
     """
     lines = [prefix.sub("", line).strip() for line in log.splitlines()]
     for signature in signatures:
-        pattern = re.compile(signature.pattern)
-        for number, line in enumerate(lines):
-            match = pattern.search(line)
-            if match is None:
-                continue
-            reason = (match.groupdict().get("reason") or "").strip() or match[0]
-            reason = _PYDANTIC.sub("", reason)
-            failure = signature.failure
-            if signature.after and signature.then and _seen(lines[:number], signature.after):
-                failure = signature.then
-            return Diagnosis(failure, reason.strip()[:REASON_LENGTH])
+        match = _found(lines, signature)
+        if match is None:
+            continue
+        reason = (match.groupdict().get("reason") or "").strip() or match[0]
+        reason = _PYDANTIC.sub("", reason).strip()[:REASON_LENGTH]
+        moves = dict(signature.moves)
+        return Diagnosis(signature.failure, reason, advice_of(moves), moves)
     return Diagnosis(FailureClass.CRASH, _last_words(lines)[:REASON_LENGTH])
 
 
-def _seen(lines: Sequence[str], text: str) -> bool:
-    return any(text in line for line in lines)
+def _found(lines: Sequence[str], signature: Signature) -> re.Match[str] | None:
+    pattern = re.compile(signature.pattern)
+    reached = signature.after is None
+    for line in lines:
+        match = pattern.search(line) if reached else None
+        if match is not None and (signature.only is None or signature.only(match)):
+            return match
+        reached = reached or (signature.after or "") in line
+    return None
+
+
+def advice_of(moves: Mapping[str, str]) -> str:
+    """The moves as one sentence: ``raise mem-fraction-static, or lower context-length``."""
+    parts = []
+    for direction in (RAISE, LOWER):
+        flags = [flag for flag, each in moves.items() if each == direction]
+        if flags:
+            parts.append(f"{direction} {' or '.join(flags)}")
+    return ", or ".join(parts)
 
 
 def _last_words(lines: Sequence[str]) -> str:
@@ -65,3 +81,61 @@ def _last_words(lines: Sequence[str]) -> str:
     spoken = [line for line in lines if line]
     errors = [line for line in spoken if re.match(r"[\w.]*(Error|Exception)\b", line)]
     return (errors or spoken or ["the log is empty"])[-1]
+
+
+def observed(log: str, numbers: Mapping[str, str]) -> dict[str, float]:
+    """The first number in the log for each key: key -> pattern with one group, or several
+    whose numbers are added."""
+    found = {}
+    for key, pattern in numbers.items():
+        match = re.search(pattern, log)
+        if match is not None:
+            found[key] = sum(float(each.replace(",", "")) for each in match.groups() if each)
+    return found
+
+
+# What the libraries under every engine say, in the order they are asked: the kernel's own messages
+# before those of NCCL, which reports them as its own. Sources: PyTorch, NCCL, huggingface_hub,
+# transformers and the C library; the words of container runtimes are Docker's and Kubernetes'.
+SHARED_MEMORY = (
+    Signature(FailureClass.SHARED_MEMORY, r".*Error while creating shared memory segment .*"),
+    Signature(FailureClass.SHARED_MEMORY, r".*No space left on device.*/dev/shm.*"),
+    Signature(FailureClass.SHARED_MEMORY, r".*insufficient shared memory.*"),
+)
+PORT = (
+    Signature(FailureClass.PORT, r"\[Errno 98\] .*[Aa]ddress already in use.*"),
+    Signature(FailureClass.PORT, r"\[Errno 98\] error while attempting to bind on address.*"),
+    Signature(FailureClass.PORT, r".*The server socket has failed to listen on any local.*"),
+)
+IMAGE = (
+    Signature(FailureClass.IMAGE, r".*(?:ImagePullBackOff|ErrImagePull|InvalidImageName).*"),
+    Signature(FailureClass.IMAGE, r".*(?:pull access denied|manifest unknown|No such image).*"),
+    Signature(FailureClass.IMAGE, r".*exec format error.*"),
+)
+MODEL = (
+    Signature(FailureClass.MODEL, r".*Repo id must be in the form.*"),
+    Signature(FailureClass.MODEL, r".*is not a local folder and is not a valid model identifier.*"),
+    Signature(FailureClass.MODEL, r".*Cannot find any model weights with.*"),
+    Signature(
+        FailureClass.MODEL,
+        r".*(?:[Aa]ccess (?:to )?(?:a )?gated repo|private or gated repo|401 Client Error).*",
+    ),
+    Signature(FailureClass.MODEL, r".*Transformers does not recognize this architecture.*"),
+    Signature(FailureClass.MODEL, r".*Model architectures .* are not supported.*"),
+    Signature(FailureClass.MODEL, r".*[Cc]ouldn't connect to 'https://huggingface.co'.*"),
+)
+NCCL = (
+    Signature(FailureClass.NCCL, r".*NCCL error.*"),
+    Signature(FailureClass.NCCL, r".*(?:ncclSystemError|ncclInternalError|ncclRemoteError).*"),
+)
+DEVICE = (
+    Signature(FailureClass.DEVICE, r".*CUDA error: (?:no CUDA-capable|invalid device|uncorrect).*"),
+    Signature(FailureClass.DEVICE, r".*No CUDA GPUs are available.*"),
+    Signature(FailureClass.DEVICE, r".*CUDA driver version is insufficient.*"),
+)
+ARGUMENTS = (
+    Signature(
+        FailureClass.ARGUMENT, r"error: (?:unrecognized arguments|argument |ambiguous option).*"
+    ),
+)
+OUT_OF_MEMORY = r".*CUDA out of memory.*"

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Mapping
 
-from autotuner.engines.base import Diagnosis, Engine
+from autotuner.engines.base import LOWER, RAISE, Diagnosis, Engine
 from autotuner.engines.catalog import Catalog, whole_number
 from autotuner.engines.flags import (
     catalog_of,
@@ -18,9 +19,9 @@ from autotuner.engines.flags import (
     flag_values,
     given,
 )
-from autotuner.engines.signatures import Signature, diagnose
+from autotuner.engines.signatures import Signature, diagnose, observed
 from autotuner.errors import FailureClass
-from autotuner.serving import LaunchSpec
+from autotuner.serving import LaunchSpec, MemoryRequest
 from autotuner.study.space import Parameters
 from autotuner.study.spec import StudySpec
 
@@ -73,6 +74,12 @@ class _Simulated:
     def diagnose(self, log: str) -> Diagnosis:
         return diagnose(log, _SIGNATURES, _PREFIX)
 
+    def observe(self, log: str) -> Mapping[str, float]:
+        return observed(log, _NUMBERS)
+
+    def memory(self, spec: StudySpec, parameters: Parameters) -> MemoryRequest | None:  # noqa: ARG002
+        return None  # its model and its accelerators are notional, whatever the study names
+
 
 def _number(catalog: Catalog, values: Parameters, name: str) -> int | None:
     """The flag's value, or its default: here, unlike in real engines, that is what it will be."""
@@ -86,16 +93,25 @@ def _number(catalog: Catalog, values: Parameters, name: str) -> int | None:
 # "WARNING 11-22 03:04:05 " in front of what is said.
 _PREFIX = re.compile(r"^(?:INFO|WARNING) [\d-]+ [\d:]+ ")
 
+_NUMBERS = {"kv_tokens": r"KV cache size: ([\d,]+) tokens"}
+
+_FRACTION = "gpu-memory-fraction"
+
 _SIGNATURES = (
     Signature(FailureClass.ARGUMENT, r"error: (?:unrecognized arguments|argument ).*"),
     Signature(FailureClass.PORT, r"\[Errno 98\] .*[Aa]ddress already in use.*"),
-    Signature(FailureClass.KV_CACHE, r"No available memory for the cache blocks.*"),
     Signature(
-        FailureClass.MEMORY_AT_LOAD,
-        r"OutOfMemoryError: .*",
-        after="Application startup complete",
-        then=FailureClass.MEMORY_UNDER_LOAD,
+        FailureClass.KV_CACHE,
+        r"No available memory for the cache blocks.*",
+        {_FRACTION: RAISE, "tensor-parallel-size": RAISE, "max-num-batched-tokens": LOWER},
     ),
+    Signature(
+        FailureClass.MEMORY_UNDER_LOAD,
+        r"OutOfMemoryError: .*",
+        {"max-num-seqs": LOWER},
+        after="Application startup complete",
+    ),
+    Signature(FailureClass.MEMORY_AT_LOAD, r"OutOfMemoryError: .*", {_FRACTION: LOWER}),
 )
 
 SIMULATED: Engine = _Simulated()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
-from autotuner.engines.base import Diagnosis, Engine
+from autotuner.engines import signatures as said
+from autotuner.engines.base import LOWER, RAISE, Diagnosis, Engine
 from autotuner.engines.catalog import whole_number
 from autotuner.engines.flags import (
     catalog_of,
@@ -13,9 +15,22 @@ from autotuner.engines.flags import (
     flag_values,
     given,
 )
-from autotuner.engines.signatures import Signature, diagnose
+from autotuner.engines.refusal import (
+    Point,
+    Rule,
+    at_least,
+    first_refusal,
+    kv_heads_split,
+    not_above,
+    not_below,
+    point_of,
+    splits,
+    within,
+)
+from autotuner.engines.signatures import Signature, diagnose, observed
 from autotuner.errors import FailureClass
-from autotuner.serving import LaunchSpec
+from autotuner.serving import LaunchSpec, MemoryRequest
+from autotuner.study.model import GIB
 from autotuner.study.space import Parameters
 from autotuner.study.spec import StudySpec
 
@@ -68,80 +83,296 @@ class _VLLM:
         )
 
     def refuse(self, spec: StudySpec, parameters: Parameters) -> str | None:
-        catalog = catalog_of(spec)
-        values = flag_values(spec, parameters)
-
-        def number(name: str) -> int | None:
-            return whole_number(given(catalog, values, name))
-
-        batched, sequences = number("max-num-batched-tokens"), number("max-num-seqs")
-        length = number("max-model-len")
-        if length is not None and length < 1:
-            length = None  # -1 lets vLLM choose
-        if batched is not None and sequences is not None and batched < sequences:
-            return f"max-num-batched-tokens {batched} is below max-num-seqs {sequences}"
-        chunked = given(catalog, values, "enable-chunked-prefill")
-        if chunked is False and batched is not None and length is not None and batched < length:
-            return (
-                f"max-num-batched-tokens {batched} is below max-model-len {length} "
-                "without chunked prefill"
-            )
-        threshold = number("long-prefill-token-threshold")
-        if threshold is not None and length is not None and threshold > length:
-            return f"long-prefill-token-threshold {threshold} is above max-model-len {length}"
-        return None
+        return first_refusal(_RULES, point_of(spec, parameters))
 
     def diagnose(self, log: str) -> Diagnosis:
         return diagnose(log, _SIGNATURES, _PREFIX)
+
+    def observe(self, log: str) -> Mapping[str, float]:
+        return observed(log, _NUMBERS)
+
+    def memory(self, spec: StudySpec, parameters: Parameters) -> MemoryRequest | None:
+        point = point_of(spec, parameters)
+        if point.value("hf-overrides") is not None:
+            return None
+        fraction = point.catalog.find(_FRACTION)
+        kv_bytes, on_host = point.whole("kv-cache-memory-bytes"), point.environment.get(_HOST_KV)
+        dtype = _BYTES.get(point.text("dtype") or "")
+        length = point.whole("max-model-len")
+        return MemoryRequest(
+            fraction=point.real(_FRACTION) or (fraction.default if fraction else None),
+            kv_gib=kv_bytes / GIB if kv_bytes else _host_gib(on_host),
+            tp=point.size("tensor-parallel-size"),
+            pp=point.size("pipeline-parallel-size"),
+            dp=point.size("data-parallel-size"),
+            kv_split=point.size("decode-context-parallel-size")
+            * point.size("prefill-context-parallel-size"),
+            expert_parallel=point.on("enable-expert-parallel"),
+            offload_gib=point.real("cpu-offload-gb") or 0.0,
+            quantization=point.text("quantization"),
+            weight_bytes=_BYTES.get(point.text("quantization") or "", dtype),
+            kv_bytes=_BYTES.get(point.text("kv-cache-dtype") or "", dtype),
+            max_length=length if length and length > 0 else None,  # -1: what fits
+            sequences=point.whole("max-num-seqs"),
+            batched_tokens=point.whole("max-num-batched-tokens"),
+            block=point.whole("block-size"),
+        )
+
+
+_FRACTION = "gpu-memory-utilization"
+_HOST_KV = "VLLM_CPU_KVCACHE_SPACE"
+
+# Bytes of one number by the engine's word for its format. Formats with a scale for each head or
+# group are left out: their size depends on the model.
+_BYTES = {
+    "float": 4.0,
+    "float32": 4.0,
+    "half": 2.0,
+    "float16": 2.0,
+    "bfloat16": 2.0,
+    "fp8": 1.0,
+    "fp8_e4m3": 1.0,
+    "fp8_e5m2": 1.0,
+    "fp8_inc": 1.0,
+}
+
+
+def _host_gib(text: str | None) -> float | None:
+    """The KV cache of vLLM on a CPU, which takes it from a variable; 0 lets it choose."""
+    return float(text) if text and text.isdigit() and int(text) else None
+
+
+_NUMBERS = {
+    # "GPU KV cache size: 524,288 tokens"; on a CPU, "CPU KV cache size".
+    "kv_tokens": r"KV cache size: ([\d,]+) tokens",
+    # With fixed sizes: "Explicitly set (1.0/10.71) GiB for KV cache", "reserved 4.0 GiB memory
+    # for KV Cache as specified".
+    "kv_gib": r"(?:Available KV cache memory: ([\d.]+) GiB"
+    r"|(?:Explicitly|Auto) set \(([\d.]+)/[\d.]+\) GiB for KV cache"
+    r"|reserved ([\d.]+) GiB memory for KV)",
+    "weights_gib": r"Model loading took ([\d.]+) Gi?B",
+    "concurrency": r"Maximum concurrency for [\d,]+ tokens per request: ([\d.]+)x",
+}
+
+
+def _unchunked(point: Point) -> str | None:
+    batched, length = point.whole("max-num-batched-tokens"), point.whole("max-model-len")
+    chunked = point.value("enable-chunked-prefill")
+    if chunked is not False or batched is None or length is None or batched >= length:
+        return None
+    return (
+        f"max-num-batched-tokens {batched} is below max-model-len {length} without chunked prefill"
+    )
+
+
+def _long_prefill(point: Point) -> str | None:
+    length = point.whole("max-model-len")
+    if length is None or length < 1:  # -1 lets vLLM choose
+        return None
+    return not_above("long-prefill-token-threshold", "max-model-len")(point)
+
+
+def _heads(point: Point) -> str | None:
+    if point.shape is None:
+        return None
+    tp = point.size("tensor-parallel-size")
+    return splits(point.shape.heads, "attention heads", tp, "tensor-parallel-size")
+
+
+def _kv_heads(point: Point) -> str | None:
+    tp = point.size("tensor-parallel-size")
+    # Families whose model files were read: each asserts it.
+    if point.shape is None or not point.shape.exact:
+        return None
+    return kv_heads_split(point.shape, tp, "tensor-parallel-size")
+
+
+def _length(point: Point) -> str | None:
+    length, longest = point.whole("max-model-len"), point.shape and point.shape.max_length
+    allowed = point.environment.get("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "0") not in ("0", "")
+    if not length or not longest or length <= longest or allowed:
+        return None
+    return (
+        f"max-model-len {length} is above the model's {longest} "
+        "(the variable VLLM_ALLOW_LONG_MAX_MODEL_LEN=1 would allow it)"
+    )
+
+
+def _context_parallel(point: Point) -> str | None:
+    tp, dcp = point.size("tensor-parallel-size"), point.size("decode-context-parallel-size")
+    if dcp == 1 or point.size("prefill-context-parallel-size") > 1:
+        return None
+    if tp % dcp:
+        return f"tensor-parallel-size {tp} cannot be split by decode-context-parallel-size {dcp}"
+    shape = point.shape
+    if shape is None or shape.latent:
+        return None
+    if tp <= shape.kv_heads:
+        return (
+            f"decode-context-parallel-size {dcp} needs a tensor-parallel-size above the model's "
+            f"{shape.kv_heads} KV heads, not {tp}"
+        )
+    most = tp // shape.kv_heads
+    return f"decode-context-parallel-size {dcp} is above {most}" if dcp > most else None
+
+
+def _experts(point: Point) -> str | None:
+    shape = point.shape
+    # A family that is not known may name its experts in a way that is not read.
+    if shape is None or shape.experts or not shape.exact or not point.on("enable-expert-parallel"):
+        return None
+    return "enable-expert-parallel is for mixtures of experts, which this model is not"
+
+
+# A checkpoint's method and one that cannot read it; those that convert (gptq_marlin ...) are not
+# among them.
+_UNRELATED = {
+    "awq": ("gptq", "fp8", "bitsandbytes"),
+    "gptq": ("awq", "fp8", "bitsandbytes"),
+    "fp8": ("awq", "gptq", "bitsandbytes"),
+}
+
+
+def _method(point: Point) -> str | None:
+    own = point.shape.quantization if point.shape else None
+    method = point.text("quantization")
+    if method not in _UNRELATED.get(own or "", ()):
+        return None
+    return f"quantization {method} does not match the model's {own}"
+
+
+# Sources: vLLM 0.32.0. Its vocabularies are padded, so that none has to be divisible; which
+# attention backend takes which KV dtype depends on the device, so that is not refused here.
+_RULES = (
+    Rule(not_below("max-num-batched-tokens", "max-num-seqs"), "config/scheduler.py:327"),
+    Rule(not_above("max-num-active-seqs", "max-num-seqs"), "config/scheduler.py:334"),
+    Rule(_unchunked, "config/scheduler.py:314"),
+    Rule(_long_prefill, "config/scheduler.py:350"),
+    Rule(_heads, "config/model.py:1545"),
+    Rule(_kv_heads, "model_executor/models/llama.py:151"),
+    Rule(_length, "config/model.py:2632"),
+    Rule(_context_parallel, "config/parallel.py:596, config/model.py:1565"),
+    Rule(_experts, "config/model.py:1485"),
+    Rule(_method, "config/model.py:1444"),
+    Rule(within(_FRACTION, 0, 1, closed=True), "config/cache.py:102"),
+    Rule(at_least("max-num-seqs", 1), "config/scheduler.py:62"),
+    Rule(at_least("max-num-batched-tokens", 1), "config/scheduler.py:48"),
+    Rule(at_least("tensor-parallel-size", 1), "config/parallel.py:141"),
+    Rule(at_least("pipeline-parallel-size", 1), "config/parallel.py:139"),
+    Rule(at_least("data-parallel-size", 1), "config/parallel.py:146"),
+    Rule(at_least("block-size", 1), "config/cache.py:74"),
+)
 
 
 # "(EngineCore pid=12) ERROR 11-22 03:04:05 [core.py:123] " in front of what is said.
 _PREFIX = re.compile(r"^(\([\w ]+ pid=\d+\) )?((ERROR|WARNING|INFO) [\d-]+ [\d:]+ \[\S+:\d+\] ?)?")
 
-# In this order: the specific before the general. Sources: vLLM 0.32.0's own messages; those of
-# CUDA, NCCL and the hub are the libraries'.
+OWN_GIB = 1.5
+"""What a GPU that nobody else uses may lack at start: the driver's share and our own context."""
+
+
+def _alone(match: re.Match[str]) -> bool:
+    """Whether the GPU was as good as empty: then it is the fraction that asks for too much. What
+    another process holds would be as much for any fraction, and is the machine's fault."""
+    return float(match["total"]) - float(match["free"]) <= OWN_GIB
+
+
+_FREE = r"Free memory on device .*?\((?P<free>[\d.]+)/(?P<total>[\d.]+) GiB\).* is less than .*"
+_STARTED = "Application startup complete"
+
+# In this order: the specific before the general. Sources: vLLM 0.32.0's own messages; the last
+# phrase of the KV cache is 0.10.0's.
 _SIGNATURES = (
-    Signature(
-        FailureClass.ARGUMENT, r"error: (?:unrecognized arguments|argument |ambiguous option).*"
-    ),
-    Signature(FailureClass.PORT, r"\[Errno 98\] .*[Aa]ddress already in use.*"),
-    Signature(FailureClass.SHARED_MEMORY, r"Error while creating shared memory segment .*"),
+    *said.ARGUMENTS,
+    *said.PORT,
+    *said.IMAGE,
+    *said.SHARED_MEMORY,
+    Signature(FailureClass.MEMORY_AT_LOAD, _FREE, {_FRACTION: LOWER}, only=_alone),
     Signature(FailureClass.DEVICE, r"Free memory on device .* is less than desired GPU memory.*"),
+    # A CPU's memory is never empty, and the fraction is of all of it.
+    Signature(
+        FailureClass.MEMORY_AT_LOAD,
+        r"Available memory on node .* is less than desired CPU memory.*",
+        {_FRACTION: LOWER},
+    ),
+    Signature(
+        FailureClass.MEMORY_AT_LOAD,
+        r"Available memory on node .* is less than requested memory for kv.*",
+        {"kv-cache-memory-bytes": LOWER, f"env:{_HOST_KV}": LOWER, _FRACTION: LOWER},
+    ),
     Signature(
         FailureClass.DEVICE, r"World size \(\d+\) is larger than the number of available GPUs.*"
     ),
     Signature(FailureClass.DEVICE, r"Failed to infer device type.*"),
-    Signature(FailureClass.KV_CACHE, r"No available memory for the cache blocks.*"),
-    Signature(FailureClass.KV_CACHE, r"To serve at least one request with the model.*"),
+    Signature(
+        FailureClass.KV_CACHE,
+        r"No available memory for the cache blocks.*",
+        {
+            _FRACTION: RAISE,
+            "tensor-parallel-size": RAISE,
+            "max-num-batched-tokens": LOWER,
+            "max-num-seqs": LOWER,
+        },
+    ),
+    Signature(
+        FailureClass.KV_CACHE,
+        r"To serve at least one request with the model.*",
+        {_FRACTION: RAISE, "tensor-parallel-size": RAISE, "max-model-len": LOWER},
+    ),
+    Signature(
+        FailureClass.KV_CACHE,
+        r"Cannot auto-fit max_model_len: not enough GPU memory.*",
+        {_FRACTION: RAISE, "tensor-parallel-size": RAISE},
+    ),
     Signature(
         FailureClass.KV_CACHE,
         r".*larger than the maximum number of tokens that can be stored in KV.*",
+        {_FRACTION: RAISE, "max-model-len": LOWER},
     ),
     Signature(
         FailureClass.MEMORY_AT_LOAD,
-        r".*CUDA out of memory.*",
-        after=r"Application startup complete",
-        then=FailureClass.MEMORY_UNDER_LOAD,
+        r".*out of memory occurred when warming up sampler.*",
+        {"max-num-seqs": LOWER, _FRACTION: LOWER},
     ),
+    # The same message at four stages. While weights are read, only more GPUs help; the trial run
+    # that measures activations follows the batch; only then is the fraction filled up.
+    Signature(
+        FailureClass.MEMORY_UNDER_LOAD,
+        said.OUT_OF_MEMORY,
+        {_FRACTION: LOWER, "max-num-seqs": LOWER, "max-num-batched-tokens": LOWER},
+        after=_STARTED,
+    ),
+    Signature(
+        FailureClass.MEMORY_AT_LOAD,
+        said.OUT_OF_MEMORY,
+        {_FRACTION: LOWER, "max-cudagraph-capture-size": LOWER, "max-num-seqs": LOWER},
+        after="KV cache size",
+    ),
+    Signature(
+        FailureClass.MEMORY_AT_LOAD,
+        said.OUT_OF_MEMORY,
+        {"max-num-batched-tokens": LOWER, "max-num-seqs": LOWER, _FRACTION: LOWER},
+        after="Model loading took",
+    ),
+    Signature(FailureClass.MEMORY_AT_LOAD, said.OUT_OF_MEMORY, {"tensor-parallel-size": RAISE}),
     Signature(FailureClass.QUANTIZATION, r"Unknown quantization method.*"),
     Signature(FailureClass.QUANTIZATION, r"Quantization method specified in the model config.*"),
-    Signature(FailureClass.QUANTIZATION, r"The quantization method .* is not supported.*"),
-    Signature(FailureClass.QUANTIZATION, r"Cannot find the config file for \w+.*"),
-    Signature(FailureClass.MODEL, r".*Repo id must be in the form.*"),
-    Signature(FailureClass.MODEL, r".*is not a local folder and is not a valid model identifier.*"),
-    Signature(FailureClass.MODEL, r"Cannot find any model weights with.*"),
     Signature(
-        FailureClass.MODEL,
-        r".*(?:[Aa]ccess (?:to )?(?:a )?gated repo|private or gated repo|401 Client Error).*",
+        FailureClass.QUANTIZATION, r"The quantization method .* is (?:not supported|deprec).*"
     ),
-    Signature(FailureClass.MODEL, r".*Transformers does not recognize this architecture.*"),
-    Signature(FailureClass.MODEL, r"Model architectures .* are not supported.*"),
-    Signature(FailureClass.MODEL, r".*We couldn't connect to 'https://huggingface.co'.*"),
+    Signature(FailureClass.QUANTIZATION, r"Cannot find the config file for \w+.*"),
+    *said.MODEL,
     Signature(FailureClass.ARGUMENT, r"User-specified max_model_len .*"),
     Signature(FailureClass.ARGUMENT, r"Value error, (?P<reason>.*?)(?: \[type=.*)?$"),
+    Signature(FailureClass.ARGUMENT, r"\d+ validation errors? for \w+Config.*"),
     Signature(FailureClass.ARGUMENT, r"No valid attention backend found for.*"),
     Signature(FailureClass.ARGUMENT, r"No common block size for [^']*"),
-    Signature(FailureClass.NCCL, r".*NCCL error.*"),
+    *said.NCCL,
+    *said.DEVICE,
+    # Exit code -9 is the kernel's own, when the machine's memory is full.
+    Signature(FailureClass.HOST_MEMORY, r"Worker proc .* died unexpectedly \(exit code: -9\).*"),
+    Signature(FailureClass.HOST_MEMORY, r"Engine core proc .* died .*exit ?code:? ?-9\b.*"),
+    Signature(FailureClass.TIMEOUT, r"RPC call to .* timed out.*"),
 )
 
 VLLM: Engine = _VLLM()
