@@ -1,0 +1,91 @@
+"""What a study may still cost: time and GPU-hours, with the verdict's share kept back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autotuner.study.budget import gpu_hours, typical, why_no_round, why_no_trial
+from autotuner.study.trial import Phase, Trial, TrialState
+from tests.builders import spec, trial
+from tests.replays import replayed
+
+
+def took(seconds: float, gpus: int = 2, state: TrialState = TrialState.COMPLETE) -> Trial:
+    phases = (Phase("deploy", 0.0, seconds),)
+    ids = tuple(str(index) for index in range(gpus))
+    return trial(1, {"x": 1}, state, phases=phases, gpu_ids=ids)
+
+
+def test_nothing_is_known_before_the_first_trial_has_ended() -> None:
+    assert typical([]) is None
+    assert typical([took(100, state=TrialState.INFEASIBLE)]) is None
+    assert why_no_trial(spec(limits={"hours": 0.001}), [], elapsed=9e9, at_once=1) is None
+
+
+def test_gpu_hours_are_gpus_times_time_whatever_became_of_the_trial() -> None:
+    trials = [took(1800, gpus=8), took(3600, gpus=1, state=TrialState.INFEASIBLE), took(99, 0)]
+    assert gpu_hours(trials) == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize(
+    ("elapsed", "at_once", "finalists", "fits"),
+    [
+        (3600 - 100, 1, 0, True),
+        (3600 - 99, 1, 0, False),
+        # A trial, and two rounds of three finalists and the baseline.
+        (3600 - 900, 1, 3, True),
+        (3600 - 899, 1, 3, False),
+        (3600 - 300, 4, 3, True),
+        (3600 - 299, 4, 3, False),
+    ],
+)
+def test_the_search_ends_in_time_for_the_verdict(
+    elapsed: float, at_once: int, finalists: int, fits: bool
+) -> None:
+    study = spec(limits={"hours": 1.0}, verdict={"finalists": finalists})
+    reason = why_no_trial(study, [took(100)], elapsed=elapsed, at_once=at_once)
+    assert (reason is None) == fits
+    assert reason is None or "1 h" in reason
+
+
+def test_gpu_hours_of_running_trials_are_spoken_for() -> None:
+    study = spec(limits={"gpu_hours": 1.0}, verdict={"finalists": 0})
+    ended = [took(360, gpus=2)] * 3  # 0.2 each
+    running = took(0, gpus=2, state=TrialState.BENCHMARKING)
+    assert why_no_trial(study, [*ended, running], elapsed=0, at_once=2) is None
+    reason = why_no_trial(study, [*ended, running, running], elapsed=0, at_once=2)
+    assert reason is not None
+    assert "1 GPU-hours" in reason
+
+
+def test_a_round_that_would_not_fit_is_not_begun() -> None:
+    study = spec(limits={"hours": 1.0, "gpu_hours": 100.0})
+    assert why_no_round(study, [took(100)], 4, elapsed=3200, at_once=1) is None
+    assert why_no_round(study, [took(100)], 4, elapsed=3201, at_once=1) is not None
+    assert why_no_round(study, [took(100)], 4, elapsed=3400, at_once=2) is None
+
+
+def rows() -> list[dict[str, Any]]:
+    points = [{"x": x, "output_throughput": 100.0 + 10 * x} for x in range(1, 31)]
+    return [{"output_throughput": 100.0}, *points]
+
+
+@pytest.mark.parametrize("limit", [{"hours": 1.0}, {"gpu_hours": 1.0}])
+def test_a_study_stays_within_its_limits_and_has_its_verdict(
+    tmp_path: Path, limit: dict[str, float]
+) -> None:
+    """A trial takes two minutes here, on one GPU."""
+    _, _, trials = replayed(
+        tmp_path,
+        rows(),
+        space={"x": list(range(1, 31))},
+        noise=0.001,
+        search={"kind": "grid"},
+        limits=limit,
+    )
+    assert 0.8 < sum(each.seconds for each in trials) / 3600 <= 1.0
+    assert max(each.round for each in trials) >= 2
+    assert all(each.state is TrialState.COMPLETE for each in trials), "none was broken off"

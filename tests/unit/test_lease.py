@@ -1,0 +1,130 @@
+"""One driver at a time, by a lease in the store."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autotuner.backends.guarded import this_process
+from autotuner.errors import StudyStateError
+from autotuner.execution.loop import StudyLoop
+from autotuner.plugins import load_kind
+from autotuner.store import Store
+from autotuner.studies import Studies, checked, load_job
+from autotuner.study.study import LEASE_SECONDS, Study, StudyState
+from tests.simulated import study_file
+
+ELSEWHERE = "another-machine 4711:1"
+
+
+@pytest.fixture
+def studies(tmp_path: Path) -> Iterator[Studies]:
+    store = Store(f"sqlite:///{tmp_path / 'store.db'}")
+    yield Studies(store, tmp_path / "studies")
+    store.close()
+
+
+def submitted(studies: Studies, directory: Path, **changes: Any) -> Study:
+    return studies.submit(load_job(study_file(directory, **changes)))
+
+
+def ago(seconds: float) -> str:
+    return (datetime.now(UTC) - timedelta(seconds=seconds)).isoformat(timespec="milliseconds")
+
+
+def driven_elsewhere(studies: Studies, name: str, *, renewed: float) -> None:
+    studies.store.set_state(name, StudyState.RUNNING, driver=ELSEWHERE, renewed_at=ago(renewed))
+
+
+def test_a_driver_on_another_machine_holds_the_study_while_its_lease_lasts(
+    studies: Studies, tmp_path: Path
+) -> None:
+    study = submitted(studies, tmp_path)
+    driven_elsewhere(studies, study.name, renewed=LEASE_SECONDS - 10)
+    assert studies.driven(studies.store.study(study.name))
+    with pytest.raises(StudyStateError) as caught:
+        studies.resumable(study.name)
+    assert ELSEWHERE in str(caught.value)
+    assert "--take-over" in str(caught.value)
+
+
+def test_a_lease_that_ran_out_holds_nothing(studies: Studies, tmp_path: Path) -> None:
+    study = submitted(studies, tmp_path)
+    driven_elsewhere(studies, study.name, renewed=LEASE_SECONDS + 1)
+    assert studies.lost(studies.store.study(study.name))
+    assert studies.resumable(study.name).name == study.name
+    assert studies.store.study(study.name).driver == this_process()
+
+
+def test_of_two_who_resume_at_once_one_is_refused(studies: Studies, tmp_path: Path) -> None:
+    study = submitted(studies, tmp_path)
+    driven_elsewhere(studies, study.name, renewed=LEASE_SECONDS + 1)
+    assert studies.store.claim(study.name, "first 1:1", was=ELSEWHERE)
+    assert not studies.store.claim(study.name, "second 2:2", was=ELSEWHERE)
+
+
+def test_a_driver_of_this_machine_is_believed_only_while_its_process_lives(
+    studies: Studies, tmp_path: Path
+) -> None:
+    study = submitted(studies, tmp_path)
+    assert studies.driven(study), "this very process"
+    dead = dataclasses.replace(study, driver=f"{this_process().split()[0]} {os.getpid()}:1")
+    assert not studies.driven(dead), "the number of a process is used again"
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def loop_of(studies: Studies, study: Study, clock: Clock) -> StudyLoop:
+    loop = StudyLoop(
+        study,
+        studies.store,
+        checked(study.spec).searcher(),
+        load_kind("engine", "simulated"),
+        clock=clock,
+    )
+    loop.begin()
+    return loop
+
+
+def test_the_lease_is_renewed_while_the_study_runs_and_not_more_often_than_needed(
+    studies: Studies, tmp_path: Path
+) -> None:
+    study, clock = submitted(studies, tmp_path), Clock()
+    loop = loop_of(studies, study, clock)
+    studies.store.set_state(study.name, StudyState.RUNNING, renewed_at="long ago")
+    clock.now = LEASE_SECONDS / 10
+    loop.renew()
+    assert studies.store.study(study.name).renewed_at == "long ago"
+    clock.now = LEASE_SECONDS / 4
+    loop.renew()
+    assert studies.store.study(study.name).renewed_at > ago(5)
+
+
+def test_a_driver_that_lost_its_study_starts_and_writes_nothing_more(
+    studies: Studies, tmp_path: Path
+) -> None:
+    study, clock = submitted(studies, tmp_path), Clock()
+    loop = loop_of(studies, study, clock)
+    first = loop.next()
+    assert first is not None
+    assert studies.store.claim(study.name, ELSEWHERE, was=this_process())
+    before = studies.store.trials(study.name)
+    clock.now = LEASE_SECONDS
+    loop.renew()
+    assert loop.over
+    assert loop.next() is None
+    loop.finish()
+    assert studies.store.trials(study.name) == before
+    assert studies.store.study(study.name).driver == ELSEWHERE
+    assert studies.store.study(study.name).state is StudyState.RUNNING
