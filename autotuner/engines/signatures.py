@@ -83,12 +83,19 @@ def _last_words(lines: Sequence[str]) -> str:
     return (errors or spoken or ["the log is empty"])[-1]
 
 
-def observed(log: str, numbers: Mapping[str, str]) -> dict[str, float]:
-    """The first number in the log for each key: key -> pattern with one group, or several
-    whose numbers are added."""
+_NUMBER = r"(\d[\d,]*(?:\.\d+)?)"
+
+
+def observed(log: str, phrases: Mapping[str, str]) -> dict[str, float]:
+    """The first number in the log for each key.
+
+    Args:
+        phrases: key -> regular expression in which ``<n>`` stands for a number; of several the
+            sum.
+    """
     found = {}
-    for key, pattern in numbers.items():
-        match = re.search(pattern, log)
+    for key, phrase in phrases.items():
+        match = re.search(phrase.replace("<n>", _NUMBER), log)
         if match is not None:
             found[key] = sum(float(each.replace(",", "")) for each in match.groups() if each)
     return found

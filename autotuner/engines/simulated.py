@@ -93,7 +93,7 @@ def _number(catalog: Catalog, values: Parameters, name: str) -> int | None:
 # "WARNING 11-22 03:04:05 " in front of what is said.
 _PREFIX = re.compile(r"^(?:INFO|WARNING) [\d-]+ [\d:]+ ")
 
-_NUMBERS = {"kv_tokens": r"KV cache size: ([\d,]+) tokens"}
+_NUMBERS = {"kv_tokens": r"KV cache size: <n> tokens"}
 
 _FRACTION = "gpu-memory-fraction"
 

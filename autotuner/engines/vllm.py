@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 
@@ -15,6 +16,7 @@ from autotuner.engines.flags import (
     flag_values,
     given,
 )
+from autotuner.engines.formats import element_bytes, weight_bytes
 from autotuner.engines.refusal import (
     Point,
     Rule,
@@ -36,6 +38,14 @@ from autotuner.study.spec import StudySpec
 
 IMAGE = "vllm/vllm-openai"
 COMMAND = ("vllm", "serve")
+
+# Decode context parallelism is not among them: it shares the GPUs of the others.
+_PARALLEL = (
+    "tensor-parallel-size",
+    "pipeline-parallel-size",
+    "data-parallel-size",
+    "prefill-context-parallel-size",
+)
 
 _OWNED = {
     "model": "say it as model.path",
@@ -69,7 +79,7 @@ class _VLLM:
         if spec.model.tokenizer:
             own += ["--tokenizer", spec.model.tokenizer]
         gpus = 1
-        for name in ("tensor-parallel-size", "pipeline-parallel-size", "data-parallel-size"):
+        for name in _PARALLEL:
             gpus *= whole_number(given(catalog, values, name)) or 1
         return LaunchSpec(
             command=command,
@@ -96,22 +106,25 @@ class _VLLM:
         if point.value("hf-overrides") is not None:
             return None
         fraction = point.catalog.find(_FRACTION)
-        kv_bytes, on_host = point.whole("kv-cache-memory-bytes"), point.environment.get(_HOST_KV)
-        dtype = _BYTES.get(point.text("dtype") or "")
+        kv_bytes = point.whole("kv-cache-memory-bytes")
+        # On a CPU the variable wins, on a GPU nobody sets it.
+        kv_gib = _host_gib(point.environment.get(_HOST_KV)) or (kv_bytes and kv_bytes / GIB)
+        said_fraction = point.real(_FRACTION) or (fraction.default if fraction else None)
+        dtype = point.text("dtype")
         length = point.whole("max-model-len")
         return MemoryRequest(
-            fraction=point.real(_FRACTION) or (fraction.default if fraction else None),
-            kv_gib=kv_bytes / GIB if kv_bytes else _host_gib(on_host),
+            fraction=None if kv_gib else said_fraction,  # ignored beside a fixed KV cache
+            kv_gib=kv_gib,
             tp=point.size("tensor-parallel-size"),
             pp=point.size("pipeline-parallel-size"),
             dp=point.size("data-parallel-size"),
             kv_split=point.size("decode-context-parallel-size")
             * point.size("prefill-context-parallel-size"),
             expert_parallel=point.on("enable-expert-parallel"),
-            offload_gib=point.real("cpu-offload-gb") or 0.0,
+            offload_gib=_offloaded(point),
             quantization=point.text("quantization"),
-            weight_bytes=_BYTES.get(point.text("quantization") or "", dtype),
-            kv_bytes=_BYTES.get(point.text("kv-cache-dtype") or "", dtype),
+            weight_bytes=weight_bytes(point.text("quantization"), dtype),
+            kv_bytes=element_bytes(point.text("kv-cache-dtype")) or element_bytes(dtype),
             max_length=length if length and length > 0 else None,  # -1: what fits
             sequences=point.whole("max-num-seqs"),
             batched_tokens=point.whole("max-num-batched-tokens"),
@@ -122,19 +135,10 @@ class _VLLM:
 _FRACTION = "gpu-memory-utilization"
 _HOST_KV = "VLLM_CPU_KVCACHE_SPACE"
 
-# Bytes of one number by the engine's word for its format. Formats with a scale for each head or
-# group are left out: their size depends on the model.
-_BYTES = {
-    "float": 4.0,
-    "float32": 4.0,
-    "half": 2.0,
-    "float16": 2.0,
-    "bfloat16": 2.0,
-    "fp8": 1.0,
-    "fp8_e4m3": 1.0,
-    "fp8_e5m2": 1.0,
-    "fp8_inc": 1.0,
-}
+
+def _offloaded(point: Point) -> float:
+    """GiB of each GPU's weights that lie elsewhere; where only layers are counted, all may."""
+    return math.inf if point.whole("offload-group-size") else point.real("cpu-offload-gb") or 0.0
 
 
 def _host_gib(text: str | None) -> float | None:
@@ -144,14 +148,14 @@ def _host_gib(text: str | None) -> float | None:
 
 _NUMBERS = {
     # "GPU KV cache size: 524,288 tokens"; on a CPU, "CPU KV cache size".
-    "kv_tokens": r"KV cache size: ([\d,]+) tokens",
+    "kv_tokens": r"KV cache size: <n> tokens",
     # With fixed sizes: "Explicitly set (1.0/10.71) GiB for KV cache", "reserved 4.0 GiB memory
     # for KV Cache as specified".
-    "kv_gib": r"(?:Available KV cache memory: ([\d.]+) GiB"
-    r"|(?:Explicitly|Auto) set \(([\d.]+)/[\d.]+\) GiB for KV cache"
-    r"|reserved ([\d.]+) GiB memory for KV)",
-    "weights_gib": r"Model loading took ([\d.]+) Gi?B",
-    "concurrency": r"Maximum concurrency for [\d,]+ tokens per request: ([\d.]+)x",
+    "kv_gib": r"(?:Available KV cache memory: <n> GiB"
+    r"|(?:Explicitly|Auto) set \(<n>/[\d.]+\) GiB for KV cache"
+    r"|reserved <n> GiB memory for KV)",
+    "weights_gib": r"Model loading took <n> Gi?B",
+    "concurrency": r"Maximum concurrency for [\d,]+ tokens per request: <n>x",
 }
 
 
@@ -288,7 +292,7 @@ _SIGNATURES = (
     *said.IMAGE,
     *said.SHARED_MEMORY,
     Signature(FailureClass.MEMORY_AT_LOAD, _FREE, {_FRACTION: LOWER}, only=_alone),
-    Signature(FailureClass.DEVICE, r"Free memory on device .* is less than desired GPU memory.*"),
+    Signature(FailureClass.DEVICE, r"Free memory on device .* is less than .*"),
     # A CPU's memory is never empty, and the fraction is of all of it.
     Signature(
         FailureClass.MEMORY_AT_LOAD,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from autotuner.engines.base import Engine
 from autotuner.engines.flags import catalog_of
 from autotuner.errors import ConfigError, FailureClass
 from autotuner.plugins import kinds, load_kind
+from autotuner.study.space import Parameters
 from autotuner.study.spec import StudySpec
 from tests.builders import spec
 
@@ -29,19 +32,54 @@ def engine(kind: str) -> Engine:
     return found
 
 
+@dataclass(frozen=True)
+class Words:
+    """The same things in an engine's own words."""
+
+    sequences: str
+    """Whole number: requests at the same time."""
+    tokens: str
+    """Whole number: tokens in one step."""
+    block: str
+    impossible: Mapping[str, int]
+    """A point that cannot start; its values are all in the reason."""
+
+
+WORDS = {
+    "sglang": Words(
+        "max-running-requests",
+        "chunked-prefill-size",
+        "page-size",
+        {"chunked-prefill-size": 100, "page-size": 64},
+    ),
+}
+DEFAULT_WORDS = Words(
+    "max-num-seqs",
+    "max-num-batched-tokens",
+    "block-size",
+    {"max-num-batched-tokens": 4, "max-num-seqs": 64},
+)
+
+
+def words(kind: str) -> Words:
+    return WORDS.get(kind, DEFAULT_WORDS)
+
+
 def study(kind: str, **engine: Any) -> StudySpec:
-    """Flags that every engine here has."""
+    """A study of two flags, the second one spelled with underscores, and a variable."""
+    own = words(kind)
     return spec(
         engine={"kind": kind, **engine},
         space={
-            "max-num-seqs": [8, None],
-            "max_num_batched_tokens": {"type": "int", "low": 64, "high": 128},
+            own.sequences: [8, None],
+            own.tokens.replace("-", "_"): {"type": "int", "low": 64, "high": 128},
             "env:VARIABLE": ["a", None],
         },
     )
 
 
-POINT = {"max-num-seqs": 8, "max-num-batched-tokens": 64, "env:VARIABLE": "a"}
+def point(kind: str) -> Parameters:
+    return {words(kind).sequences: 8, words(kind).tokens: 64, "env:VARIABLE": "a"}
 
 
 def test_the_api_is_a_dialect_of_the_benchmarks(engine: Engine) -> None:
@@ -73,16 +111,16 @@ def test_the_baseline_can_be_launched(engine: Engine, kind: str) -> None:
 def test_every_point_that_is_accepted_can_be_launched(engine: Engine, kind: str) -> None:
     found = study(kind)
     engine.check(found)
-    launch = engine.launch(found, POINT, port=1)
+    launch = engine.launch(found, point(kind), port=1)
     argv = launch.arguments
-    assert argv[argv.index("--max-num-seqs") + 1] == "8"
-    assert argv[argv.index("--max-num-batched-tokens") + 1] == "64"
+    assert argv[argv.index(f"--{words(kind).sequences}") + 1] == "8"
+    assert argv[argv.index(f"--{words(kind).tokens}") + 1] == "64"
     assert launch.environment == {"VARIABLE": "a"}
 
 
 def test_null_and_the_empty_text_leave_flag_and_variable_out(engine: Engine, kind: str) -> None:
     found = study(kind)
-    nothing = {"max-num-seqs": None, "max-num-batched-tokens": "", "env:VARIABLE": None}
+    nothing = {words(kind).sequences: None, words(kind).tokens: "", "env:VARIABLE": None}
     assert engine.launch(found, nothing, port=1) == engine.launch(found, {}, port=1)
 
 
@@ -99,17 +137,18 @@ def test_the_command_host_and_image_of_the_study_are_used(engine: Engine, kind: 
 
 
 def test_equal_values_give_equal_launches(engine: Engine, kind: str) -> None:
-    one = engine.launch(study(kind, arguments={"--block_size": 16}), {}, port=1)
-    other = engine.launch(study(kind, arguments={"block-size": 16}), {}, port=1)
-    assert one == other
-    assert engine.launch(study(kind), POINT, port=1) == engine.launch(study(kind), POINT, port=1)
-    assert engine.launch(study(kind), POINT, port=1) != engine.launch(study(kind), POINT, port=2)
+    name, mine = words(kind).block, point(kind)
+    spelled = "--" + name.replace("-", "_")
+    one = engine.launch(study(kind, arguments={spelled: 16}), {}, port=1)
+    assert one == engine.launch(study(kind, arguments={name: 16}), {}, port=1)
+    assert engine.launch(study(kind), mine, port=1) == engine.launch(study(kind), mine, port=1)
+    assert engine.launch(study(kind), mine, port=1) != engine.launch(study(kind), mine, port=2)
 
 
 def test_every_item_of_a_launch_is_a_text(engine: Engine, kind: str) -> None:
     found = study(kind, environment={"N": 1})
-    point = {"max-num-seqs": 8.0, "env:VARIABLE": 2.5}
-    launch = engine.launch(found, point, port=1)
+    whole = {words(kind).sequences: 8.0, "env:VARIABLE": 2.5}
+    launch = engine.launch(found, whole, port=1)
     assert all(type(item) is str for item in launch.argv)
     assert all(type(value) is str for value in launch.environment.values())
     assert launch.environment == {"N": "1", "VARIABLE": "2.5"}
@@ -131,16 +170,16 @@ def test_a_text_stays_one_item_and_is_never_split_by_a_shell(kind: str, text: st
 
 def test_an_unknown_flag_is_refused_with_the_nearest(engine: Engine, kind: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        engine.check(study(kind, arguments={"max-num-sequences": 4}))
-    assert "--max-num-sequences" in caught.value.problem
-    assert caught.value.where == "engine.arguments.max-num-sequences"
-    assert "--max-num-seqs" in caught.value.hint
+        engine.check(study(kind, arguments={words(kind).sequences + "x": 4}))
+    assert f"--{words(kind).sequences}x" in caught.value.problem
+    assert caught.value.where == f"engine.arguments.{words(kind).sequences}x"
+    assert f"--{words(kind).sequences}" in caught.value.hint
 
 
 def test_a_wrong_value_is_refused_with_its_place(engine: Engine, kind: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        engine.check(spec(engine={"kind": kind}, space={"max-num-seqs": [1, "many"]}))
-    assert caught.value.where == "space.max-num-seqs"
+        engine.check(spec(engine={"kind": kind}, space={words(kind).sequences: [1, "many"]}))
+    assert caught.value.where == f"space.{words(kind).sequences}"
     assert "'many'" in caught.value.problem
 
 
@@ -168,11 +207,11 @@ def test_every_flag_of_the_catalog_can_be_left_out(engine: Engine, kind: str) ->
 
 
 def test_an_impossible_point_is_refused_with_its_reason(engine: Engine, kind: str) -> None:
-    reason = engine.refuse(study(kind), {"max-num-batched-tokens": 4, "max-num-seqs": 64})
+    impossible = words(kind).impossible
+    reason = engine.refuse(study(kind), dict(impossible))
     assert reason is not None
-    assert "4" in reason
-    assert "64" in reason
-    assert engine.refuse(study(kind), POINT) is None
+    assert all(name in reason and str(value) in reason for name, value in impossible.items())
+    assert engine.refuse(study(kind), point(kind)) is None
 
 
 # 4. `diagnose` never fails.
@@ -197,6 +236,7 @@ LINES = st.text(max_size=80) | st.sampled_from(
 @example("vllm", "\n\n \n")
 @example("vllm", "(EngineCore pid=1) ERROR 11-22 03:04:05 [core.py:1] ")
 @example("simulated", "INFO 11-22 03:04:05 ")
+@example("sglang", "[2026-11-22 03:04:05 TP0] ")
 def test_any_log_is_diagnosed_with_one_line_of_reason(kind: str, log: str) -> None:
     engine: Engine = load_kind("engine", kind)
     diagnosis = engine.diagnose(log)
@@ -205,6 +245,8 @@ def test_any_log_is_diagnosed_with_one_line_of_reason(kind: str, log: str) -> No
     assert diagnosis.reason.strip()
     assert len(diagnosis.reason.splitlines()) == 1
     assert engine.diagnose(log) == diagnosis
+    assert set(diagnosis.moves.values()) <= {"raise", "lower"}
+    assert bool(diagnosis.advice) == bool(diagnosis.moves)
 
 
 def test_a_log_without_a_known_signature_is_a_crash_with_its_last_line(engine: Engine) -> None:
@@ -221,3 +263,55 @@ def test_a_taken_port_is_the_machines_fault_and_a_bad_argument_is_not(engine: En
     bad = engine.diagnose("serve: error: unrecognized arguments: --x\n")
     assert bad.failure is FailureClass.ARGUMENT
     assert not bad.machine_fault
+
+
+# 4. What a diagnosis advises is a flag that the engine has.
+
+
+def test_what_is_advised_is_a_flag_of_the_engine(engine: Engine, kind: str) -> None:
+    catalog = catalog_of(study(kind))
+    logs = (
+        "Application startup complete.\nOutOfMemoryError: CUDA out of memory.",
+        "No available memory for the cache blocks. Try increasing",
+        "RuntimeError: Not enough memory. Please try to increase --mem-fraction-static.",
+    )
+    moves = [each for log in logs for each in engine.diagnose(log).moves]
+    assert moves
+    assert all(catalog.find(name) is not None for name in moves if not name.startswith("env:"))
+
+
+# 5. `observe` and `memory` never fail either.
+
+
+@given(st.sampled_from(KINDS), st.lists(LINES, max_size=8).map("\n".join))
+@example("vllm", "KV cache size: ,, tokens")
+@example("sglang", "Load weight end. mem usage=. GB, KV Cache is allocated. KV size: ... GB")
+def test_any_log_is_observed(kind: str, log: str) -> None:
+    engine: Engine = load_kind("engine", kind)
+    seen = engine.observe(log)
+    assert set(seen) <= {"kv_tokens", "kv_gib", "weights_gib", "concurrency"}
+    assert all(type(value) is float and value >= 0 for value in seen.values())
+    assert engine.observe("") == {}
+
+
+@given(
+    st.sampled_from(KINDS),
+    st.sampled_from([None, "", 0, -1, 8, 8.0, "8k", "auto", True, "many", [1], {"a": 1}]),
+    st.sampled_from(["sequences", "tokens", "block"]),
+)
+def test_any_value_of_a_flag_can_be_asked_for_its_memory(kind: str, value: Any, word: str) -> None:
+    engine: Engine = load_kind("engine", kind)
+    point = {getattr(words(kind), word): value}
+    engine.memory(study(kind), point)
+    engine.refuse(study(kind), point)
+
+
+def test_memory_speaks_of_what_the_flags_say(engine: Engine, kind: str) -> None:
+    request = engine.memory(study(kind), point(kind))
+    if kind == "simulated":
+        assert request is None
+        return
+    assert request is not None
+    assert (request.sequences, request.batched_tokens) == (8, 64)
+    assert (request.tp, request.pp, request.dp) == (1, 1, 1)
+    assert engine.memory(study(kind), {words(kind).block: 32}).block == 32  # type: ignore[union-attr]

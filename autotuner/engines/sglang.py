@@ -1,0 +1,326 @@
+"""SGLang: its launch line, what it would refuse, and what its log says when it dies."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from autotuner.engines import signatures as said
+from autotuner.engines.base import LOWER, RAISE, Diagnosis, Engine
+from autotuner.engines.flags import catalog_of, check_flags
+from autotuner.engines.formats import element_bytes, weight_bytes
+from autotuner.engines.refusal import (
+    Point,
+    Rule,
+    at_least,
+    first_refusal,
+    kv_heads_split,
+    point_of,
+    splits,
+    within,
+)
+from autotuner.engines.signatures import Signature, diagnose, observed
+from autotuner.errors import FailureClass
+from autotuner.serving import LaunchSpec, MemoryRequest
+from autotuner.study.space import Parameters
+from autotuner.study.spec import StudySpec
+
+IMAGE = "lmsysorg/sglang"
+COMMAND = ("python", "-m", "sglang.launch_server")
+
+_OWNED = {
+    "model-path": "say it as model.path",
+    "served-model-name": "say it as model.served_name",
+    "tokenizer-path": "say it as model.tokenizer",
+    "host": "the backend binds the server",
+    "port": "every trial gets a free port",
+    "api-key": "trials run without a key; set it where you serve",
+    "admin-api-key": "trials run without a key; set it where you serve",
+    "config": "give the flags here, so that they are checked",
+    "grpc-mode": "the benchmark speaks HTTP",
+    "smg-grpc-mode": "the benchmark speaks HTTP",
+}
+
+
+class _SGLang:
+    api = "sglang"
+
+    def check(self, spec: StudySpec) -> None:
+        check_flags(spec, catalog_of(spec), _OWNED)
+
+    def launch(
+        self, spec: StudySpec, parameters: Parameters, *, port: int, host: str = "127.0.0.1"
+    ) -> LaunchSpec:
+        point = point_of(spec, parameters)
+        own = ["--model-path", spec.model.path, "--served-model-name", spec.model.served_name]
+        if spec.model.tokenizer:
+            own += ["--tokenizer-path", spec.model.tokenizer]
+        return LaunchSpec(
+            command=tuple(spec.engine.command or COMMAND),
+            arguments=(
+                *(*own, "--host", host, "--port", str(port)),
+                *point.catalog.argv(point.values),
+            ),
+            environment=point.environment,
+            image=spec.engine.image or f"{IMAGE}:v{point.catalog.version}",
+            model_path=spec.model.path,
+            served_name=spec.model.served_name,
+            port=port,
+            gpus=point.size("tp-size") * point.size("pp-size") * _replicas(point),
+        )
+
+    def refuse(self, spec: StudySpec, parameters: Parameters) -> str | None:
+        return first_refusal(_RULES, point_of(spec, parameters))
+
+    def diagnose(self, log: str) -> Diagnosis:
+        return diagnose(log, _SIGNATURES, _PREFIX)
+
+    def observe(self, log: str) -> Mapping[str, float]:
+        return observed(log, _NUMBERS)
+
+    def memory(self, spec: StudySpec, parameters: Parameters) -> MemoryRequest | None:
+        point = point_of(spec, parameters)
+        if point.value("json-model-override-args") is not None:
+            return None
+        dtype = point.text("dtype")
+        return MemoryRequest(
+            fraction=point.real(_FRACTION),  # else it follows from the GPU and other flags
+            kv_tokens=point.whole("max-total-tokens"),
+            tp=point.size("tp-size"),
+            pp=point.size("pp-size"),
+            dp=_replicas(point),
+            kv_split=point.size("dcp-size"),
+            expert_parallel=point.size("ep-size") > 1,
+            offload_gib=point.real("cpu-offload-gb") or 0.0,
+            quantization=point.text("quantization"),
+            weight_bytes=weight_bytes(point.text("quantization"), dtype),
+            kv_bytes=element_bytes(point.text("kv-cache-dtype")) or element_bytes(dtype),
+            max_length=point.whole("context-length"),
+            sequences=point.whole("max-running-requests"),
+            batched_tokens=_chunk(point),
+            block=point.whole("page-size"),
+        )
+
+
+_FRACTION = "mem-fraction-static"
+
+_NUMBERS = {
+    # At the end of the start; while the pool is allocated, and in older versions only there.
+    "kv_tokens": r"(?:max_total_num_tokens=<n>|KV Cache is allocated\..*?#tokens: <n>)",
+    # Its GB are of 1024 cubed.
+    "kv_gib": r"KV Cache is allocated\..*?(?:K size: <n> GB, V size: <n> GB"
+    r"|KV size: <n> GB)",
+    "weights_gib": r"Load weight end\..*mem usage=<n> GB",
+}
+
+
+def _attention_groups(point: Point) -> int:
+    """Groups that share the tensor-parallel GPUs: attention data parallelism in either spelling."""
+    old = point.size("dp-size") if point.on("enable-dp-attention") else 1
+    return max(point.size("attn-dp-size"), old)
+
+
+def _replicas(point: Point) -> int:
+    """Whole copies of the model, each with GPUs of its own."""
+    return 1 if point.on("enable-dp-attention") else point.size("dp-size")
+
+
+def _chunk(point: Point) -> int | None:
+    chunk = point.whole("chunked-prefill-size")
+    return chunk if chunk and chunk > 0 else point.whole("max-prefill-tokens")
+
+
+# Where others are chosen, the engine may replace the page size by one of its own, 64 or a
+# multiple of it (arg_groups/overrides.py:1146-1336).
+_KEEP_PAGES = ("triton", "flashinfer", "fa3", "torch_native")
+
+
+def _pages(point: Point) -> str | None:
+    chunk, page = point.whole("chunked-prefill-size"), point.whole("page-size")
+    if chunk is None or chunk <= 0 or page is None or page < 1 or chunk % page == 0:
+        return None
+    if point.text("attention-backend") not in _KEEP_PAGES and chunk % 64 == 0:
+        return None
+    if point.text("disaggregation-mode") == "decode":
+        return None
+    return f"chunked-prefill-size {chunk} is not a multiple of page-size {page}"
+
+
+def _on_cpu(point: Point) -> bool:
+    flagged = point.text("device")
+    return flagged == "cpu" or "SGLANG_USE_CPU_ENGINE" in point.environment
+
+
+def _heads(point: Point) -> str | None:
+    # On a CPU, odd numbers of heads are padded (configs/update_config.py:226).
+    if point.shape is None or _on_cpu(point) or point.size("attn-cp-size") > 1:
+        return None
+    tp, groups = point.size("tp-size"), _attention_groups(point)
+    if tp % groups:
+        return None
+    each, flags = tp // groups, "tp-size" if groups == 1 else f"tp-size {tp} / {groups} groups ="
+    heads = splits(point.shape.heads, "attention heads", each, flags)
+    return heads or (kv_heads_split(point.shape, each, flags) if point.shape.exact else None)
+
+
+def _length(point: Point) -> str | None:
+    length, longest = point.whole("context-length"), point.shape and point.shape.max_length
+    allowed = point.environment.get("SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN", "0")
+    if not length or not longest or length <= longest or allowed.lower() in ("1", "true", "yes"):
+        return None
+    return (
+        f"context-length {length} is above the model's {longest} "
+        "(the variable SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN=1 would allow it)"
+    )
+
+
+def _priorities(point: Point) -> str | None:
+    on = point.on("enable-priority-scheduling")
+    policy = point.text("schedule-policy") or "fcfs"
+    if on and policy not in ("fcfs", "lof"):
+        return f"enable-priority-scheduling needs schedule-policy fcfs or lof, not {policy}"
+    if point.text("retraction-policy") == "priority" and not on:
+        return "retraction-policy priority needs enable-priority-scheduling"
+    return None
+
+
+def _padding(point: Point) -> str | None:
+    if not (point.on("disable-cuda-graph-padding") and point.on("enable-torch-compile")):
+        return None
+    return "disable-cuda-graph-padding and enable-torch-compile exclude each other"
+
+
+def _dense(point: Point) -> str | None:
+    size, tp = point.whole("moe-dense-tp-size"), point.size("tp-size")
+    if size in (None, 1, tp):
+        return None
+    return f"moe-dense-tp-size {size} is neither 1 nor tp-size {tp}"
+
+
+def _nodes(point: Point) -> str | None:
+    nodes, replicas = point.size("nnodes"), _replicas(point)
+    if nodes > 1 and replicas > 1:
+        return f"dp-size {replicas} runs on one node only, not on nnodes {nodes}"
+    return splits(point.size("tp-size") * point.size("pp-size"), "GPUs", nodes, "nnodes")
+
+
+def _conservativeness(point: Point) -> str | None:
+    value = point.real("schedule-conservativeness")
+    return f"schedule-conservativeness {value:g} is below 0" if value and value < 0 else None
+
+
+def _multiplexing(point: Point) -> str | None:
+    """What `check_server_args` asserts of PD multiplexing."""
+    if not point.on("enable-pdmux"):
+        return None
+    if point.size("pp-size") > 1:
+        return f"enable-pdmux needs pp-size 1, not {point.size('pp-size')}"
+    chunk = point.whole("chunked-prefill-size")
+    if chunk is not None and chunk != -1:
+        return f"enable-pdmux needs chunked-prefill-size -1, not {chunk}"
+    return None
+
+
+# Sources: SGLang 0.5.23, srt/. Pipelines switch the overlapping scheduler off by themselves, and
+# vocabularies are padded: neither is refused.
+_RULES = (
+    Rule(_pages, "arg_groups/validation_hook.py:244"),
+    # Accepted and fatal: above 1 it fills the memory, and at 0 nothing is left for a token.
+    Rule(within(_FRACTION, 0, 1, closed=False), "model_executor/pool_configurator.py:96"),
+    Rule(_heads, "layers/linear.py:1139, models/llama.py:183"),
+    Rule(_length, "configs/model_config.py:1296"),
+    Rule(_priorities, "arg_groups/validation_hook.py:288, :312"),
+    Rule(_padding, "arg_groups/validation_hook.py:188"),
+    Rule(_dense, "arg_groups/validation_hook.py:207"),
+    Rule(_nodes, "arg_groups/validation_hook.py:179, :199"),
+    Rule(_multiplexing, "arg_groups/validation_hook.py:250"),
+    Rule(at_least("pp-max-micro-batch-size", 1), "arg_groups/validation_hook.py:183"),
+    Rule(_conservativeness, "arg_groups/validation_hook.py:323"),
+)
+
+
+# "[2026-11-22 03:04:05 TP0] " in front of what is said.
+_PREFIX = re.compile(r"^\[[\d-]+ [\d:]+(?: [\w ]+)?\] ")
+
+_READY = "The server is fired up and ready to roll"
+
+# Of these only `quantization` is the model's as well, so that no way is clear.
+_QUANTIZATION = (
+    r"The quantization method .* is not supported.*",
+    r".*does not match the quantization method specified.*",
+    r"Invalid quantization method.*",
+    r".*argument --quantization: invalid choice.*",
+    r"\w+LinearMethod on CPU requires.*",
+    r"Cannot find the config file for \w+.*",
+)
+
+# In this order: the specific before the general. Sources: SGLang 0.5.23's own messages, and of
+# 0.5.2 where they differed. What it says at the start and under load asks for opposite moves of
+# one flag: the fraction holds weights and KV cache, the rest is for activations and graphs.
+_SIGNATURES = (
+    *(Signature(FailureClass.QUANTIZATION, pattern) for pattern in _QUANTIZATION),
+    *said.ARGUMENTS,
+    *said.PORT,
+    Signature(FailureClass.PORT, r"Port is already in use\. .*"),
+    Signature(FailureClass.PORT, r"\w+ is used by a process already\..*"),
+    *said.IMAGE,
+    *said.SHARED_MEMORY,
+    Signature(FailureClass.DEVICE, r"The memory capacity is unbalanced.*"),
+    Signature(FailureClass.DEVICE, r"SGLANG_CPU_OMP_THREADS_BIND is not set.*"),
+    Signature(
+        FailureClass.KV_CACHE,
+        r"Not enough memory\. Please try to increase --mem-fraction-static.*",
+        {_FRACTION: RAISE, "tp-size": RAISE},
+    ),
+    Signature(
+        FailureClass.KV_CACHE,
+        r"Loaded weights leave no GPU memory for the KV cache.*",
+        {_FRACTION: RAISE, "tp-size": RAISE},
+    ),
+    Signature(
+        FailureClass.MEMORY_AT_LOAD,
+        r"Capture cuda graph failed: .*out of memory.*",
+        {_FRACTION: LOWER, "cuda-graph-max-bs-decode": LOWER},
+    ),
+    Signature(
+        FailureClass.MEMORY_UNDER_LOAD,
+        said.OUT_OF_MEMORY,
+        {_FRACTION: LOWER, "chunked-prefill-size": LOWER, "max-running-requests": LOWER},
+        after=_READY,
+    ),
+    Signature(
+        FailureClass.MEMORY_AT_LOAD,
+        said.OUT_OF_MEMORY,
+        {_FRACTION: LOWER, "chunked-prefill-size": LOWER, "cuda-graph-max-bs-decode": LOWER},
+        after="Load weight end",
+    ),
+    Signature(FailureClass.MEMORY_AT_LOAD, said.OUT_OF_MEMORY, {"tp-size": RAISE}),
+    Signature(
+        FailureClass.MEMORY_UNDER_LOAD,
+        r".*(?:Prefill|Decode) out of memory\. Try to lower your batch size.*",
+        {"max-running-requests": LOWER, "chunked-prefill-size": LOWER, _FRACTION: RAISE},
+    ),
+    Signature(
+        FailureClass.MEMORY_UNDER_LOAD,
+        r".*alloc_req_slots runs out of memory.*",
+        {"max-running-requests": LOWER},
+    ),
+    *said.MODEL,
+    Signature(FailureClass.ARGUMENT, r".*context_length \(\d+\) is greater than the derived.*"),
+    Signature(FailureClass.ARGUMENT, r"AssertionError: (?P<reason>.*\bmust be divisible by.*)"),
+    Signature(FailureClass.ARGUMENT, r"AssertionError: (?P<reason>\d+ is not divisible by \d+.*)"),
+    Signature(FailureClass.ARGUMENT, r".*(?:MHA|MLA) backend .*(?:requires|only supported).*"),
+    Signature(FailureClass.ARGUMENT, r".*with minimum required version .* is not installed.*"),
+    Signature(FailureClass.ARGUMENT, r"ValueError: (?P<reason>--[\w-]+ .*)"),
+    *said.NCCL,
+    *said.DEVICE,
+    # Exit code -9 is the kernel's own, when the machine's memory is full. What a server writes
+    # of its own end by SIGKILL names no code.
+    Signature(
+        FailureClass.HOST_MEMORY, r".*scheduler died during initialization \(exit code: -9\).*"
+    ),
+    Signature(FailureClass.TIMEOUT, r"Health check failed\. Server couldn't get a response.*"),
+    Signature(FailureClass.TIMEOUT, r".*[Ww]atchdog ?[Tt]imeout.*"),
+)
+
+SGLANG: Engine = _SGLang()
