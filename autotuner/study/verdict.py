@@ -72,7 +72,8 @@ class Contest:
             gave no value, and whoever had one is out.
         most_rounds: rounds at most.
         confidence: of everything that is said, taken together.
-        out: candidates that cannot win whatever their values, and why.
+        out: candidates that cannot win whatever their values, and why. The baseline stays the
+            one to compare with.
         resolution: relative step of the objective's values, such as the precision of
             `max_load`; two values closer than that may be one.
     """
@@ -104,7 +105,7 @@ class Standing:
         gain: improvement over the reference as `Metric.gain` has it; None for the reference.
         low, high: confidence interval of the gain.
         separated: whether that interval leaves out 0.
-        out: why it cannot win.
+        out: why it cannot win; of the baseline, why it could not be used itself.
     """
 
     candidate: int
@@ -198,7 +199,8 @@ class _Judging:
 
     @cached_property
     def out(self) -> dict[int, str]:
-        found = dict(self.contest.out)
+        # The baseline is no candidate for the win: it is compared whatever bounds it breaks.
+        found = {c: why for c, why in self.contest.out.items() if c != self.contest.baseline}
         for number, each in enumerate(self.contest.rounds, start=1):
             for candidate, value in each.items():
                 if not _usable(value):
@@ -351,7 +353,7 @@ class _Judging:
                 low=interval.low,
                 high=interval.high,
                 separated=interval.separated,
-                out=self.out.get(each, ""),
+                out=self.out.get(each, self.contest.out.get(each, "")),
             )
 
     def _interval(self, one: int, other: int) -> _Interval:

@@ -280,6 +280,14 @@ def test_a_finalist_that_broke_a_bound_cannot_win() -> None:
     assert judged(out={1: "x"}).active == (0, 2)
 
 
+def test_a_baseline_that_breaks_a_bound_is_compared_all_the_same() -> None:
+    verdict = judged(CLEAR[0], out={0: "ttft_p99 is out of bounds"})
+    assert set(verdict.active) == {0, 1, 2}
+    verdict = judged(*CLEAR, out={0: "ttft_p99 is out of bounds"})
+    assert (verdict.reference, verdict.winner) == (0, 1)
+    assert "ttft_p99" in verdict.standing(0).out
+
+
 def test_when_nobody_is_left_it_ends() -> None:
     assert judged({0: 100.0, 1: None, 2: None}).finding is Finding.NO_FINALIST
     assert judged({0: 100.0, 1: None, 2: None}).decided
