@@ -50,10 +50,13 @@ class MemoryRequest:
         tp, pp: GPUs that share the weights of one replica; `dp` replicas of it.
         kv_split: GPUs, beyond `tp`, that share the KV cache of one sequence.
         expert_parallel: experts are shared among more GPUs than `tp`.
-        offload_gib: weights of each GPU kept in the machine's own memory.
+        offload_gib: weights of each GPU kept in the machine's own memory; infinite where that
+            may be any of them.
         quantization: method that the weights are quantized with, in the engine's word.
-        weight_bytes: of one weight, where a flag says it; None: as the model is stored.
-        kv_bytes: of one element of keys and values; None: as the weights are computed.
+        weight_bytes: of one weight, at the least, where a flag says it; None: as stored. What
+            the model's own checkpoint is quantized to wins.
+        kv_bytes: of one element of keys and values, at the least; None: as the weights are
+            computed.
         max_length: tokens of prompt and output of one sequence, at most.
         sequences: at the same time, at most.
         batched_tokens: in one step, at most.
