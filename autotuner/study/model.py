@@ -108,7 +108,7 @@ class ModelShape:
         quantization: method of an already quantized checkpoint; None without.
         quantized_bytes: bytes of one quantized weight, scales included; None without.
         embeddings: parameters that stay unquantized: input and output embeddings.
-        matrices: all other parameters; `parameters` is their sum.
+        matrices: all other parameters; `parameters` is their sum. Of them, `routed` are experts'.
         exact: whether the family is known to consist of what was counted.
         windowed: whether engines may keep fewer or other numbers of a token than counted here.
         stored_bytes: size of its weight files, where they lie beside the configuration.
@@ -127,6 +127,7 @@ class ModelShape:
     max_length: int | None = None
     dtype_bytes: float = _HALF
     experts: int = 0
+    routed: int = 0
     latent: int = 0
     quantization: str | None = None
     quantized_bytes: float | None = None
@@ -144,10 +145,18 @@ class ModelShape:
         return self.weight_bytes_at(None)
 
     def weight_bytes_at(self, matrix_bytes: float | None) -> float:
-        """Bytes of all weights when a weight of a matrix takes `matrix_bytes`; None as stored."""
-        if matrix_bytes is None or self.quantized_bytes is not None:
-            matrix_bytes = self.quantized_bytes or self.dtype_bytes
-        return self.embeddings * self.dtype_bytes + self.matrices * matrix_bytes
+        """Bytes of all weights when a weight of a matrix takes `matrix_bytes`; None as stored.
+
+        Embeddings are not quantized, and a quantized checkpoint stays what it is.
+        """
+        each = self.matrix_bytes(matrix_bytes)
+        return self.embeddings * max(self.dtype_bytes, each) + self.matrices * each
+
+    def matrix_bytes(self, wanted: float | None = None) -> float:
+        """Bytes of one weight of a matrix where a launch asks for `wanted`."""
+        if self.quantized_bytes is not None:
+            return self.quantized_bytes
+        return self.dtype_bytes if wanted is None else wanted
 
     def kv_bytes_per_token(
         self, element_bytes: float | None = None, *, tp: int = 1, pp: int = 1
@@ -220,7 +229,7 @@ def shape_of(config: Mapping[str, Any], *, stored_bytes: int | None = None) -> M
         if latent
         else hidden * head_dim * (2 * heads + 2 * kv_heads)
     )
-    forward = _feed_forward(text, numbers, family, layers, hidden, intermediate)
+    forward, routed = _feed_forward(text, numbers, family, layers, hidden, intermediate)
     return ModelShape(
         layers=layers,
         hidden=hidden,
@@ -235,6 +244,7 @@ def shape_of(config: Mapping[str, Any], *, stored_bytes: int | None = None) -> M
         max_length=_max_length(text),
         dtype_bytes=_dtype_bytes(text, config),
         experts=numbers["experts"],
+        routed=routed,
         latent=latent,
         quantization=method,
         quantized_bytes=quantized_bytes,
@@ -290,17 +300,19 @@ def _feed_forward(
     layers: int,
     hidden: int,
     intermediate: int,
-) -> int:
-    """Parameters of all layers' feed-forward parts, routed and shared experts included."""
+) -> tuple[int, int]:
+    """Parameters of all layers' feed-forward parts, and those of them that are routed experts'."""
     one = (2 if family in _UNGATED else 3) * hidden
     experts = numbers["experts"]
     if not experts:
-        return layers * one * intermediate
+        return layers * one * intermediate, 0
     dense = _dense_layers(text, layers)
     expert = numbers["expert_intermediate"] or intermediate
     shared = numbers["shared_intermediate"] or _number(text, "n_shared_experts") * expert
-    sparse = one * (experts * expert + shared) + hidden * experts
-    return dense * one * intermediate + (layers - dense) * sparse
+    routed = (layers - dense) * one * experts * expert
+    gates = (layers - dense) * hidden * experts
+    beside = dense * one * intermediate + (layers - dense) * one * shared
+    return routed + gates + beside, routed
 
 
 def _dense_layers(text: Mapping[str, Any], layers: int) -> int:

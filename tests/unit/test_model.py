@@ -112,6 +112,11 @@ def test_counts_what_the_model_card_states(config: dict[str, Any], parameters: f
     assert shape(config).exact
 
 
+def test_most_of_a_mixture_is_experts() -> None:
+    assert shape(QWEN3_30B).routed == 48 * 128 * 3 * 2048 * 768
+    assert shape(LLAMA_8B).routed == 0
+
+
 def test_llama_takes_128_kib_a_token() -> None:
     llama = shape(LLAMA_8B)
     assert llama.kv_bytes_per_token() == 131072

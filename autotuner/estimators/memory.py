@@ -1,0 +1,351 @@
+"""Whether a point fits into GPU memory, from the model's `config.json`; it learns from logs.
+
+Of each GPU an engine takes a fraction; weights and what a step works with come off it, and the
+rest is KV cache. The weights are known, the KV bytes of a token are known, and what a step works
+with is the guess: a formula of the flags, corrected by every server log that says how much KV
+cache was left.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from statistics import NormalDist, median
+
+from autotuner.serving import MemoryRequest
+from autotuner.study.model import GIB, ModelShape
+
+Observation = tuple[MemoryRequest, Mapping[str, float]]
+"""What a launch asked for, and what its log said: `kv_tokens`, `kv_gib`, `weights_gib`, each where
+it was found, per GPU (`kv_tokens` of a replica)."""
+
+ERROR = 0.13
+"""Standard deviation of the memory in use before any log, relative: models that do not calibrate
+themselves were found up to 26 % too low, which is taken for two of it."""
+
+LEAST_ERROR_GIB = 0.05
+"""What logs round to, and what launches of the same flags differ by."""
+
+RUNTIME_GIB = 0.6
+"""CUDA context, communication buffers and captured graphs, before any log."""
+
+ASSUMED_FRACTION = 0.9
+ASSUMED_TOKENS = 8192
+ASSUMED_SEQUENCES = 256
+"""Where a point leaves them to its engine, which chooses by GPU and version."""
+
+# A first guess counts as much as this many logs.
+_PRIOR_LOGS = 2.0
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """What a point will need of each GPU.
+
+    Attributes:
+        weights_gib: weights of one GPU.
+        kv_tokens: what the KV cache of a replica will hold; None where the GPU is not known.
+        total_gib: weights, working memory and KV cache of one GPU.
+        sure: 0, a coin flip, to 1, certain, that `infeasible` is right in what it says, or in
+            being empty.
+        infeasible: why it will not start, or nothing.
+        proven: `infeasible` follows from sizes that cannot be otherwise; else it is a guess.
+        error_gib: standard deviation of the memory that is left for the KV cache.
+    """
+
+    weights_gib: float
+    kv_tokens: int | None
+    total_gib: float | None
+    sure: float
+    infeasible: str = ""
+    proven: bool = False
+    error_gib: float = 0.0
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What logs said beyond the formulas; the first guess without any.
+
+    Attributes:
+        weights, kv: factors on the weights and on the bytes of a token.
+        constant_gib, slope: working memory is ``constant_gib + slope x formula``.
+        error_gib: standard deviation of what is left unexplained; None before any log.
+        kv_error: relative standard deviation of the bytes of a token.
+        logs: that said how much KV cache was left.
+    """
+
+    weights: float = 1.0
+    kv: float = 1.0
+    constant_gib: float = RUNTIME_GIB
+    slope: float = 1.0
+    error_gib: float | None = None
+    kv_error: float = 0.02
+    logs: int = 0
+
+
+@dataclass(frozen=True)
+class MemoryModel:
+    """The memory of one model on one kind of GPU.
+
+    Attributes:
+        gpu_gib: memory of one GPU; None where it is not known, as on a CPU: then only a KV cache
+            of fixed size is told.
+    """
+
+    shape: ModelShape
+    gpu_gib: float | None = None
+    calibration: Calibration = field(default_factory=Calibration)
+
+    def estimate(self, request: MemoryRequest) -> MemoryEstimate:
+        """What the point needs, and whether that fits."""
+        weights = self._weights(request) * self.calibration.weights
+        working = self._working(request)
+        kv = self._kv_gib(request, weights + working)
+        error = self._error(request, weights + working)
+        tokens = None if kv is None else self._tokens(request, max(kv, 0.0))
+        proof = self._proof(request)
+        reason, sure = (proof, 1.0) if proof else self._guess(request, weights, working, kv, error)
+        return MemoryEstimate(
+            weights_gib=weights,
+            kv_tokens=tokens,
+            total_gib=None if kv is None else weights + working + max(kv, 0.0),
+            sure=sure,
+            infeasible=reason,
+            proven=bool(proof),
+            error_gib=error,
+        )
+
+    def calibrated(self, observations: Sequence[Observation]) -> MemoryModel:
+        """The same model after these logs, all that there are: earlier ones are not remembered.
+
+        Working memory is fitted by least squares that start from the first guess (ridge), so that
+        one log moves the constant and only logs of different flags move the slope.
+        """
+        weights = _factor(
+            said["weights_gib"] / expected
+            for request, said in observations
+            if said.get("weights_gib") and (expected := self._weights(request)) > 0
+        )
+        per_token = [
+            said["kv_gib"] * GIB * request.kv_split / said["kv_tokens"] / self._token_bytes(request)
+            for request, said in observations
+            if said.get("kv_gib") and said.get("kv_tokens")
+        ]
+        kv = _factor(per_token)
+        spread = max((abs(each / kv - 1) for each in per_token), default=0.02)
+        fresh = MemoryModel(self.shape, self.gpu_gib, Calibration(weights=weights, kv=kv))
+        left = [pair for each in observations if (pair := fresh._unexplained(*each)) is not None]
+        constant, slope, error = _fit(left, fresh._first_error)
+        return MemoryModel(
+            self.shape,
+            self.gpu_gib,
+            Calibration(weights, kv, constant, slope, error, spread, len(left)),
+        )
+
+    def _weights(self, request: MemoryRequest) -> float:
+        """GiB of weights on one GPU."""
+        each = self.shape.matrix_bytes(_matrix_bytes(request, self.shape))
+        whole = self.shape.weight_bytes_at(each)
+        routed = self.shape.routed * each if request.expert_parallel else 0.0
+        stage = request.tp * request.pp
+        bytes_of_one = (whole - routed) / stage + routed / (stage * request.dp)
+        return max(bytes_of_one / GIB - request.offload_gib, 0.0)
+
+    def _working(self, request: MemoryRequest) -> float:
+        fitted = self.calibration.constant_gib + self.calibration.slope * step_gib(
+            self.shape, request
+        )
+        return max(fitted, 0.0)
+
+    def _kv_gib(self, request: MemoryRequest, used: float) -> float | None:
+        """GiB of KV cache on one GPU, below 0 where none is left; None where it cannot be told."""
+        if request.kv_gib is not None:
+            return request.kv_gib
+        if self.gpu_gib is None:
+            return None
+        return _fraction(request) * self.gpu_gib - used
+
+    def _token_bytes(self, request: MemoryRequest) -> float:
+        plain = self.shape.kv_bytes_per_token(request.kv_bytes, tp=request.tp, pp=request.pp)
+        return plain * self.calibration.kv
+
+    def _tokens(self, request: MemoryRequest, kv_gib: float) -> int:
+        tokens = int(kv_gib * GIB * request.kv_split / self._token_bytes(request))
+        if request.kv_tokens is not None:
+            tokens = min(tokens, request.kv_tokens)
+        return tokens // request.block * request.block if request.block else tokens
+
+    def _error(self, request: MemoryRequest, used: float) -> float:
+        """Standard deviation in GiB of what is left for the KV cache."""
+        if request.kv_gib is not None:
+            return max(request.kv_gib * self.calibration.kv_error, 1e-6)
+        error = self.calibration.error_gib
+        return ERROR * used if error is None else error
+
+    @cached_property
+    def _first_error(self) -> float:
+        request = MemoryRequest()
+        return ERROR * (self._weights(request) + self._working(request))
+
+    def _proof(self, request: MemoryRequest) -> str:
+        """Why the point cannot start whatever else is true, or nothing. Nothing learnt is used."""
+        if not self.shape.exact or _unclear(request, self.shape) or request.offload_gib:
+            return ""
+        least, room = self._least_weights(request), self._room(request)
+        if room is not None and least > room:
+            return (
+                f"the weights take at least {least:.1f} GiB of each GPU, "
+                f"of whose {self.gpu_gib:.1f} GiB the engine may use {room:.1f}"
+            )
+        one = self._least_sequence(request)
+        cache = request.kv_gib
+        if cache is None and room is not None:
+            cache = room - least
+        if one is not None and cache is not None and one > cache:
+            return (
+                f"one sequence of {request.max_length} tokens takes at least {one:.1f} GiB of KV "
+                f"cache on each GPU, which can have at most {cache:.1f}"
+            )
+        return ""
+
+    def _least_weights(self, request: MemoryRequest) -> float:
+        """GiB that no GPU of the fullest stage can go below: an even share of everything."""
+        each = self.shape.matrix_bytes(_matrix_bytes(request, self.shape))
+        least = self.shape.parameters * each
+        if each == self.shape.matrix_bytes():
+            least = min(self.shape.weight_bytes, self.shape.stored_bytes or math.inf)
+        # Engines may share experts among replicas without being told to.
+        gpus = request.tp * request.pp * (request.dp if self.shape.experts else 1)
+        return least / gpus / GIB
+
+    def _room(self, request: MemoryRequest) -> float | None:
+        """GiB of one GPU that the engine can use at most: a fixed KV cache overrides the
+        fraction, and one that is left to the engine may be anything."""
+        if self.gpu_gib is None:
+            return None
+        if request.kv_gib is not None:
+            return max(self.gpu_gib - request.kv_gib, 0.0)
+        return self.gpu_gib * (1.0 if request.fraction is None else request.fraction)
+
+    def _least_sequence(self, request: MemoryRequest) -> float | None:
+        """GiB of the longest sequence's keys and values on one GPU, at least."""
+        if request.max_length is None or self.shape.windowed:
+            return None
+        # Quantized checkpoints may bring scales for eight-bit keys and values.
+        unsaid = 1.0 if self.shape.quantization else self.shape.dtype_bytes
+        each = unsaid if request.kv_bytes is None else request.kv_bytes
+        token = self.shape.kv_bytes_per_token(each, tp=request.tp, pp=request.pp)
+        return token * request.max_length / request.kv_split / GIB
+
+    def _guess(
+        self, request: MemoryRequest, weights: float, working: float, kv: float | None, error: float
+    ) -> tuple[str, float]:
+        """What probably happens, and how sure that is: the chance that it is right, from the
+        distance to what just fits, as a share of the way from a coin flip to certainty."""
+        if kv is None:
+            return "", 0.0
+        if request.kv_gib is not None and self.gpu_gib is not None:
+            return self._fixed_guess(request, weights + working, self.gpu_gib)
+        needed = (request.max_length or 0) * self._token_bytes(request) / request.kv_split / GIB
+        margin = kv - needed
+        sure = 2 * NormalDist().cdf(abs(margin) / max(error, 1e-6)) - 1
+        if _unclear(request, self.shape) or not self.shape.exact:
+            sure *= 0.5
+        if margin >= 0:
+            return "", sure
+        parts = f"weights {weights:.1f} GiB and working memory {working:.1f} GiB"
+        if kv <= 0:
+            return f"{parts} probably leave no room for a KV cache", sure
+        return (
+            f"{parts} probably leave {kv:.1f} GiB of KV cache, below the {needed:.1f} of one "
+            f"sequence of {request.max_length} tokens",
+            sure,
+        )
+
+    def _fixed_guess(
+        self, request: MemoryRequest, used: float, gpu_gib: float
+    ) -> tuple[str, float]:
+        """The same where the KV cache is fixed, and the question is whether the GPU has it."""
+        cache = request.kv_gib or 0.0
+        margin = gpu_gib - used - cache
+        sure = 2 * NormalDist().cdf(abs(margin) / max(ERROR * used, 1e-6)) - 1
+        if margin >= 0:
+            return "", sure
+        return (
+            f"{cache:.1f} GiB of KV cache and {used:.1f} GiB beside it are probably more than the "
+            f"{gpu_gib:.1f} GiB of the GPU",
+            sure,
+        )
+
+    def _unexplained(
+        self, request: MemoryRequest, said: Mapping[str, float]
+    ) -> tuple[float, float] | None:
+        """The formula's working memory and the true one, where a log tells: GiB both."""
+        if self.gpu_gib is None or request.kv_gib is not None:
+            return None
+        kv = said.get("kv_gib")
+        if kv is None and (tokens := said.get("kv_tokens")):
+            if request.kv_tokens is not None and tokens >= request.kv_tokens:
+                return None  # the cap was reached, not the memory
+            kv = tokens * self._token_bytes(request) / request.kv_split / GIB
+        if kv is None:
+            return None
+        weights = said.get("weights_gib") or self._weights(request) * self.calibration.weights
+        return step_gib(self.shape, request), _fraction(request) * self.gpu_gib - weights - kv
+
+
+def step_gib(shape: ModelShape, request: MemoryRequest) -> float:
+    """GiB that one step works with, to first order.
+
+    Activations of its tokens in half precision, four times the hidden size and the two halves of
+    the gated feed-forward part, and the logits of all sequences twice in single precision, as
+    samplers keep them.
+    """
+    tokens = request.batched_tokens or ASSUMED_TOKENS
+    width = 4 * shape.hidden + 2 * shape.intermediate / request.tp
+    logits = (request.sequences or ASSUMED_SEQUENCES) * shape.vocabulary
+    return (tokens * width * 2 + logits * 8) / GIB
+
+
+def _fraction(request: MemoryRequest) -> float:
+    return ASSUMED_FRACTION if request.fraction is None else request.fraction
+
+
+def _matrix_bytes(request: MemoryRequest, shape: ModelShape) -> float | None:
+    """Bytes of a matrix's weight that the flags ask for; four bits where a method says no more."""
+    if _unclear(request, shape):
+        return 4.5 / 8
+    return request.weight_bytes
+
+
+def _unclear(request: MemoryRequest, shape: ModelShape) -> bool:
+    """Whether weights are quantized while loading into a format whose size is not known."""
+    method = request.quantization
+    eight = request.weight_bytes is not None and request.weight_bytes <= 1
+    return method is not None and shape.quantization is None and not eight
+
+
+def _factor(ratios: Iterable[float]) -> float:
+    """The middle of what logs said against what was expected; 1 without any."""
+    known = list(ratios)
+    return median(known) if known else 1.0
+
+
+def _fit(
+    pairs: Sequence[tuple[float, float]], first_error: float
+) -> tuple[float, float, float | None]:
+    """Constant, slope and remaining error of working memory over its formula."""
+    if not pairs:
+        return RUNTIME_GIB, 1.0, None
+    import numpy
+
+    noise = 2 * LEAST_ERROR_GIB
+    # The first two rows are the first guess, as if it had been measured with its own error.
+    rows = [(1 / first_error, 0.0), (0.0, 2.0)] + [(1 / noise, each / noise) for each, _ in pairs]
+    sides = [RUNTIME_GIB / first_error, 2.0] + [true / noise for _, true in pairs]
+    (constant, slope), *_ = numpy.linalg.lstsq(numpy.array(rows), numpy.array(sides), rcond=None)
+    squares = sum((true - constant - slope * each) ** 2 for each, true in pairs)
+    variance = (_PRIOR_LOGS * first_error**2 / 4 + squares) / (_PRIOR_LOGS + len(pairs))
+    return float(constant), float(slope), max(math.sqrt(variance), LEAST_ERROR_GIB)
