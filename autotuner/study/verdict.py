@@ -289,7 +289,9 @@ class _Judging:
         The chance is the predictive one: what the mean of all rounds may come to, given those
         so far, with the noise as estimated.
         """
-        if one == other or not self.left or self.better(one, other) or self.better(other, one):
+        if one == other or not self.left or one in self.out or other in self.out:
+            return False
+        if self.better(one, other) or self.better(other, one):
             return False
         contrast = self.contrast(one, other)
         if contrast is None:

@@ -340,6 +340,13 @@ def test_a_baseline_that_crashed_once_still_counts_where_it_was_measured_twice()
     assert verdict.winner == 1
 
 
+def test_nobody_is_launched_against_a_baseline_that_cannot_be_launched_again() -> None:
+    rounds = [{0: 100.0, 1: 107.0, 2: 60.0}, {0: 102.0, 1: 106.0, 2: 60.0}]
+    assert set(judged(*rounds).active) == {0, 1}
+    verdict = judged(*rounds, {0: None, 1: 106.5})
+    assert (verdict.finding, verdict.decided) == (Finding.NO_GAIN, True)
+
+
 def test_a_value_of_zero_has_no_ratio() -> None:
     verdict = judged({0: 100.0, 1: 0.0, 2: 101.0}, {0: 100.0, 2: 101.0})
     assert verdict.standing(1).out == "round 1 gave 0, which has no ratio"
