@@ -11,7 +11,8 @@ VLLM := .venv-vllm
 MODEL := .cache/tiny-llama
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-fast check format docs bench-overhead install vllm model clean
+.PHONY: help demo test test-fast check format docs bench-overhead bench-search bench-stopping \
+  bench-verdict bench-winner install vllm model clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -41,6 +42,18 @@ docs: $(VENV)/.dev  ## generate docs/study-file.md
 
 bench-overhead: $(VENV)/.runtime $(VLLM)/.installed $(MODEL)/config.json  ## time of a study over that of its parts
 	$(BIN)/python tests/bench/overhead.py
+
+bench-search: $(VENV)/.dev  ## regret of the searchers over tables of trials
+	$(BIN)/python -m tests.bench.search
+
+bench-stopping: $(VENV)/.dev  ## what early stopping saves, and whether it costs the winner
+	$(BIN)/python -m tests.bench.stopping
+
+bench-verdict: $(VENV)/.dev  ## how often the verdict's statistics are right
+	$(BIN)/python -m tests.bench.verdict
+
+bench-winner: $(VENV)/.dev  ## how often a whole study's declared winner is one
+	$(BIN)/python -m tests.bench.winner
 
 install: $(VENV)/.runtime  ## autotuner with what runs studies, into .venv
 vllm: $(VLLM)/.installed  ## vLLM for CPUs, into .venv-vllm

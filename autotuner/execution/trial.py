@@ -21,7 +21,7 @@ from autotuner.errors import FailureClass, InfrastructureError, TrialError
 from autotuner.execution.loadrunner import LoadRunner
 from autotuner.execution.readiness import NotReady, ServerDied, wait_ready
 from autotuner.serving import Endpoint, LaunchSpec, Slot
-from autotuner.study.metrics import metrics_of
+from autotuner.study.metrics import METRICS, metrics_of
 from autotuner.study.objective import latency_bounds
 from autotuner.study.space import Parameters
 from autotuner.study.spec import StudySpec
@@ -141,21 +141,38 @@ class TrialRun:
                 raise TrialError(
                     FailureClass.TIMEOUT, f"{load.name} did not end in time", self._tail()
                 )
-            measurement = dataclasses.replace(
-                benchmark.read(into, max_error_rate=self._spec.workload.max_error_rate),
-                gpus=len(self._gpu_ids),
-                latency_bounds=latency_bounds(self._spec.bounds),
-            )
+            seconds, metrics = self._read(into)
         point = LoadPoint(
             index=load.index,
             scenario=load.scenario,
             concurrency=load.concurrency,
-            seconds=measurement.seconds,
-            metrics=metrics_of(measurement),
+            seconds=seconds,
+            metrics=metrics,
             probe=load.probe,
         )
         self.load_points.append(point)
         return point
+
+    def _read(self, into: Path) -> tuple[float, dict[str, float | None]]:
+        """Seconds and metrics of a load point.
+
+        Where the highest bearable load is sought, servers are overloaded on purpose: a load
+        under which requests failed is one that did not meet its bounds.
+        """
+        try:
+            measured = self._kinds.benchmark.read(
+                into, max_error_rate=self._spec.workload.max_error_rate
+            )
+        except TrialError as error:
+            if not self._spec.seeks_max_load or error.failure is not FailureClass.BENCHMARK:
+                raise
+            return 0.0, dict.fromkeys(METRICS)
+        measurement = dataclasses.replace(
+            measured,
+            gpus=len(self._gpu_ids),
+            latency_bounds=latency_bounds(self._spec.bounds),
+        )
+        return measurement.seconds, metrics_of(measurement)
 
     def stop(self) -> None:
         """End the server and the load generator; returns when nothing of them is left.

@@ -12,6 +12,7 @@ from autotuner.study.space import left_out
 from autotuner.study.spec import LOAD_PRECISION, StudySpec
 from autotuner.study.trial import BASELINE, Trial, TrialState, baseline_of
 from autotuner.study.verdict import Contest, Finding, Verdict, judge
+from autotuner.study.workload import level_step, load_levels
 
 
 def finalists(spec: StudySpec, trials: Sequence[Trial]) -> tuple[Trial, ...]:
@@ -43,7 +44,8 @@ def contest(spec: StudySpec, trials: Sequence[Trial], *, rounds: int | None = No
     objective = spec.objectives[0]
     chosen = finalists(spec, trials)
     baseline = baseline_of(trials)
-    known = baseline is not None and baseline.feasible
+    # Out of bounds it cannot win, but gains are over it all the same.
+    known = baseline is not None and bool(baseline.scores.get(objective))
     numbers = [*([BASELINE] if known else []), *(trial.number for trial in chosen)]
     repeats = [
         t
@@ -69,7 +71,7 @@ def contest(spec: StudySpec, trials: Sequence[Trial], *, rounds: int | None = No
             for number in numbers
             if (why := _out([t for t in repeats if t.repeat_of == number]))
         },
-        resolution=LOAD_PRECISION if objective == MAX_LOAD else 0.0,
+        resolution=_resolution(spec, repeats),
     )
 
 
@@ -117,6 +119,16 @@ def winner(spec: StudySpec, trials: Sequence[Trial]) -> Trial | None:
         baseline = baseline_of(trials)
         return baseline if baseline is not None and baseline.feasible else None
     return next(trial for trial in trials if trial.number == found.winner)
+
+
+def _resolution(spec: StudySpec, repeats: Sequence[Trial]) -> float:
+    """Relative step of the objective's values: `max_load` is one of a few levels."""
+    if spec.objectives[0] != MAX_LOAD:
+        return 0.0
+    low, high = spec.workload.concurrency
+    levels = load_levels(low, high, LOAD_PRECISION)
+    values = {int(value) for t in repeats if (value := t.scores.get(MAX_LOAD))}
+    return max((level_step(levels, value) for value in values), default=LOAD_PRECISION)
 
 
 def _out(repeats: Sequence[Trial]) -> str:

@@ -23,7 +23,13 @@ from pydantic import (
 
 from autotuner.errors import ConfigError
 from autotuner.study.metrics import MAX_LOAD, METRICS
-from autotuner.study.objective import Constraint, constraints_of, loads_met, objective_name
+from autotuner.study.objective import (
+    Constraint,
+    constraints_of,
+    loads_met,
+    objective_name,
+    penalisable,
+)
 from autotuner.study.quantization import QUANTIZATION, QuantizationSpec
 from autotuner.study.quantization import parameters_of as quantization_parameters
 from autotuner.study.slo import SLOSpec
@@ -322,10 +328,10 @@ class SchedulerSpec(_Part):
 class PriorSpec(_Part):
     """What is believed before the first launch; it only orders what is tried."""
 
-    kind: str = Field(
+    kind: Literal["study", "aiconfigurator"] = Field(
         default="study",
         description="`study`: trials of an earlier study. `aiconfigurator`: NVIDIA's performance "
-        "model of GPUs. `memory`: what probably fits.",
+        "model of GPUs.",
     )
     study: str | None = Field(default=None, description="`kind: study`: its name.")
     system: str | None = Field(
@@ -507,6 +513,18 @@ class StudySpec(_Part):
         for name in self.constraints:
             if self.slo is not None and name in self.slo.rows:
                 raise Misplaced("is also bound by slo; say it once", "constraints", name)
+        return self
+
+    @model_validator(mode="after")
+    def _penalties_show(self) -> StudySpec:
+        if self.slo is not None and self.slo.mode == "penalty":
+            for name in self.objectives:
+                if not penalisable(name):
+                    raise Misplaced(
+                        f"a penalty on {name} does not show where it is 0; use mode: constraint",
+                        "slo",
+                        "mode",
+                    )
         return self
 
     @model_validator(mode="after")
