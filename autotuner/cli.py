@@ -434,6 +434,7 @@ def _run(
     from autotuner.report.live import Display
     from autotuner.study.study import StudyState
 
+    job = studies.with_prior(job)
     place = Path(study.directory)
     with Display(study) as display, address(study.name, place, meanwhile=_driver) as cluster:
         state: StudyState = _driver()(

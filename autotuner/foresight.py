@@ -6,8 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from autotuner.engines.rules import Rules
-from autotuner.study.space import Parameters
+from autotuner.engines.rules import Rules, engine_at
+from autotuner.estimators.memory import MemoryEstimate, MemoryModel, Observation
+from autotuner.study.model import model_shape
+from autotuner.study.space import Parameters, point_key
 from autotuner.study.spec import StudySpec
 from autotuner.study.trial import Trial
 
@@ -50,3 +52,69 @@ class EngineRules:
 
     def learn(self, trial: Trial) -> None:
         pass
+
+
+DOUBTFUL = 0.5
+"""How sure a guess must be that a point does not fit, for it to wait."""
+
+Predictions = Mapping[str, Mapping[str, float | None]]
+"""Metrics by name, by the identity of the point."""
+
+
+class AllForesight:
+    """The engine's rules, the memory model, and the predictions of a prior.
+
+    The memory model is calibrated by every log so far; one engine's logs say nothing about
+    another's.
+    """
+
+    def __init__(
+        self, rules: Rules, spec: StudySpec, predictions: Predictions | None = None
+    ) -> None:
+        self._rules = rules
+        self._spec = spec
+        self._predictions = predictions or {}
+        self._observations: dict[str, list[Observation]] = {}
+        self._models: dict[str, MemoryModel | None] = {}
+
+    def refuse(self, point: Parameters) -> str | None:
+        reason = self._rules.refuse(self._spec, point)
+        if reason:
+            return reason
+        found = self.memory(point)
+        return found.infeasible if found is not None and found.proven else None
+
+    def doubt(self, point: Parameters) -> str | None:
+        found = self.memory(point)
+        if found is None or not found.infeasible or found.sure < DOUBTFUL:
+            return None
+        return found.infeasible
+
+    def predict(self, point: Parameters) -> Mapping[str, float | None]:
+        return self._predictions.get(point_key(point), {})
+
+    def learn(self, trial: Trial) -> None:
+        if not trial.observed:
+            return
+        alone, own = self._spec.at(trial.parameters)
+        request = engine_at(self._spec, trial.parameters).memory(alone, own)
+        if request is None:
+            return
+        kind = alone.engine.kinds[0]
+        self._observations.setdefault(kind, []).append((request, trial.observed))
+        self._models.pop(kind, None)
+
+    def memory(self, point: Parameters) -> MemoryEstimate | None:
+        """What the point needs of each GPU; None where nothing can be said of it."""
+        alone, own = self._spec.at(point)
+        request = engine_at(self._spec, point).memory(alone, own)
+        model = self._model(alone.engine.kinds[0])
+        return None if request is None or model is None else model.estimate(request)
+
+    def _model(self, kind: str) -> MemoryModel | None:
+        if kind not in self._models:
+            shape = model_shape(self._spec.model.path)
+            fresh = MemoryModel(shape, self._spec.hardware.gpu_memory_gib) if shape else None
+            known = self._observations.get(kind, [])
+            self._models[kind] = fresh.calibrated(known) if fresh and known else fresh
+        return self._models[kind]
