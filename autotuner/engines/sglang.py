@@ -243,6 +243,7 @@ _RULES = (
 _PREFIX = re.compile(r"^\[[\d-]+ [\d:]+(?: [\w ]+)?\] ")
 
 _READY = "The server is fired up and ready to roll"
+_EXCEPTION = "Scheduler hit an exception"
 
 # Of these only `quantization` is the model's as well, so that no way is clear.
 _QUANTIZATION = (
@@ -306,18 +307,34 @@ _SIGNATURES = (
         {"max-running-requests": LOWER},
     ),
     *said.MODEL,
-    Signature(FailureClass.ARGUMENT, r".*context_length \(\d+\) is greater than the derived.*"),
+    Signature(
+        FailureClass.ARGUMENT,
+        r"(?:User-specified|Target model's) context_length \(\d+\) is greater than.*",
+    ),
     Signature(FailureClass.ARGUMENT, r"AssertionError: (?P<reason>.*\bmust be divisible by.*)"),
     Signature(FailureClass.ARGUMENT, r"AssertionError: (?P<reason>\d+ is not divisible by \d+.*)"),
     Signature(FailureClass.ARGUMENT, r".*(?:MHA|MLA) backend .*(?:requires|only supported).*"),
     Signature(FailureClass.ARGUMENT, r".*with minimum required version .* is not installed.*"),
     Signature(FailureClass.ARGUMENT, r"ValueError: (?P<reason>--[\w-]+ .*)"),
+    # Raised while it reads its flags, whatever it says.
+    Signature(
+        FailureClass.ARGUMENT,
+        r"^(?:AssertionError|ValueError): (?P<reason>.+)",
+        after="sglang/srt/arg_groups/",
+    ),
     *said.NCCL,
     *said.DEVICE,
-    # Exit code -9 is the kernel's own, when the machine's memory is full. What a server writes
-    # of its own end by SIGKILL names no code.
+    # Exit code -9 is the kernel's own, when the machine's memory is full; or SGLang's, which ends
+    # all its processes so after an exception in one.
     Signature(
-        FailureClass.HOST_MEMORY, r".*scheduler died during initialization \(exit code: -9\).*"
+        FailureClass.HOST_MEMORY,
+        r".*scheduler died during initialization \(exit code: -9\).*",
+        without=_EXCEPTION,
+    ),
+    Signature(
+        FailureClass.HOST_MEMORY,
+        r"Subprocess \w+ \(pid=\d+\) crashed with exit code -9\b.*",
+        without=_EXCEPTION,
     ),
     Signature(FailureClass.TIMEOUT, r"Health check failed\. Server couldn't get a response.*"),
     Signature(FailureClass.TIMEOUT, r".*[Ww]atchdog ?[Tt]imeout.*"),

@@ -26,6 +26,7 @@ class Signature:
             `reason` in it is the reason, otherwise the whole match.
         moves: flag -> the direction that helps, where the engine makes it clear.
         after: counts only on a line after this text.
+        without: counts only in a log that has this text nowhere.
         only: counts only where this holds of the match, as for numbers in it.
     """
 
@@ -33,6 +34,7 @@ class Signature:
     pattern: str
     moves: Mapping[str, str] = field(default_factory=dict)
     after: str | None = None
+    without: str | None = None
     only: Callable[[re.Match[str]], bool] | None = None
 
 
@@ -56,6 +58,8 @@ def diagnose(log: str, signatures: Iterable[Signature], prefix: re.Pattern[str])
 
 
 def _found(lines: Sequence[str], signature: Signature) -> re.Match[str] | None:
+    if signature.without is not None and any(signature.without in line for line in lines):
+        return None
     pattern = re.compile(signature.pattern)
     reached = signature.after is None
     for line in lines:
