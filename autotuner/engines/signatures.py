@@ -28,6 +28,7 @@ class Signature:
         after: counts only on a line after this text.
         without: counts only in a log that has this text nowhere.
         only: counts only where this holds of the match, as for numbers in it.
+        more: lines after the match that belong to the reason.
     """
 
     failure: FailureClass
@@ -36,6 +37,7 @@ class Signature:
     after: str | None = None
     without: str | None = None
     only: Callable[[re.Match[str]], bool] | None = None
+    more: int = 0
 
 
 def diagnose(log: str, signatures: Iterable[Signature], prefix: re.Pattern[str]) -> Diagnosis:
@@ -47,25 +49,27 @@ def diagnose(log: str, signatures: Iterable[Signature], prefix: re.Pattern[str])
     """
     lines = [prefix.sub("", line).strip() for line in log.splitlines()]
     for signature in signatures:
-        match = _found(lines, signature)
-        if match is None:
+        found = _found(lines, signature)
+        if found is None:
             continue
-        reason = (match.groupdict().get("reason") or "").strip() or match[0]
-        reason = _PYDANTIC.sub("", reason).strip()[:REASON_LENGTH]
+        number, match = found
+        first = (match.groupdict().get("reason") or "").strip() or match[0]
+        parts = [first, *filter(None, lines[number + 1 : number + 1 + signature.more])]
+        reason = ": ".join(_PYDANTIC.sub("", part).strip() for part in parts)
         moves = dict(signature.moves)
-        return Diagnosis(signature.failure, reason, advice_of(moves), moves)
+        return Diagnosis(signature.failure, reason[:REASON_LENGTH], advice_of(moves), moves)
     return Diagnosis(FailureClass.CRASH, _last_words(lines)[:REASON_LENGTH])
 
 
-def _found(lines: Sequence[str], signature: Signature) -> re.Match[str] | None:
+def _found(lines: Sequence[str], signature: Signature) -> tuple[int, re.Match[str]] | None:
     if signature.without is not None and any(signature.without in line for line in lines):
         return None
     pattern = re.compile(signature.pattern)
     reached = signature.after is None
-    for line in lines:
+    for number, line in enumerate(lines):
         match = pattern.search(line) if reached else None
         if match is not None and (signature.only is None or signature.only(match)):
-            return match
+            return number, match
         reached = reached or (signature.after or "") in line
     return None
 
@@ -80,11 +84,20 @@ def advice_of(moves: Mapping[str, str]) -> str:
     return ", or ".join(parts)
 
 
+# What engines say when something else has already gone wrong.
+_WRAPPERS = re.compile(
+    r"Engine core initialization failed|EngineCore (?:encountered|failed)"
+    r"|WorkerProc (?:init|failed)|See (?:root cause|stack trace)"
+    r"|Received sigquit from a child|died during initialization"
+)
+
+
 def _last_words(lines: Sequence[str]) -> str:
-    """The last line that reads like an error, else the last line."""
+    """The last line that reads like an error, if it can be a cause, else the last line."""
     spoken = [line for line in lines if line]
     errors = [line for line in spoken if re.match(r"[\w.]*(Error|Exception)\b", line)]
-    return (errors or spoken or ["the log is empty"])[-1]
+    causes = [line for line in errors if not _WRAPPERS.search(line)]
+    return (causes or errors or spoken or ["the log is empty"])[-1]
 
 
 _NUMBER = r"(\d[\d,]*(?:\.\d+)?)"

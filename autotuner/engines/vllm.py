@@ -368,7 +368,8 @@ _SIGNATURES = (
     *said.MODEL,
     Signature(FailureClass.ARGUMENT, r"User-specified max_model_len .*"),
     Signature(FailureClass.ARGUMENT, r"Value error, (?P<reason>.*?)(?: \[type=.*)?$"),
-    Signature(FailureClass.ARGUMENT, r"\d+ validation errors? for \w+Config.*"),
+    # The field and what is wrong with it stand on lines of their own.
+    Signature(FailureClass.ARGUMENT, r"\d+ validation errors? for \w+Config.*", more=2),
     Signature(FailureClass.ARGUMENT, r"No valid attention backend found for.*"),
     Signature(FailureClass.ARGUMENT, r"No common block size for [^']*"),
     *said.NCCL,
