@@ -34,7 +34,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import Connection, ExceptionContext, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError
-from sqlalchemy.schema import CreateColumn
+from sqlalchemy.schema import CreateColumn, CreateTable
 
 from autotuner.errors import FailureClass, InfrastructureError, StudyStateError
 from autotuner.study.spec import StudySpec
@@ -42,6 +42,9 @@ from autotuner.study.study import Study, StudyState, timestamp
 from autotuner.study.trial import LoadPoint, Phase, Trial, TrialState
 
 SCHEMA_VERSION = 2
+
+PREPARED_AT_ONCE = 4
+"""Processes that may come to a new store at the same moment, or more with luck."""
 
 _METADATA = MetaData()
 _SCHEMA = Table("schema_version", _METADATA, Column("version", Integer, primary_key=True))
@@ -234,19 +237,34 @@ class Store:
         return InfrastructureError(f"the store {self._place} cannot be used: {_first_line(error)}")
 
     def _prepare(self) -> None:
-        _METADATA.create_all(self._engine)
-        with self._engine.begin() as connection:
-            version = connection.execute(select(_SCHEMA.c.version)).scalar()
-            if version is None:
-                connection.execute(insert(_SCHEMA).values(version=SCHEMA_VERSION))
-            elif version == 1:
-                self._add_columns(connection)
-                connection.execute(update(_SCHEMA).values(version=SCHEMA_VERSION))
-            elif version != SCHEMA_VERSION:
-                raise InfrastructureError(
-                    f"the store {self._place} has schema version {version}, this autotuner "
-                    f"writes {SCHEMA_VERSION}; name another by AUTOTUNER_STORE"
-                )
+        """Make the tables, or bring those of an older version up to date.
+
+        Another process may be doing the same at this very moment; what it did is found there
+        when looked at again.
+        """
+        for attempt in range(PREPARED_AT_ONCE):
+            try:
+                with self._engine.begin() as connection:
+                    for table in _METADATA.sorted_tables:
+                        connection.execute(CreateTable(table, if_not_exists=True))
+                    self._to_this_version(connection)
+                return
+            except (InfrastructureError, IntegrityError):
+                if attempt == PREPARED_AT_ONCE - 1:
+                    raise
+
+    def _to_this_version(self, connection: Connection) -> None:
+        version = connection.execute(select(_SCHEMA.c.version)).scalar()
+        if version is None:
+            connection.execute(insert(_SCHEMA).values(version=SCHEMA_VERSION))
+        elif version == 1:
+            self._add_columns(connection)
+            connection.execute(update(_SCHEMA).values(version=SCHEMA_VERSION))
+        elif version != SCHEMA_VERSION:
+            raise InfrastructureError(
+                f"the store {self._place} has schema version {version}, this autotuner "
+                f"writes {SCHEMA_VERSION}; name another by AUTOTUNER_STORE"
+            )
 
     def _add_columns(self, connection: Connection) -> None:
         dialect = connection.dialect

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sqlite3
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -358,3 +359,39 @@ def test_times_are_utc_with_their_zone_and_can_be_subtracted() -> None:
     assert seconds_between(FULL.started_at, FULL.ended_at) == 60.5
     assert seconds_between("", now) is None
     assert seconds_between(now, "") is None
+
+
+def test_a_new_store_may_be_made_by_many_at_once(url: str) -> None:
+    with ThreadPoolExecutor(8) as several:
+        stores = list(several.map(Store, [url] * 8))
+    assert all(each.studies() == [] for each in stores)
+    for each in stores:
+        each.close()
+
+
+def test_a_store_of_the_first_version_is_brought_up_to_date_with_what_it_holds(url: str) -> None:
+    added = {
+        "studies": ["renewed_at"],
+        "trials": ["penalty", "predicted", "observed", "repeat_of", "round", "advice"],
+        "load_points": ["probe"],
+    }
+    old = Store(url)
+    old.create(study())
+    old.save("small", FULL)
+    old.close()
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        for table, columns in added.items():
+            for column in columns:
+                connection.execute(text(f"ALTER TABLE {table} DROP COLUMN {column}"))
+        connection.execute(text("UPDATE schema_version SET version = 1"))
+    engine.dispose()
+    with ThreadPoolExecutor(4) as several:
+        stores = list(several.map(Store, [url] * 4))
+    (found,) = stores[0].trials("small")
+    assert found == dataclasses.replace(
+        FULL, penalty=1.0, predicted={}, observed={}, repeat_of=None, round=0, advice=""
+    )
+    assert stores[0].study("small").renewed_at == ""
+    for each in stores:
+        each.close()
