@@ -36,6 +36,15 @@ ASSUMED_TOKENS = 8192
 ASSUMED_SEQUENCES = 256
 """Where a point leaves them to its engine, which chooses by GPU and version."""
 
+FIRST_KV_ERROR = 0.02
+"""Relative, of the bytes of a token: blocks, and what kernels pad."""
+
+LEAST_SAID_GIB = 0.5
+"""Sizes in logs are rounded to 0.01 GiB: from here on that is less than 1 %."""
+
+# Weights of methods that may quantize while loading: four bits and scales.
+_UNCLEAR_BYTES = 4.5 / 8
+
 # A first guess counts as much as this many logs.
 _PRIOR_LOGS = 2.0
 
@@ -81,7 +90,7 @@ class Calibration:
     constant_gib: float = RUNTIME_GIB
     slope: float = 1.0
     error_gib: float | None = None
-    kv_error: float = 0.02
+    kv_error: float = FIRST_KV_ERROR
     logs: int = 0
 
 
@@ -123,18 +132,21 @@ class MemoryModel:
         Working memory is fitted by least squares that start from the first guess (ridge), so that
         one log moves the constant and only logs of different flags move the slope.
         """
+        plain = MemoryModel(self.shape, self.gpu_gib)
         weights = _factor(
-            said["weights_gib"] / expected
+            told / expected
             for request, said in observations
-            if said.get("weights_gib") and (expected := self._weights(request)) > 0
+            if (told := _told(said, "weights_gib")) and (expected := self._weights(request)) > 0
         )
         per_token = [
-            said["kv_gib"] * GIB * request.kv_split / said["kv_tokens"] / self._token_bytes(request)
+            told * GIB * request.kv_split / said["kv_tokens"] / plain._token_bytes(request)
             for request, said in observations
-            if said.get("kv_gib") and said.get("kv_tokens")
+            if (told := _told(said, "kv_gib")) and said.get("kv_tokens")
         ]
         kv = _factor(per_token)
-        spread = max((abs(each / kv - 1) for each in per_token), default=0.02)
+        spread = max(
+            [FIRST_KV_ERROR / len(per_token or [1]), *(abs(x / kv - 1) for x in per_token)]
+        )
         fresh = MemoryModel(self.shape, self.gpu_gib, Calibration(weights=weights, kv=kv))
         left = [pair for each in observations if (pair := fresh._unexplained(*each)) is not None]
         constant, slope, error = _fit(left, fresh._first_error)
@@ -191,9 +203,9 @@ class MemoryModel:
 
     def _proof(self, request: MemoryRequest) -> str:
         """Why the point cannot start whatever else is true, or nothing. Nothing learnt is used."""
-        if not self.shape.exact or _unclear(request, self.shape) or request.offload_gib:
-            return ""
         least, room = self._least_weights(request), self._room(request)
+        if not self.shape.exact or least is None or request.offload_gib:
+            return ""
         if room is not None and least > room:
             return (
                 f"the weights take at least {least:.1f} GiB of each GPU, "
@@ -210,9 +222,11 @@ class MemoryModel:
             )
         return ""
 
-    def _least_weights(self, request: MemoryRequest) -> float:
-        """GiB that no GPU of the fullest stage can go below: an even share of everything."""
-        each = self.shape.matrix_bytes(_matrix_bytes(request, self.shape))
+    def _least_weights(self, request: MemoryRequest) -> float | None:
+        """GiB that the fullest GPU cannot go below: an even share of everything."""
+        if _unclear(request, self.shape) and request.weight_bytes is None:
+            return None
+        each = self.shape.matrix_bytes(request.weight_bytes)
         least = self.shape.parameters * each
         if each == self.shape.matrix_bytes():
             least = min(self.shape.weight_bytes, self.shape.stored_bytes or math.inf)
@@ -285,14 +299,16 @@ class MemoryModel:
         """The formula's working memory and the true one, where a log tells: GiB both."""
         if self.gpu_gib is None or request.kv_gib is not None:
             return None
-        kv = said.get("kv_gib")
+        kv = _told(said, "kv_gib")
         if kv is None and (tokens := said.get("kv_tokens")):
             if request.kv_tokens is not None and tokens >= request.kv_tokens:
                 return None  # the cap was reached, not the memory
             kv = tokens * self._token_bytes(request) / request.kv_split / GIB
         if kv is None:
             return None
-        weights = said.get("weights_gib") or self._weights(request) * self.calibration.weights
+        weights = _told(said, "weights_gib")
+        if weights is None:
+            weights = self._weights(request) * self.calibration.weights
         return step_gib(self.shape, request), _fraction(request) * self.gpu_gib - weights - kv
 
 
@@ -314,17 +330,24 @@ def _fraction(request: MemoryRequest) -> float:
 
 
 def _matrix_bytes(request: MemoryRequest, shape: ModelShape) -> float | None:
-    """Bytes of a matrix's weight that the flags ask for; four bits where a method says no more."""
-    if _unclear(request, shape):
-        return 4.5 / 8
-    return request.weight_bytes
+    """Bytes of a matrix's weight, as far as flags tell; a little above four bits where a method
+    quantizes while loading and says no more."""
+    return _UNCLEAR_BYTES if _unclear(request, shape) else request.weight_bytes
 
 
 def _unclear(request: MemoryRequest, shape: ModelShape) -> bool:
     """Whether weights are quantized while loading into a format whose size is not known."""
-    method = request.quantization
-    eight = request.weight_bytes is not None and request.weight_bytes <= 1
-    return method is not None and shape.quantization is None and not eight
+    return (
+        request.quantization is not None
+        and shape.quantization is None
+        and request.weight_bytes != 1
+    )
+
+
+def _told(said: Mapping[str, float], name: str) -> float | None:
+    """A size in GiB from a log; None where it is too small for its two digits to say much."""
+    value = said.get(name)
+    return value if value is not None and value >= LEAST_SAID_GIB else None
 
 
 def _factor(ratios: Iterable[float]) -> float:

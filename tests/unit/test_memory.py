@@ -226,6 +226,32 @@ def test_what_a_token_and_weights_really_take() -> None:
     assert found.estimate(request).weights_gib == pytest.approx(29.92, rel=0.001)
 
 
+def test_the_log_of_a_real_sglang_is_too_coarse_to_learn_sizes_from() -> None:
+    # SGLang 0.5.23 on a CPU: "#tokens: 32768, K size: 0.03 GB, V size: 0.03 GB", and of the
+    # weights "mem usage=-0.01 GB".
+    said = {"kv_tokens": 32768.0, "kv_gib": 0.06, "weights_gib": -0.01}
+    request = MemoryRequest(kv_tokens=32768)
+    found = model(TINY, None)
+    assert found.calibrated([(request, said)]) == found
+    kv_gib = 32768 * found.shape.kv_bytes_per_token() / GIB
+    assert kv_gib == pytest.approx(said["kv_gib"], abs=0.005)
+
+
+def test_a_method_that_says_only_the_least_still_proves_with_that() -> None:
+    four_bits = MemoryRequest(fraction=0.9, quantization="bitsandbytes", weight_bytes=0.5)
+    assert model(LLAMA_70B, 80).estimate(four_bits).infeasible == ""
+    assert model(LLAMA_70B, 40).estimate(four_bits).infeasible
+    assert not model(LLAMA_70B, 40).estimate(four_bits).proven
+    assert model(LLAMA_70B, 24).estimate(four_bits).proven
+
+
+def test_calibration_starts_over() -> None:
+    request = MemoryRequest(kv_gib=10.0)
+    logs: list[Observation] = [(request, {"kv_gib": 10.0, "kv_tokens": 40_960.0})]
+    once = model(gpu_gib=None).calibrated(logs)
+    assert once.calibrated(logs) == once
+
+
 def test_logs_that_say_nothing_change_nothing() -> None:
     empty: list[Observation] = [(MemoryRequest(), {}), (MemoryRequest(), {"concurrency": 3.0})]
     assert model().calibrated(empty) == model()
