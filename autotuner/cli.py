@@ -432,9 +432,12 @@ def _run(
     """Run to the end, report, and say the exit code."""
     from autotuner.execution.cluster import address
     from autotuner.report.live import Display
+    from autotuner.settings import Settings
     from autotuner.study.study import StudyState
 
-    job = studies.with_prior(job)
+    if job.spec.prior is not None and job.spec.prior.system is not None:
+        click.echo("asking aiconfigurator about the space", err=True)
+    job = studies.with_prior(job, Settings().aiconfigurator)
     place = Path(study.directory)
     with Display(study) as display, address(study.name, place, meanwhile=_driver) as cluster:
         state: StudyState = _driver()(

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from autotuner.engines.rules import Rules, engine_at
 from autotuner.estimators.memory import MemoryEstimate, MemoryModel, Observation
+from autotuner.prior import NO_PRIOR, Prior
 from autotuner.study.model import model_shape
 from autotuner.study.space import Parameters, point_key
 from autotuner.study.spec import StudySpec
@@ -57,23 +58,18 @@ class EngineRules:
 DOUBTFUL = 0.5
 """How sure a guess must be that a point does not fit, for it to wait."""
 
-Predictions = Mapping[str, Mapping[str, float | None]]
-"""Metrics by name, by the identity of the point."""
-
 
 class AllForesight:
-    """The engine's rules, the memory model, and the predictions of a prior.
+    """The engine's rules, the memory model, and a prior.
 
     The memory model is calibrated by every log so far; one engine's logs say nothing about
     another's.
     """
 
-    def __init__(
-        self, rules: Rules, spec: StudySpec, predictions: Predictions | None = None
-    ) -> None:
+    def __init__(self, rules: Rules, spec: StudySpec, prior: Prior = NO_PRIOR) -> None:
         self._rules = rules
         self._spec = spec
-        self._predictions = predictions or {}
+        self._prior = prior
         self._observations: dict[str, list[Observation]] = {}
         self._models: dict[str, MemoryModel | None] = {}
 
@@ -86,12 +82,12 @@ class AllForesight:
 
     def doubt(self, point: Parameters) -> str | None:
         found = self.memory(point)
-        if found is None or not found.infeasible or found.sure < DOUBTFUL:
-            return None
-        return found.infeasible
+        if found is not None and found.infeasible and found.sure >= DOUBTFUL:
+            return found.infeasible
+        return self._prior.doubts.get(point_key(point))
 
     def predict(self, point: Parameters) -> Mapping[str, float | None]:
-        return self._predictions.get(point_key(point), {})
+        return self._prior.predictions.get(point_key(point), {})
 
     def learn(self, trial: Trial) -> None:
         if not trial.observed:

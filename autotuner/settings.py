@@ -23,6 +23,12 @@ class Settings(BaseSettings):
         "an SQLite file in `home` by default.",
     )
 
+    aiconfigurator: Path | None = Field(
+        default=None,
+        description="A Python that has aiconfigurator, for `prior: {kind: aiconfigurator}`; this "
+        "one by default.",
+    )
+
     @property
     def store_url(self) -> str:
         return self.store or f"sqlite:///{self.home.expanduser().absolute() / 'autotuner.db'}"

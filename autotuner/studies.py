@@ -11,7 +11,7 @@ import shlex
 import shutil
 import socket
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,21 +21,21 @@ from autotuner.backends.guarded import is_running, this_process
 from autotuner.benchmarks.base import Benchmark, Recorded
 from autotuner.engines.rules import Rules, rules_of
 from autotuner.errors import ConfigError, StudyStateError
-from autotuner.foresight import AllForesight, Foresight, Predictions
+from autotuner.estimators.aiconfigurator import AIConfigurator
+from autotuner.foresight import AllForesight, Foresight
 from autotuner.plugins import load_kind
+from autotuner.prior import NO_PRIOR, Prior, prior_of_model, prior_of_trials
 from autotuner.report.summary import summary
 from autotuner.report.words import command_line
 from autotuner.search.asha import scheduler_of
 from autotuner.search.base import Scheduler, Searcher, SearchKind
 from autotuner.search.primed import Primed
-from autotuner.search.ranking import promising
 from autotuner.serving import LaunchSpec
 from autotuner.study.budget import LEAST_ROUNDS, verdict_launches
 from autotuner.study.finals import winner
 from autotuner.study.loading import StudyFile, located, parse_study, read_study
-from autotuner.study.metrics import METRICS, Better
 from autotuner.study.presets import expand
-from autotuner.study.space import Parameters, point_key
+from autotuner.study.space import Parameters
 from autotuner.study.spec import EngineSettings, StudySpec
 from autotuner.study.study import LEASE_SECONDS, Study, StudyState, seconds_between, timestamp
 from autotuner.study.task import is_task, study_of_task
@@ -65,7 +65,7 @@ class Job:
 
     Attributes:
         notes: what became of the file on the way here: presets merged, keys renamed.
-        predictions: of the study's prior, see `Studies.with_prior`.
+        prior: what is believed before the first launch, see `Studies.with_prior`.
     """
 
     spec: StudySpec
@@ -74,18 +74,16 @@ class Job:
     benchmark: Benchmark | Recorded
     search: SearchKind
     notes: tuple[str, ...] = ()
-
-    predictions: Predictions = field(default_factory=dict)
+    prior: Prior = NO_PRIOR
 
     def searcher(self) -> Searcher:
         """The study's searcher, which begins with what the prior thinks best."""
         searcher = self.search.build(self.spec)
-        if not self.predictions or self.spec.prior is None:
-            return searcher
-        return Primed(searcher, first_points(self.spec, self.predictions))
+        points = self.prior.first_points(self.spec)
+        return Primed(searcher, points) if points else searcher
 
     def foresight(self) -> Foresight:
-        return AllForesight(self.rules, self.spec, self.predictions)
+        return AllForesight(self.rules, self.spec, self.prior)
 
     def scheduler(self) -> Scheduler | None:
         return scheduler_of(self.spec)
@@ -253,24 +251,26 @@ class Studies:
         directory.mkdir(parents=True, exist_ok=True)
         return study
 
-    def with_prior(self, job: Job) -> Job:
-        """The job with its prior's predictions; itself where it has no prior.
+    def with_prior(self, job: Job, aiconfigurator: Path | None = None) -> Job:
+        """The job with what its prior believes; itself where it has no prior.
+
+        Args:
+            aiconfigurator: a Python that has it; this one by default.
 
         Raises:
             StudyStateError: the earlier study does not exist, or has nothing to say.
+            ConfigError, InfrastructureError: see `prior.prior_of_model`.
         """
-        prior = job.spec.prior
-        if prior is None or prior.study is None:
+        asked = job.spec.prior
+        if asked is None:
             return job
-        earlier, trials = self.show(prior.study)
-        known = {
-            point_key(each.parameters): each.scores
-            for each in trials
-            if each.searched and not each.is_baseline and each.feasible
-        }
-        if not known:
-            raise StudyStateError(f"the prior, study {earlier.name!r}, has no feasible trial")
-        return replace(job, predictions=known)
+        if asked.study is None:
+            model = AIConfigurator(aiconfigurator)
+            return replace(job, prior=prior_of_model(job.spec, model, job.foresight().refuse))
+        found = prior_of_trials(self.show(asked.study)[1])
+        if not found.predictions:
+            raise StudyStateError(f"the prior, study {asked.study!r}, has no feasible trial")
+        return replace(job, prior=found)
 
     def resumable(self, name: str, *, take_over: bool = False) -> Study:
         """A study that this process may run on, and from now on drives.
@@ -359,21 +359,6 @@ class Studies:
 
     def _find(self, name: str) -> Study | None:
         return next((each for each in self.store.studies() if each.name == name), None)
-
-
-def first_points(spec: StudySpec, predictions: Predictions) -> list[Parameters]:
-    """The points of a study's space to begin with: the best that its prior predicts."""
-    assert spec.prior is not None
-    objective = spec.objectives[0]
-    sign = 1 if METRICS[objective].better is Better.HIGHER else -1
-    space = spec.parameter_space
-    points = islice(space.points(), ENUMERATED) if space.finite else ()
-    scored = [
-        (point, sign * value)
-        for point in points
-        if (value := predictions.get(point_key(point), {}).get(objective)) is not None
-    ]
-    return promising(space, scored, spec.prior.first)
 
 
 def plan(job: Job, *, trials: int = 3) -> dict[str, Any]:

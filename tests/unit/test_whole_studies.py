@@ -11,7 +11,7 @@ import pytest
 
 from autotuner.errors import ConfigError, FailureClass, StudyStateError
 from autotuner.store import Store
-from autotuner.studies import Studies, first_points, load_job, plan
+from autotuner.studies import Studies, load_job, plan
 from autotuner.study.finals import winner
 from autotuner.study.loading import parse_study, read_study_text
 from autotuner.study.pareto import pareto_front
@@ -344,7 +344,7 @@ def test_a_study_begins_with_what_an_earlier_one_found_best(
         studies.store.save("quick", done)
     path = study_file(tmp_path, name="later", space=space, prior={"study": "quick", "first": 2})
     job = studies.with_prior(load_job(path))
-    assert first_points(job.spec, job.predictions)[0] == {"max-num-seqs": 8}
+    assert job.prior.first_points(job.spec)[0] == {"max-num-seqs": 8}
     searcher = job.searcher()
     asked = [searcher.ask() for _ in range(6)]
     assert asked[0] == {"max-num-seqs": 8}

@@ -1,0 +1,123 @@
+"""What is believed of a study's points before its first launch: an earlier study's answers, or a
+performance model's. It orders what is tried; it decides nothing."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+from autotuner.engines.rules import engine_at
+from autotuner.estimators.aiconfigurator import AIConfigurator, Question, question_of
+from autotuner.search.ranking import promising
+from autotuner.study.metrics import METRICS, Better, combined
+from autotuner.study.space import Parameters, point_key
+from autotuner.study.spec import StudySpec
+from autotuner.study.trial import Trial
+
+ASKED = 150
+"""Points that a performance model is asked about, at most: it takes about a second for each."""
+
+ENUMERATED = 20_000
+"""Points of a space that are looked at for those, at most."""
+
+Refuse = Callable[[Parameters], str | None]
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Beliefs by the identity of a point.
+
+    Attributes:
+        predictions: metrics by name; an objective among them is ranked by.
+        doubts: why a point probably cannot start.
+    """
+
+    predictions: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
+    doubts: Mapping[str, str] = field(default_factory=dict)
+
+    def first_points(self, spec: StudySpec) -> list[Parameters]:
+        """The points of a study's space to begin with, the best predicted first."""
+        if spec.prior is None:
+            return []
+        objective = spec.objectives[0]
+        sign = 1 if METRICS[objective].better is Better.HIGHER else -1
+        scored = [
+            (point, sign * value)
+            for point in _points(spec, ENUMERATED)
+            if (value := self.predictions.get(point_key(point), {}).get(objective)) is not None
+        ]
+        return promising(spec.parameter_space, scored, spec.prior.first)
+
+
+NO_PRIOR = Prior()
+
+
+def prior_of_trials(trials: Sequence[Trial]) -> Prior:
+    """The beliefs of an earlier study: what it measured, and what did not start there."""
+    searched = [each for each in trials if each.searched and not each.is_baseline]
+    return Prior(
+        predictions={point_key(t.parameters): t.scores for t in searched if t.feasible},
+        doubts={
+            point_key(t.parameters): f"an earlier study found: {t.reason}"
+            for t in searched
+            if t.failure is not None and not t.load_points
+        },
+    )
+
+
+def prior_of_model(spec: StudySpec, model: AIConfigurator, refuse: Refuse) -> Prior:
+    """The beliefs of aiconfigurator, about as many points as can be asked in a few minutes.
+
+    Args:
+        refuse: points that are refused anyway are not asked about.
+
+    Raises:
+        ConfigError, InfrastructureError: as `AIConfigurator.answers`.
+    """
+    assert spec.prior is not None
+    assert spec.prior.system is not None
+    questions: dict[str, list[Question]] = {}
+    for point in _spread(spec, ASKED, refuse):
+        alone, own = spec.at(point)
+        request = engine_at(spec, point).memory(alone, own)
+        asked = [
+            question
+            for load in spec.loads()
+            if not load.probe
+            and request is not None
+            and (question := question_of(alone, request, load, system=spec.prior.system))
+        ]
+        if asked:
+            questions[point_key(point)] = asked
+    answers = model.answers([each for asked in questions.values() for each in asked])
+    predictions: dict[str, Mapping[str, float | None]] = {}
+    doubts: dict[str, str] = {}
+    rest = iter(answers)
+    for key, asked in questions.items():
+        found = list(islice(rest, len(asked)))
+        out = next((each.infeasible for each in found if each.infeasible), "")
+        if out:
+            doubts[key] = out
+        elif not any(each.problem for each in found):
+            names = [name for name in METRICS if all(name in each.metrics for each in found)]
+            predictions[key] = {
+                name: combined(name, [each.metrics[name] for each in found]) for name in names
+            }
+    return Prior(predictions, doubts)
+
+
+def _points(spec: StudySpec, most: int) -> list[Parameters]:
+    space = spec.parameter_space
+    if space.finite:
+        return list(islice(space.points(), most))
+    rng = random.Random(spec.search.seed)
+    return [space.sample(rng) for _ in range(min(most, ASKED))]
+
+
+def _spread(spec: StudySpec, most: int, refuse: Refuse) -> list[Parameters]:
+    """So many points of the space, drawn evenly from all that are not refused."""
+    points = _points(spec, ENUMERATED)
+    random.Random(spec.search.seed).shuffle(points)
+    return list(islice((point for point in points if refuse(point) is None), most))
