@@ -214,7 +214,8 @@ class MemoryModel:
         one = self._least_sequence(request)
         cache = request.kv_gib
         if cache is None and room is not None:
-            cache = room - least
+            # Of several stages, the one with most layers need not be the one with most weights.
+            cache = room - (least if request.pp == 1 else 0.0)
         if one is not None and cache is not None and one > cache:
             return (
                 f"one sequence of {request.max_length} tokens takes at least {one:.1f} GiB of KV "

@@ -82,6 +82,13 @@ def test_a_sequence_that_no_cache_can_hold_is_proven() -> None:
     assert not model().estimate(replace(long, kv_bytes=1.0)).proven
 
 
+def test_the_stage_with_most_layers_may_have_few_weights() -> None:
+    # 64 KiB a token on each of two stages, of which one may have next to no weights.
+    stages = MemoryRequest(fraction=0.9, pp=2)
+    assert not model().estimate(replace(stages, max_length=1_064_960)).proven
+    assert model().estimate(replace(stages, max_length=1_200_000)).proven
+
+
 def test_a_fixed_cache_needs_no_gpu_to_be_too_small() -> None:
     found = model(TINY, None).estimate(MemoryRequest(kv_gib=0.001, max_length=2048))
     assert found.proven
