@@ -92,7 +92,11 @@ class _GenAIBench:
         content = _json(result) if result else None
         rows = content["individual_request_metrics"] if content else []
         requests = tuple(_request(row) for row in rows)
-        measurement = Measurement(seconds=seconds, requests=requests)
+        measurement = Measurement(
+            seconds=seconds,
+            requests=requests,
+            prompt_overlap=_finite(window.get("prompt_overlap")),
+        )
         _accept(measurement, max_error_rate, into)
         return measurement
 

@@ -15,7 +15,8 @@ and why:
   round of unfinished requests at the end. What is in flight at the end and not counted is made up
   for by what was in flight at the beginning. A server that stalls is not spared: where nothing
   completed for longer than the slowest request took, the window ends when the time is up.
-* The prompts are seeded, so that every trial of a study is measured on the same ones.
+* The prompts are seeded, so that every trial of a study is measured on the same ones. How much
+  they begin alike is written down: a prefix cache would make such a load look lighter than it is.
 * After the result file is written (atomically) the process ends: no plots, no workbook, and no
   sleeps. The window is in ``window.json`` beside it.
 """
@@ -38,21 +39,62 @@ import gevent.monkey
 import numpy
 from genai_bench.cli import cli as program
 from genai_bench.metrics.aggregated_metrics_collector import AggregatedMetricsCollector
-from genai_bench.sampling.base import Sampler  # noqa: F401  (costly; here it is shared by forks)
+from genai_bench.sampling.text import TextSampler
 
 POLL_SECONDS = 0.02
 """How precisely the window closes on a request count."""
+
+COMPARED_PROMPTS = 1000
+"""Prompts that are compared, at most: the first of a load point."""
 
 WINDOW = "window.json"
 LOG = "genai-bench.log"
 EXIT_NOTHING_MEASURED = 3
 
 
+class Prompts:
+    """Remembers what was asked, to say how much of it a prefix cache could have known."""
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+
+    def install(self) -> None:
+        sample = TextSampler.sample
+
+        def remember(sampler: Any, scenario: Any) -> Any:
+            request = sample(sampler, scenario)
+            if len(self._texts) < COMPARED_PROMPTS:
+                self._texts.append(str(getattr(request, "prompt", "")))
+            return request
+
+        TextSampler.sample = remember
+
+    def overlap(self) -> float | None:
+        return overlap(self._texts)
+
+
+def overlap(texts: list[str]) -> float | None:
+    """Share of the prompts' text that is the beginning of another prompt; None of fewer than two.
+
+    In alphabetical order the one that begins most alike is a neighbour; of two the later is
+    counted, since the first has nothing to be like.
+    """
+    if len(texts) < 2:
+        return None
+    ordered = sorted(texts)
+    shared = sum(
+        len(os.path.commonprefix([one, other]))
+        for one, other in zip(ordered, ordered[1:], strict=False)
+    )
+    return shared / max(1, sum(map(len, ordered)) - len(ordered[0]))
+
+
 class Window:
     """The measured window: replaces genai-bench's clock, counter and way of ending."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
+    def __init__(self, options: argparse.Namespace, prompts: Prompts) -> None:
         self._options = options
+        self._prompts = prompts
         self._start = self._end = 0.0
         self._warmup_seconds = 0.0
         self._collector: Any = None
@@ -124,6 +166,7 @@ class Window:
             "warmup_seconds": self._warmup_seconds,
             "requests": ended,
             "seed": self._options.seed,
+            "prompt_overlap": self._prompts.overlap(),
         }
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(content))
@@ -143,7 +186,9 @@ def run(argv: list[str]) -> None:
     random.seed(options.seed)
     numpy.random.seed(options.seed % 2**32)
     os.environ["ENABLE_UI"] = "false"
-    Window(options).install()
+    prompts = Prompts()
+    prompts.install()
+    Window(options, prompts).install()
     sys.argv = ["genai-bench", *theirs]
     program.cli.main(args=theirs, prog_name="genai-bench")
 

@@ -61,6 +61,7 @@ class Measurement:
         seconds: length of the measured window.
         requests: requests that ended inside the window, errors included, in order of completion.
         gpus: GPUs the server held (0 on a CPU).
+        prompt_overlap: share of the prompts' text that begins another prompt, 0 to 1.
         latency_bounds: upper bounds in seconds on `ttft`, `tpot` or `e2e_latency` that a single
             request must meet to count as goodput.
     """
@@ -69,6 +70,7 @@ class Measurement:
     requests: tuple[Request, ...]
     gpus: int = 0
     latency_bounds: Mapping[str, float] | None = None
+    prompt_overlap: float | None = None
 
     @property
     def completed(self) -> tuple[Request, ...]:
@@ -265,6 +267,13 @@ def error_rate(measurement: Measurement) -> float | None:
 def requests(measurement: Measurement) -> float | None:
     """Requests completed in the window."""
     return float(len(measurement.completed))
+
+
+@metric("prompt_overlap", unit="", better=Better.LOWER, combine=Combine.MEAN)
+def prompt_overlap(measurement: Measurement) -> float | None:
+    """Share of the prompts' text that is the beginning of another prompt: what a prefix cache
+    could have known. Of the load, not of the server."""
+    return measurement.prompt_overlap
 
 
 MAX_LOAD = "max_load"

@@ -17,7 +17,7 @@ WEIGHT = 1.0
 FAIL_RATIO = 0.5
 STEEPNESS = 0.1
 
-_UNBOUNDED = {"requests", "max_load"}
+_UNBOUNDED = {"requests", "prompt_overlap", "max_load"}
 """What is counted, or found by the bounds themselves, is no service level."""
 
 

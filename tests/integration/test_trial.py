@@ -56,6 +56,9 @@ def test_a_trial_measures_every_load_point_and_keeps_everything(tmp_path: Path) 
         assert point.metrics["requests"] >= 20 or point.seconds >= 5
         assert point.metrics["error_rate"] == 0
         assert (point.metrics["output_throughput"] or 0) > 0
+        overlap = point.metrics["prompt_overlap"]
+        assert overlap is not None, "prompts are compared"
+        assert 0 <= overlap < 0.3, "and differ from their beginning on"
     assert [phase.name for phase in outcome.phases] == [
         "deploy",
         *(point.name for point in outcome.load_points),
@@ -65,6 +68,31 @@ def test_a_trial_measures_every_load_point_and_keeps_everything(tmp_path: Path) 
     assert (place / "server.log").stat().st_size > 0
     assert (place / "load-3" / "genai-bench.log").stat().st_size > 0
     assert list((place / "load-3" / "results").glob("U*_time_*s.json"))
+
+
+def test_max_load_is_sought_by_bisection_on_one_server(tmp_path: Path) -> None:
+    """One sequence at a time: at two in flight the second waits for the whole of the first."""
+    workload = {
+        "scenarios": ["D(50,20)"],
+        "concurrency": [1, 16],
+        "max_requests": 30,
+        "max_seconds": 5,
+        "request": {"temperature": 0.0},
+    }
+    outcome, place = run(
+        tmp_path,
+        {"max-num-seqs": 1},
+        workload=workload,
+        objectives=["max_load"],
+        slo={"ttft_p50": {"max": 0.02}},
+        engine={"kind": "simulated", "arguments": {"speed": 10, "noise": 0}},
+    )
+    assert outcome.state is TrialState.COMPLETE, outcome
+    levels = [point.concurrency for point in outcome.load_points]
+    assert len(levels) == len(set(levels))
+    assert 2 <= len(levels) <= 4
+    assert [phase.name for phase in outcome.phases].count("deploy") == 1
+    assert json.loads((place / "plan.json").read_text())["backend"] == "process"
 
 
 def test_the_window_holds_the_cap_or_the_seconds_exactly(tmp_path: Path) -> None:
