@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from autotuner.engines.base import LOWER, RAISE, Diagnosis
+from autotuner.engines.base import Diagnosis
 from autotuner.errors import FailureClass
 
 REASON_LENGTH = 300
@@ -77,10 +77,9 @@ def _found(lines: Sequence[str], signature: Signature) -> tuple[int, re.Match[st
 def advice_of(moves: Mapping[str, str]) -> str:
     """The moves as one sentence: ``raise mem-fraction-static, or lower context-length``."""
     parts = []
-    for direction in (RAISE, LOWER):
+    for direction in dict.fromkeys(moves.values()):
         flags = [flag for flag, each in moves.items() if each == direction]
-        if flags:
-            parts.append(f"{direction} {' or '.join(flags)}")
+        parts.append(f"{direction} {' or '.join(flags)}")
     return ", or ".join(parts)
 
 
@@ -113,8 +112,11 @@ def observed(log: str, phrases: Mapping[str, str]) -> dict[str, float]:
     found = {}
     for key, phrase in phrases.items():
         match = re.search(phrase.replace("<n>", _NUMBER), log)
-        if match is not None:
-            found[key] = sum(float(each.replace(",", "")) for each in match.groups() if each)
+        if match is None:
+            continue
+        value = sum(float(each.replace(",", "")) for each in match.groups() if each)
+        if value:  # what was rounded down to 0 says nothing
+            found[key] = value
     return found
 
 

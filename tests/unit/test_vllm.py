@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,23 @@ from autotuner.engines.vllm import VLLM
 from autotuner.errors import ConfigError, FailureClass
 from autotuner.study.spec import StudySpec
 from tests.builders import spec
+
+LOGS = Path(__file__).parents[1] / "data" / "engine-logs"
+
+_FRACTION = "gpu-memory-utilization"
+
+TINY = {
+    "model_type": "llama",
+    "num_hidden_layers": 4,
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 32,
+    "vocab_size": 2000,
+    "max_position_embeddings": 4096,
+}
+"""The model that the recorded logs are of."""
 
 
 def study(
@@ -103,6 +122,8 @@ def test_the_image_and_the_version_can_be_chosen() -> None:
         ({"tensor_parallel_size": 2}, {"pp": 3}, 6),
         ({"tp": None}, {"dp": ""}, 1),
         ({"tp": 2.0}, {}, 2),
+        ({"tp": 2, "prefill-context-parallel-size": 2}, {}, 4),
+        ({"tp": 8}, {"decode-context-parallel-size": 2}, 8),
     ],
 )
 def test_the_gpus_are_the_product_of_the_parallel_sizes(
@@ -280,6 +301,113 @@ def test_what_might_start_is_not_refused(
     arguments: dict[str, Any], parameters: dict[str, Any]
 ) -> None:
     assert VLLM.refuse(study(arguments), parameters) is None
+
+
+def of_model(directory: Path, **changes: Any) -> dict[str, Any]:
+    """The model block of a directory with a configuration."""
+    (directory / "config.json").write_text(json.dumps({**TINY, **changes}), encoding="utf-8")
+    return {"path": str(directory)}
+
+
+MOE = {"model_type": "mixtral", "num_local_experts": 8, "num_experts_per_tok": 2}
+AWQ = {"quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 128}}
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "said"),
+    [
+        ({}, {"tp": 3}, "8 attention heads cannot be split by tensor-parallel-size 3"),
+        ({}, {"tp": 16}, "8 attention heads"),
+        (
+            {"num_attention_heads": 24, "num_key_value_heads": 8},
+            {"tp": 3},
+            "8 KV heads can neither be split nor repeated by tensor-parallel-size 3",
+        ),
+        ({}, {"max-model-len": 4097}, "max-model-len 4097 is above the model's 4096"),
+        ({}, {"enable-expert-parallel": True}, "mixtures of experts"),
+        ({}, {"tp": 2, "dcp": 2}, "above the model's 4 KV heads, not 2"),
+        ({}, {"tp": 4, "dcp": 3}, "cannot be split by decode-context-parallel-size 3"),
+        ({}, {"tp": 8, "dcp": 4}, "decode-context-parallel-size 4 is above 2"),
+        (AWQ, {"quantization": "gptq"}, "quantization gptq does not match the model's awq"),
+        ({}, {"gpu-memory-utilization": 0.0}, "gpu-memory-utilization 0 is not above 0"),
+        ({}, {"gpu-memory-utilization": 1.01}, "gpu-memory-utilization 1.01"),
+        ({}, {"max-num-seqs": 0}, "max-num-seqs 0 is below 1"),
+        ({}, {"block-size": 0}, "block-size 0 is below 1"),
+        ({}, {"pp": -1}, "pipeline-parallel-size -1 is below 1"),
+        ({}, {"max-num-active-seqs": 9, "max-num-seqs": 8}, "max-num-active-seqs 9 is above"),
+    ],
+)
+def test_what_the_model_cannot_do_is_refused(
+    tmp_path: Path, model: dict[str, Any], arguments: dict[str, Any], said: str
+) -> None:
+    reason = VLLM.refuse(study(arguments, model=of_model(tmp_path, **model)), {})
+    assert reason is not None
+    assert said in reason
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments"),
+    [
+        ({}, {"tp": 8}),
+        ({"vocab_size": 2001}, {"tp": 2}),  # vLLM pads it
+        ({"num_key_value_heads": 2}, {"tp": 8}),  # KV heads are repeated
+        ({"model_type": "of-tomorrow", "num_attention_heads": 24}, {"tp": 3, "ep": True}),
+        ({}, {"max-model-len": 4096}),
+        ({}, {"max-model-len": -1}),
+        ({"max_position_embeddings": None}, {"max-model-len": 10**6}),
+        (
+            {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}},
+            {"max-model-len": 4 * 4096},
+        ),
+        ({}, {"max-model-len": 8192, "hf-overrides": {"max_position_embeddings": 8192}}),
+        (MOE, {"enable-expert-parallel": True}),
+        ({}, {"tp": 8, "dcp": 2}),
+        (AWQ, {"quantization": "awq_marlin"}),
+        ({}, {"quantization": "fp8"}),
+        ({}, {"gpu-memory-utilization": 1.0}),
+        ({}, {"kv-cache-dtype": "fp8", "attention-backend": "FLEX_ATTENTION"}),  # device decides
+    ],
+)
+def test_what_the_model_might_do_is_not_refused(
+    tmp_path: Path, model: dict[str, Any], arguments: dict[str, Any]
+) -> None:
+    assert VLLM.refuse(study(arguments, model=of_model(tmp_path, **model)), {}) is None
+
+
+def test_a_variable_can_allow_what_a_flag_alone_cannot(tmp_path: Path) -> None:
+    model, long = of_model(tmp_path), {"max-model-len": 99_999}
+    name = "VLLM_ALLOW_LONG_MAX_MODEL_LEN"
+    assert VLLM.refuse(study(long, model=model, environment={name: "1"}), {}) is None
+    assert VLLM.refuse(study(long, model=model, environment={name: "0"}), {}) is not None
+    assert VLLM.refuse(study(long, model=model), {f"env:{name}": 1}) is None
+
+
+@pytest.mark.parametrize(
+    ("log", "arguments"),
+    [
+        ("heads", {"tensor-parallel-size": 3}),
+        ("length", {"max-model-len": 99_999}),
+        ("batched", {"max-num-batched-tokens": 8, "max-num-seqs": 64}),
+        (
+            "chunked",
+            {
+                "max-num-batched-tokens": 512,
+                "enable-chunked-prefill": False,
+                "max-model-len": 2048,
+            },
+        ),
+        ("experts", {"enable-expert-parallel": True}),
+        ("context-parallel", {"tensor-parallel-size": 2, "decode-context-parallel-size": 2}),
+        ("field", {"gpu-memory-utilization": 0.0}),
+    ],
+)
+def test_what_is_refused_is_what_vllm_refused(
+    tmp_path: Path, log: str, arguments: dict[str, Any]
+) -> None:
+    assert VLLM.refuse(study(arguments, model=of_model(tmp_path)), {}) is not None
+    diagnosis = VLLM.diagnose(recorded(log))
+    assert diagnosis.failure is FailureClass.ARGUMENT
+    assert not diagnosis.machine_fault
 
 
 # What a dead server's log says. Messages as vLLM 0.32.0 writes them.
@@ -496,6 +624,73 @@ def test_memory_that_ends_after_the_start_is_memory_under_load() -> None:
     assert VLLM.diagnose(END + log).failure is FailureClass.MEMORY_UNDER_LOAD
 
 
+OOM = ENGINE + "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.25 GiB.\n"
+LOADED = ENGINE + "Model loading took 14.99 GiB memory and 1.2 seconds\n"
+ALLOCATED = LOADED + ENGINE + "GPU KV cache size: 524,288 tokens, Maximum concurrency\n"
+
+
+@pytest.mark.parametrize(
+    ("log", "failure", "first"),
+    [
+        (OOM, FailureClass.MEMORY_AT_LOAD, ("tensor-parallel-size", "raise")),
+        (LOADED + OOM, FailureClass.MEMORY_AT_LOAD, ("max-num-batched-tokens", "lower")),
+        (ALLOCATED + OOM, FailureClass.MEMORY_AT_LOAD, ("gpu-memory-utilization", "lower")),
+        (
+            ALLOCATED + "Application startup complete.\n" + OOM,
+            FailureClass.MEMORY_UNDER_LOAD,
+            ("gpu-memory-utilization", "lower"),
+        ),
+        (
+            "ValueError: No available memory for the cache blocks.",
+            FailureClass.KV_CACHE,
+            ("gpu-memory-utilization", "raise"),
+        ),
+    ],
+)
+def test_the_stage_says_what_helps_most(
+    log: str, failure: FailureClass, first: tuple[str, str]
+) -> None:
+    diagnosis = VLLM.diagnose(log)
+    assert diagnosis.failure is failure
+    assert next(iter(diagnosis.moves.items())) == first
+    assert diagnosis.advice.startswith(" ".join(reversed(first)))
+
+
+def test_too_little_room_for_one_sequence_asks_for_more_memory_or_a_shorter_one() -> None:
+    log = "ValueError: To serve at least one request with the model's max seq len (131072), (16.0"
+    assert VLLM.diagnose(log).advice == (
+        "raise gpu-memory-utilization or tensor-parallel-size, or lower max-model-len"
+    )
+
+
+@pytest.mark.parametrize(
+    ("free", "failure"),
+    [
+        ("78.6/79.1", FailureClass.MEMORY_AT_LOAD),  # nobody else is there: 0.995 was too much
+        ("77.7/79.1", FailureClass.MEMORY_AT_LOAD),
+        ("77.5/79.1", FailureClass.DEVICE),
+        ("10.2/79.1", FailureClass.DEVICE),
+    ],
+)
+def test_memory_that_others_hold_is_the_machines_fault(free: str, failure: FailureClass) -> None:
+    diagnosis = VLLM.diagnose(
+        f"ValueError: Free memory on device cuda:0 ({free} GiB) on startup is less than desired "
+        "GPU memory utilization (0.995, 78.7 GiB). Decrease GPU memory utilization"
+    )
+    assert diagnosis.failure is failure
+    assert diagnosis.machine_fault is (failure is FailureClass.DEVICE)
+    assert diagnosis.moves == ({} if diagnosis.machine_fault else {_FRACTION: "lower"})
+
+
+def test_a_killed_worker_is_out_of_the_machines_memory() -> None:
+    killed = ENGINE + "Worker proc VllmWorker-1 died unexpectedly (exit code: {}), shutting down\n"
+    diagnosis = VLLM.diagnose(killed.format(-9) + END)
+    assert diagnosis.failure is FailureClass.HOST_MEMORY
+    assert diagnosis.machine_fault
+    assert VLLM.diagnose(killed.format(-11) + END).failure is FailureClass.CRASH
+    assert VLLM.diagnose(OOM + killed.format(-9)).failure is FailureClass.MEMORY_AT_LOAD
+
+
 def test_a_harmless_start_is_no_memory_failure() -> None:
     log = ENGINE + "torch.OutOfMemoryError: CUDA out of memory.\nApplication startup complete"
     assert VLLM.diagnose(log).failure is FailureClass.MEMORY_AT_LOAD
@@ -508,6 +703,135 @@ def test_generic_wrappers_never_decide() -> None:
     odd = VLLM.diagnose(WRAPPERS + ENGINE + "ZeroDivisionError: division by zero\n")
     assert odd.failure is FailureClass.CRASH
     assert odd.reason == "ZeroDivisionError: division by zero"
+
+
+# True logs (tests/data/engine-logs/README.md says how they were made).
+
+
+def recorded(name: str) -> str:
+    return (LOGS / f"vllm-0.32.0-{name}.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "failure", "reason"),
+    [
+        ("heads", FailureClass.ARGUMENT, "Total number of attention heads (8) must be divisible"),
+        ("length", FailureClass.ARGUMENT, "User-specified max_model_len (99999) is greater"),
+        (
+            "field",
+            FailureClass.ARGUMENT,
+            "1 validation error for CacheConfig: gpu_memory_utilization: Input should be greater",
+        ),
+        ("model", FailureClass.MODEL, "huggingface_hub.errors.HFValidationError: Repo id must be"),
+        ("quantization", FailureClass.QUANTIZATION, "Cannot find the config file for awq"),
+        ("crash", FailureClass.CRASH, "RuntimeError: _C::static_scaled_fp8_quant() expected"),
+        ("start", FailureClass.CRASH, "INFO:     127.0.0.1"),
+    ],
+)
+def test_a_recorded_log_is_diagnosed(name: str, failure: FailureClass, reason: str) -> None:
+    diagnosis = VLLM.diagnose(recorded(name))
+    assert diagnosis.failure is failure
+    assert reason in diagnosis.reason
+
+
+def test_a_recorded_start_says_what_it_found_of_memory() -> None:
+    assert VLLM.observe(recorded("start")) == {
+        "kv_tokens": 524_288,
+        "kv_gib": 1.0,
+        "concurrency": 256.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "seen"),
+    [
+        (
+            ENGINE + "Model loading took 14.9889 GiB memory and 1.2 seconds",
+            {"weights_gib": 14.9889},
+        ),
+        (ENGINE + "Available KV cache memory: 50.87 GiB", {"kv_gib": 50.87}),
+        (
+            ENGINE + "GPU KV cache size: 416,704 tokens, Maximum concurrency for 8,192 tokens per "
+            "request: 50.87x",
+            {"kv_tokens": 416_704, "concurrency": 50.87},
+        ),
+        (
+            # 0.10.0 used two lines.
+            ENGINE + "GPU KV cache size: 416,704 tokens\n" + ENGINE + "Maximum concurrency for "
+            "8,192 tokens per request: 50.87x",
+            {"kv_tokens": 416_704, "concurrency": 50.87},
+        ),
+        (ENGINE + "CPU KV cache usage: 0.4%, Prefix cache hit rate: 0.0%", {}),
+    ],
+)
+def test_a_log_says_what_was_found_of_memory(line: str, seen: dict[str, float]) -> None:
+    assert VLLM.observe(line) == seen
+
+
+def test_what_the_flags_say_of_memory() -> None:
+    arguments = {
+        "tp": 4,
+        "pp": 2,
+        "dp": 2,
+        "max-model-len": "8k",
+        "kv-cache-dtype": "fp8",
+        "block-size": 16,
+        "cpu-offload-gb": 2.5,
+        "enable-expert-parallel": True,
+        "decode-context-parallel-size": 2,
+    }
+    request = VLLM.memory(study(arguments), {_FRACTION: 0.85, "max-num-batched-tokens": 4096})
+    assert request is not None
+    assert (request.fraction, request.kv_gib) == (0.85, None)
+    assert (request.tp, request.pp, request.dp, request.kv_split) == (4, 2, 2, 2)
+    assert (request.expert_parallel, request.offload_gib) == (True, 2.5)
+    assert (request.quantization, request.weight_bytes, request.kv_bytes) == (None, None, 1.0)
+    assert (request.max_length, request.batched_tokens, request.sequences) == (8000, 4096, None)
+    assert request.block == 16
+
+
+@pytest.mark.parametrize(
+    ("version", "fraction"), [("0.32.0", 0.92), ("0.10.0", 0.9)], ids=["new", "old"]
+)
+def test_without_a_fraction_the_versions_own_counts(version: str, fraction: float) -> None:
+    request = VLLM.memory(study(version=version), {})
+    assert request is not None
+    assert request.fraction == fraction
+
+
+def test_a_fixed_cache_is_not_bounded_by_the_fraction() -> None:
+    fixed = VLLM.memory(study({"kv-cache-memory-bytes": "4G"}), {_FRACTION: 0.5})
+    on_cpu = VLLM.memory(study(environment={"VLLM_CPU_KVCACHE_SPACE": 2}), {})
+    assert fixed is not None
+    assert on_cpu is not None
+    assert (fixed.fraction, fixed.kv_gib) == (None, 4.0)
+    assert (on_cpu.fraction, on_cpu.kv_gib) == (None, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "weight", "element"),
+    [
+        ({}, None, None),
+        ({"dtype": "auto", "kv-cache-dtype": "auto"}, None, None),
+        ({"dtype": "float32"}, 4.0, 4.0),
+        ({"quantization": "fp8", "dtype": "bfloat16"}, 1.0, 2.0),
+        ({"quantization": "bitsandbytes"}, 0.5, None),  # what is sure: four bits
+        ({"kv-cache-dtype": "turboquant_3bit_nc"}, None, 0.375),
+    ],
+)
+def test_number_formats_count_as_no_more_than_is_sure(
+    arguments: dict[str, Any], weight: float | None, element: float | None
+) -> None:
+    request = VLLM.memory(study(arguments), {})
+    assert request is not None
+    assert (request.weight_bytes, request.kv_bytes) == (weight, element)
+
+
+def test_of_a_model_that_flags_change_nothing_is_said() -> None:
+    assert VLLM.memory(study({"hf-overrides": {"num_hidden_layers": 2}}), {}) is None
+    request = VLLM.memory(study({"offload-group-size": 8}), {})
+    assert request is not None
+    assert request.offload_gib == math.inf
 
 
 @pytest.mark.parametrize("log", ["", "\n \n", "\x00\x0c\n", ENGINE, ENGINE + "\n\n"])
