@@ -10,24 +10,35 @@ The example in the page is checked as a study file each time the page is made.
 from __future__ import annotations
 
 import argparse
+import inspect
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from autotuner.benchmarks.replay import Options as ReplayOptions
+from autotuner.search.hyperopt import Options as HyperOptOptions
 from autotuner.search.optuna import Options as OptunaOptions
 from autotuner.studies import checked
 from autotuner.study.loading import parse_study, read_study_text
 from autotuner.study.metrics import METRICS
+from autotuner.study.quantization import QuantizationSpec
+from autotuner.study.slo import SLO, SLOSpec, bounded_metrics, profiles
 from autotuner.study.spec import (
     BackendSpec,
+    BenchmarkSpec,
     EngineSpec,
+    HardwareSpec,
     Limits,
     ModelSpec,
+    PriorSpec,
+    SchedulerSpec,
     SearchSpec,
     StudySpec,
+    VerdictSpec,
     WorkloadSpec,
 )
 
@@ -72,13 +83,16 @@ workload:                          # 2 scenarios x 2 concurrencies = 4 load poin
   max_seconds: 60                  # or after 60 measured seconds, whichever is first
   request: {temperature: 0.0}      # added to every request
 
-objectives: [output_throughput]    # the first decides which trial is called the best
-constraints:                       # every load point must meet every one of them
-  ttft_p90: 0.5                    # seconds, an upper bound: lower is better
-  error_rate: 0.01
+objectives: [output_throughput]    # to be improved; its unit and direction are in the table below
+slo:                               # every load point must meet every one of them
+  ttft_p90: {max: 0.5}             # seconds
+  tpot_p90: {max: 0.05, hard: true}
+  error_rate: {max: 0.01}
 
-search: {kind: optuna, trials: 30, seed: 0, startup_trials: 8}
-limits: {ready_seconds: 900, trial_seconds: 3600, hours: 12}
+search: {kind: optuna, seed: 0}    # who proposes trials
+scheduler: {kind: asha}            # a weak trial ends before its last load point
+verdict: {finalists: 3, rounds: 5} # the best three and the baseline, launched again in turns
+limits: {trials: 30, hours: 24, ready_seconds: 900}
 """
 
 INTRODUCTION = f"""\
@@ -113,6 +127,34 @@ launches.
 
 ```yaml
 {EXAMPLE}```
+
+"""
+
+SEVERAL = """\
+### Several engines
+
+A list of kinds compares engines in one search. Each has its own fixed settings under `settings`
+and its own flags under `space`; the other keys of this block are then not used. The trials are
+those of all engines together, conditional on the engine. The baseline is the first engine at its
+defaults. `quantization` is shared, presets go to the engine they are for.
+
+```yaml
+name: which-engine
+model: {path: Qwen/Qwen3-8B}
+engine:
+  kind: [vllm, sglang]
+  settings:
+    vllm: {version: 0.32.0, arguments: {max-model-len: 8192}}
+    sglang: {version: 0.5.23, arguments: {context-length: 8192}}
+space:
+  vllm: {max-num-seqs: [64, 256, 1024]}
+  sglang:
+    schedule-conservativeness: {type: float, low: 0.3, high: 1.2}
+    chunked-prefill-size: [2048, 8192]
+workload: {scenarios: ["D(512,128)"], concurrency: [32]}
+```
+
+In reports such parameters are `engine`, `vllm:max-num-seqs`, `sglang:chunked-prefill-size`.
 
 """
 
@@ -171,8 +213,8 @@ accepted for `choice`, `int` and `float`.
 - **Conditions**: `when: {other: value}` or `when: {other: [value, value]}` makes a parameter active
   only while another one of this space has one of these values. With several entries all must hold.
   A parameter that is not active is absent from the point, and so from the command line. Conditions
-  may chain, not form a circle. A condition on a fixed flag is an error. That a value can occur at
-  all is not checked.
+  may chain, not form a circle. A condition on a fixed flag, or on a value that never occurs, is an
+  error.
 - **`env:NAME`** varies an environment variable of the server. Its spelling is kept. Numbers become
   text, `true` and `false` become `1` and `0`, `null` and `""` leave it out.
 - **An empty list** means not tuned. **An empty space** means that only the baseline runs.
@@ -182,6 +224,25 @@ accepted for `choice`, `int` and `float`.
 
 Some points are known not to start, such as `max-num-batched-tokens` below `max-num-seqs`. They are
 refused without a launch and cost no trial; `autotuner plan` counts them by reason.
+
+"""
+
+PRESETS = """\
+## presets, merge
+
+`presets: [vllm/latency, vllm/balanced]` starts the space from ready-made ones: those that come with
+autotuner, your own in `$AUTOTUNER_HOME/presets`, or a file by its path. `merge` is `union`,
+`intersection` or `last_wins`. Entries of `space` go over the merged ones; an empty list there takes
+a parameter out. `autotuner presets` lists them. What could not be merged is said by `check`,
+`plan` and `run`. See [presets](presets.md).
+
+"""
+
+QUANTIZATION = """\
+`preset` may be written for `presets`, and one text for a list of one. A field with several values
+is searched, as the parameter `quantization:gemm` and so on; several presets are one parameter,
+`quantization:preset`. What each value becomes on the command line is in
+[number formats](quantization.md).
 
 """
 
@@ -201,9 +262,38 @@ with one pair is refused: genai-bench reads it as two maxima. Input is counted w
 of the model; a chat template adds to it. Outputs do not end early, because requests say
 `ignore_eos`.
 
-The load points of a trial are each scenario at each concurrency, in the order of the file. For
-steady numbers, give a load point at least ten times as many requests as its concurrency, and some
-tens of seconds; of less than 200 requests a p99 says little.
+The load points of a trial are each scenario at each concurrency, in the order of the file, or with
+a [scheduler](#scheduler) the highest concurrency first. With the objective `max_load` the two
+concurrencies are the ends of what is searched.
+
+For steady numbers, give a load point at least ten times as many requests as its concurrency, and
+some tens of seconds; of less than 200 requests a p99 says little.
+
+"""
+
+BENCHMARK = """\
+`genai-bench` has no further options.
+
+`replay` answers from a table of trials that were measured, or computed, before. No server is
+started and no time passes: a whole study takes seconds, searcher, scheduler, store and verdict
+included. Where the model is, and whether the engine is installed, is then not looked at. Its
+options:
+
+"""
+
+TABLE = """
+The table has a row per point and load point, or per point:
+
+| column | holds |
+|---|---|
+| a metric's name | its value; an empty cell is not known |
+| `scenario`, `concurrency` | which load point the row is; left out or empty: every one |
+| `seconds` | from launch to ready; 60 where it is not said |
+| `failure`, `reason` | the point could not be measured: class and words |
+| any other | a parameter, under the name the study has; cells are JSON, bare text is text |
+
+An empty cell is the absence of a parameter; the row without any is the baseline. A point without
+a row is INFEASIBLE. [An example](searching.md#a-search-in-a-table).
 
 """
 
@@ -212,11 +302,11 @@ OBJECTIVES = """\
 
 `objectives` lists metrics to improve; the direction is the metric's own. With several, the report
 shows the Pareto front, and the first decides which trial is called the best and is exported.
+[Objectives and service levels](objectives.md) explains this block, `slo`, `goodput` and `max_load`.
 
 `constraints` maps a metric to a bound: an upper bound where lower is better, else a lower bound.
-Every load point must meet it. A trial that breaks one is measured and shown, but never the best. A
-metric that could not be measured at any load point (such as one per GPU on a CPU) is not held
-against its bound.
+It is the short form of a row of [`slo`](#slo). Every load point must meet it. A trial that breaks
+one is measured and shown, but never the best.
 
 "One value" in the table is how the values at several load points become the trial's one value for
 an objective; see [concepts](concepts.md#several-load-points). A metric that is missing at one load
@@ -232,16 +322,61 @@ DEFINITIONS = """
 - Throughputs divide by the seconds of the window: `output` counts output tokens, `input` input
   tokens, `total` both, `request` completed requests. `_per_gpu` divides by the GPUs the trial held,
   and is missing on a CPU.
-- `goodput`: completed requests that met every latency bound, per second. The bounds are the
-  constraints on `ttft`, `tpot` and `e2e_latency`, whatever their statistic, applied to each
-  request; the tightest counts. Without such constraints it equals `request_throughput`.
+- `goodput`: completed requests that met every latency bound, per second. The bounds are those of
+  the study on `ttft`, `tpot` and `e2e_latency`, whatever their statistic, applied to each
+  request; the tightest counts. Without such bounds it equals `request_throughput`.
+- `max_load`: the highest concurrency that meets every bound; see
+  [objectives](objectives.md#max-load).
 - `error_rate`: failed over all requests that ended in the window, 0 to 1.
+- `prompt_overlap`: share of the prompts' text that begins another prompt, 0 to 1. It is of the
+  load, not of the server: what a prefix cache could have known.
+
+The earlier system's names `minimize_latency`, `maximize_throughput`, `minimize_ttft` and
+`minimize_tpot` are accepted as objectives.
+
 """
 
+ROWS = f"""
+Every other key is a metric with its row, such as `ttft_p90: {{max: 0.5}}`. A row has either `max`,
+where lower is better, or `min`. No row can be about
+{" or ".join(f"`{name}`" for name in METRICS if name not in bounded_metrics())}. A metric is
+bounded in `slo` or in `constraints`, not in both.
+Profiles: {", ".join(f"`{name}`" for name in profiles())}.
+
+"""
+
+SEARCH = """\
+`grid` and `random` have no further options. [Searching](searching.md) says how each of them
+searches. Those of `optuna`:
+
+"""
+
+HYPEROPT = """
+Those of `hyperopt`, which takes one objective:
+
+"""
+
+SCHEDULER = """\
+Needs one objective, and not `max_load`. With it the load points are measured in another order, the
+highest concurrency first; see [searching](searching.md#early-stopping).
+
+"""
+
+PRIOR = """\
+See [searching](searching.md#a-prior).
+
+"""
+
+VERDICT = """\
+See [the verdict](verdict.md). It takes at most `rounds` x (`finalists` + 1) launches, most often
+far fewer; `limits.trials` does not count them.
+
+"""
 
 LIMITS = """\
 A load point has a deadline besides: twice `workload.max_seconds` (warm-up and window) plus 60 s.
-`hours` is looked at whenever a next trial could start, and counts anew after `autotuner resume`.
+`hours` counts anew after `autotuner resume`; `trials` and `gpu_hours` count the whole study. How
+the search keeps enough for the verdict is in [searching](searching.md#budgets).
 """
 
 
@@ -254,20 +389,40 @@ def page() -> str:
             section("Top level", StudySpec),
             section("model", ModelSpec),
             section("engine", EngineSpec),
+            SEVERAL,
             NAMES,
             section("backend", BackendSpec),
             "The kind `process` has no further options. Docker and OME are not there yet.\n\n",
             SPACE,
+            PRESETS,
+            section("quantization", QuantizationSpec),
+            QUANTIZATION,
             section("workload", WorkloadSpec),
             WORKLOAD,
+            section("benchmark", BenchmarkSpec),
+            BENCHMARK,
+            keys_table(ReplayOptions),
+            TABLE,
             OBJECTIVES,
             metrics_table(),
             DEFINITIONS,
+            section("slo", SLOSpec).rstrip("\n") + "\n",
+            ROWS,
+            keys_table(SLO),
             "\n",
             section("search", SearchSpec),
-            "`grid` and `random` have no further options. Those of `optuna`:\n\n",
+            SEARCH,
             keys_table(OptunaOptions),
+            HYPEROPT,
+            keys_table(HyperOptOptions),
             "\n",
+            section("scheduler", SchedulerSpec),
+            SCHEDULER,
+            section("prior", PriorSpec),
+            PRIOR,
+            section("hardware", HardwareSpec),
+            section("verdict", VerdictSpec),
+            VERDICT,
             section("limits", Limits),
             LIMITS,
         )
@@ -276,41 +431,67 @@ def page() -> str:
 
 def section(title: str, model: type[BaseModel]) -> str:
     """A heading, the model's own words, and its keys."""
-    return f"## {title}\n\n{(model.__doc__ or '').strip()}\n\n{keys_table(model)}\n"
+    return f"## {title}\n\n{inspect.cleandoc(model.__doc__ or '')}\n\n{keys_table(model)}\n"
 
 
 def keys_table(model: type[BaseModel]) -> str:
-    """One row a key: name, type, default, description."""
+    """One row a key: name, type, default, description. `kind` comes first, wherever defined."""
     properties: Mapping[str, Any] = model.model_json_schema()["properties"]
     rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
-    for name, field in model.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            meaning = (kind.__doc__ or "").splitlines()[0]
-            type_text, default = f"mapping, see [{name}](#{name})", "the defaults there"
+    for name, field in sorted(model.model_fields.items(), key=lambda item: item[0] != "kind"):
+        block = _block(field.annotation)
+        default = value_text(field.get_default(call_default_factory=True))
+        if block is None:
+            type_text, meaning = type_in_words(properties[name]), field.description or ""
         else:
-            meaning, type_text = field.description or "", type_in_words(properties[name])
-            default = value_text(field.get_default(call_default_factory=True))
+            type_text = f"mapping, see [{name}](#{name})"
+            meaning = field.description or (block.__doc__ or "").splitlines()[0]
+            default = "`null`: none" if field.default is None else "the defaults there"
         default = "**required**" if field.is_required() else default
         rows.append("| " + " | ".join(map(cell, (f"`{name}`", type_text, default, meaning))) + " |")
     return "\n".join(rows) + "\n"
+
+
+def _block(annotation: Any) -> type[BaseModel] | None:
+    """The model of a key that holds a block of its own, optional or not."""
+    several = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    for each in several:
+        if isinstance(each, type) and issubclass(each, BaseModel):
+            return each
+    return None
 
 
 def type_in_words(schema: Mapping[str, Any]) -> str:
     """A JSON schema as a person would say it."""
     if "anyOf" in schema:
         return " or ".join(type_in_words(each) for each in schema["anyOf"])
+    if "enum" in schema or "const" in schema:
+        return " or ".join(f"`{value}`" for value in schema.get("enum") or [schema["const"]])
+    if "$ref" in schema:
+        return "mapping"
     kind = schema.get("type")
     if kind == "array":
-        items = type_in_words(schema["items"])
-        for noun in ("text", "number"):
-            items = items.replace(noun, noun + "s", 1)
+        items = _plural(type_in_words(schema["items"]))
         return f"list of {items}" + (" (not empty)" if schema.get("minItems") else "")
     if kind == "object":
         values = schema.get("additionalProperties", True)
-        return f"mapping to {type_in_words(values) if isinstance(values, Mapping) else 'any value'}"
-    names = {"string": "text", "integer": "whole number", "number": "number", "null": "`null`"}
+        if not isinstance(values, Mapping):
+            return "mapping to any value"
+        return f"mapping to {_plural(type_in_words(values))}"
+    names = {
+        "string": "text",
+        "integer": "whole number",
+        "number": "number",
+        "boolean": "`true` or `false`",
+        "null": "`null`",
+    }
     return " ".join((names.get(str(kind), "any value"), *bounds_in_words(schema))).rstrip()
+
+
+def _plural(words: str) -> str:
+    for noun in ("text", "number", "mapping"):
+        words = words.replace(noun, noun + "s", 1)
+    return words
 
 
 def bounds_in_words(schema: Mapping[str, Any]) -> list[str]:
@@ -321,6 +502,8 @@ def bounds_in_words(schema: Mapping[str, Any]) -> list[str]:
         words.append(f"above {schema['exclusiveMinimum']:,g}")
     if "maximum" in schema:
         words.append(f"to {schema['maximum']:,.0f}")
+    if "exclusiveMaximum" in schema:
+        words.append(f"below {schema['exclusiveMaximum']:,g}")
     if "pattern" in schema:
         words.append(f"like `{schema['pattern']}`")
     if schema.get("type") == "string" and schema.get("minLength"):
@@ -332,6 +515,8 @@ def value_text(value: Any) -> str:
     """A default as it would be written in the file."""
     if value is None:
         return "`null`"
+    if value is True or value is False:
+        return f"`{str(value).lower()}`"
     if value in ("", {}, []):
         return "empty"
     if isinstance(value, list):
