@@ -282,6 +282,7 @@ def _alone(match: re.Match[str]) -> bool:
 
 
 _FREE = r"Free memory on device .*?\((?P<free>[\d.]+)/(?P<total>[\d.]+) GiB\).* is less than .*"
+_HOST_ROOM = r"Available memory on node .* is less than requested memory for kv"
 _STARTED = "Application startup complete"
 
 # In this order: the specific before the general. Sources: vLLM 0.32.0's own messages; the last
@@ -299,11 +300,14 @@ _SIGNATURES = (
         r"Available memory on node .* is less than desired CPU memory.*",
         {_FRACTION: LOWER},
     ),
+    # "(-0.61/0.01 GiB)": the fraction leaves less than nothing; "(40.0 GiB)": a fixed size.
+    Signature(FailureClass.KV_CACHE, _HOST_ROOM + r" \(-[\d.]+/.*", {_FRACTION: RAISE}),
     Signature(
         FailureClass.MEMORY_AT_LOAD,
-        r"Available memory on node .* is less than requested memory for kv.*",
-        {"kv-cache-memory-bytes": LOWER, f"env:{_HOST_KV}": LOWER, _FRACTION: LOWER},
+        _HOST_ROOM + r" \([\d.]+ GiB\).*",
+        {"kv-cache-memory-bytes": LOWER, f"env:{_HOST_KV}": LOWER},
     ),
+    Signature(FailureClass.MEMORY_AT_LOAD, _HOST_ROOM + r".*", {_FRACTION: LOWER}),
     Signature(
         FailureClass.DEVICE, r"World size \(\d+\) is larger than the number of available GPUs.*"
     ),

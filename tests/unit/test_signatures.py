@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -21,7 +22,9 @@ from autotuner.engines.signatures import (
     diagnose,
     observed,
 )
+from autotuner.engines.vllm import VLLM
 from autotuner.errors import FailureClass
+from autotuner.study.model import GIB, shape_of
 
 PREFIX = re.compile(r"^\[\d+\] ")
 
@@ -171,3 +174,63 @@ def test_numbers_are_read_where_their_phrase_stands() -> None:
     log = "cache: 524,288 tokens\nK 1.5 GB, V 2 GB\ncache: 7 tokens"
     assert observed(log, phrases) == {"kv_tokens": 524_288.0, "kv_gib": 3.5}
     assert observed("", phrases) == {}
+
+
+@pytest.mark.parametrize("log", ["cache: ,, tokens", "cache: -3 tokens", "cache: 0.00 tokens"])
+def test_what_is_no_number_or_was_rounded_to_nothing_is_left_out(log: str) -> None:
+    assert observed(log, {"kv_tokens": r"cache: <n> tokens"}) == {}
+
+
+# Memory on a CPU that is wrong either way (tests/data/engine-logs/README.md).
+
+LOGS = Path(__file__).parents[1] / "data" / "engine-logs"
+
+
+def recorded(name: str) -> str:
+    return (LOGS / f"vllm-0.32.0-kv-{name}.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "failure", "moves"),
+    [
+        (
+            "fixed-small",
+            FailureClass.KV_CACHE,
+            {"gpu-memory-utilization": "raise", "max-model-len": "lower"},
+        ),
+        ("fraction-high", FailureClass.MEMORY_AT_LOAD, {"gpu-memory-utilization": "lower"}),
+        ("fraction-low", FailureClass.KV_CACHE, {"gpu-memory-utilization": "raise"}),
+        (
+            "fixed-large",
+            FailureClass.MEMORY_AT_LOAD,
+            {"kv-cache-memory-bytes": "lower", "env:VLLM_CPU_KVCACHE_SPACE": "lower"},
+        ),
+    ],
+)
+def test_too_much_and_too_little_are_told_apart(
+    name: str, failure: FailureClass, moves: dict[str, str]
+) -> None:
+    diagnosis = VLLM.diagnose(recorded(name))
+    assert diagnosis.failure is failure
+    assert moves.items() <= diagnosis.moves.items()
+    assert set(diagnosis.moves.values()) == set(moves.values())
+
+
+def test_the_tokens_a_log_counts_are_those_of_the_shape() -> None:
+    shape = shape_of(
+        {
+            "model_type": "llama",
+            "num_hidden_layers": 4,
+            "hidden_size": 256,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 4,
+            "head_dim": 32,
+            "vocab_size": 2000,
+            "intermediate_size": 512,
+        }
+    )
+    assert shape is not None
+    seen = VLLM.observe(recorded("fraction"))
+    tokens = seen["kv_gib"] * GIB / shape.kv_bytes_per_token()
+    assert tokens == pytest.approx(seen["kv_tokens"], rel=0.01)  # the log rounds to 0.01 GiB
+    assert seen["concurrency"] == pytest.approx(seen["kv_tokens"] / 2048, rel=0.001)
