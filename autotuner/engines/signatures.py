@@ -65,9 +65,12 @@ def _found(lines: Sequence[str], signature: Signature) -> tuple[int, re.Match[st
     if signature.without is not None and any(signature.without in line for line in lines):
         return None
     pattern = re.compile(signature.pattern)
+    # One that begins with anything matches at the beginning or nowhere; to try every place of
+    # every line would take seconds for a long log.
+    find = pattern.match if signature.pattern.startswith(".*") else pattern.search
     reached = signature.after is None
     for number, line in enumerate(lines):
-        match = pattern.search(line) if reached else None
+        match = find(line) if reached else None
         if match is not None and (signature.only is None or signature.only(match)):
             return number, match
         reached = reached or (signature.after or "") in line
