@@ -116,9 +116,9 @@ JSON. The rules that hold everywhere:
   in the environment in which `autotuner` (or the Ray node) runs: servers inherit that, save for
   the variables that begin with `RAY_`, `AUTOTUNER_`, `OMP_NUM_THREADS` or `CUDA_VISIBLE_DEVICES`.
 - **How and where autotuner itself runs is not in it.** That is in environment variables:
-  `AUTOTUNER_HOME` (directory of the studies), `AUTOTUNER_STORE` (database URL), both also from a
-  file `.env` in the current directory, and `RAY_ADDRESS` (a Ray cluster to use; without it a local
-  Ray is started).
+  `AUTOTUNER_HOME` (directory of the studies), `AUTOTUNER_STORE` (database URL) and
+  `AUTOTUNER_AICONFIGURATOR` (a Python that has it), all three also from a file `.env` in the
+  current directory, and `RAY_ADDRESS` (a Ray cluster to use; without it a local Ray is started).
 
 `autotuner check FILE` checks a file and starts nothing; `autotuner plan FILE` also shows the exact
 launches.
