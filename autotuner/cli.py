@@ -438,6 +438,8 @@ def _run(
     if job.spec.prior is not None and job.spec.prior.system is not None:
         click.echo("asking aiconfigurator about the space", err=True)
     job = studies.with_prior(job, Settings().aiconfigurator)
+    if job.prior.problem:
+        click.echo(f"the prior has nothing to say: {job.prior.problem}", err=True)
     place = Path(study.directory)
     with Display(study) as display, address(study.name, place, meanwhile=_driver) as cluster:
         state: StudyState = _driver()(

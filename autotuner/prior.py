@@ -11,7 +11,7 @@ from itertools import islice
 from autotuner.engines.rules import engine_at
 from autotuner.estimators.aiconfigurator import AIConfigurator, Question, question_of
 from autotuner.search.ranking import promising
-from autotuner.study.metrics import METRICS, Better, combined
+from autotuner.study.metrics import LATENCIES, METRICS, Better, combined
 from autotuner.study.space import Parameters, point_key
 from autotuner.study.spec import StudySpec
 from autotuner.study.trial import Trial
@@ -32,10 +32,12 @@ class Prior:
     Attributes:
         predictions: metrics by name; an objective among them is ranked by.
         doubts: why a point probably cannot start.
+        problem: why it believes nothing, where that is so.
     """
 
     predictions: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     doubts: Mapping[str, str] = field(default_factory=dict)
+    problem: str = ""
 
     def first_points(self, spec: StudySpec) -> list[Parameters]:
         """The points of a study's space to begin with, the best predicted first."""
@@ -46,7 +48,8 @@ class Prior:
         scored = [
             (point, sign * value)
             for point in _points(spec, ENUMERATED)
-            if (value := self.predictions.get(point_key(point), {}).get(objective)) is not None
+            if (value := _ranked_by(objective, self.predictions.get(point_key(point), {})))
+            is not None
         ]
         return promising(spec.parameter_space, scored, spec.prior.first)
 
@@ -105,7 +108,21 @@ def prior_of_model(spec: StudySpec, model: AIConfigurator, refuse: Refuse) -> Pr
             predictions[key] = {
                 name: combined(name, [each.metrics[name] for each in found]) for name in names
             }
-    return Prior(predictions, doubts)
+    problem = ""
+    if not predictions and not doubts:
+        problem = next((each.problem for each in answers if each.problem), "")
+        problem = problem or "no point of this space can be put to it as a question"
+    return Prior(predictions, doubts, problem)
+
+
+def _ranked_by(objective: str, metrics: Mapping[str, float | None]) -> float | None:
+    """The objective, or the mean of the same latency: models know no percentiles, and this is
+    good enough to order by."""
+    value = metrics.get(objective)
+    if value is not None:
+        return value
+    family = next((each for each in LATENCIES if objective.startswith(f"{each}_")), None)
+    return metrics.get(f"{family}_mean") if family else None
 
 
 def _points(spec: StudySpec, most: int) -> list[Parameters]:

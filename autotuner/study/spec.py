@@ -353,10 +353,13 @@ class PriorSpec(_Part):
 
 
 class HardwareSpec(_Part):
-    """The GPUs, where autotuner cannot ask them before the launch."""
+    """The GPUs of the cluster, as far as what fits on them is to be told before a launch."""
 
     gpu_memory_gib: float | None = Field(
-        default=None, gt=0, description="Memory of one GPU in GiB; asked of the node by default."
+        default=None,
+        gt=0,
+        description="Memory of one GPU in GiB, of the largest kind; without it nothing is said "
+        "of what fits, beyond what the engine's own rules say.",
     )
 
 

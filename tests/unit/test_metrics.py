@@ -192,7 +192,8 @@ def test_halving_a_latency_is_as_much_gain_as_doubling_a_throughput(
 
 def test_better_is_lower_for_latencies_and_errors_and_higher_for_rates() -> None:
     lower = {name for name, each in METRICS.items() if each.better is Better.LOWER}
-    assert lower == {name for name in METRICS if METRICS[name].unit == "s"} | {"error_rate"}
+    seconds = {name for name in METRICS if METRICS[name].unit == "s"}
+    assert lower == seconds | {"error_rate", "prompt_overlap"}
     assert METRICS["ttft_p50"].is_better(0.1, 0.2)
     assert METRICS["goodput"].is_better(2.0, 1.0)
     assert not METRICS["goodput"].is_better(1.0, 1.0)

@@ -1,0 +1,172 @@
+"""Beliefs before the first launch: what they are made of, and what they may change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autotuner.errors import FailureClass
+from autotuner.estimators.aiconfigurator import AIConfigurator, Prediction, Question
+from autotuner.foresight import AllForesight
+from autotuner.plugins import load_kind
+from autotuner.prior import Prior, prior_of_model, prior_of_trials
+from autotuner.study.space import point_key
+from autotuner.study.spec import StudySpec
+from autotuner.study.trial import TrialState
+from tests.builders import spec, trial
+
+SPACE = {"tensor-parallel-size": [1, 2, 4, 8], "max-num-seqs": [16, 64]}
+
+
+class Model(AIConfigurator):
+    """Predicts that throughput grows with tensor parallelism, and that 8 GPUs do not fit."""
+
+    def __init__(self, problem: str = "") -> None:
+        super().__init__()
+        self.asked: list[Question] = []
+        self._problem = problem
+
+    def answers(self, questions: Sequence[Question]) -> list[Prediction]:
+        self.asked += questions
+        return [self._answer(question) for question in questions]
+
+    def _answer(self, question: Question) -> Prediction:
+        if self._problem:
+            return Prediction(problem=self._problem)
+        if question.tp == 8:
+            return Prediction(infeasible="does not fit")
+        value = 100.0 * question.tp + (question.sequences or 0)
+        return Prediction(metrics={"output_throughput": value, "ttft_mean": 1 / value})
+
+
+def study(**changes: Any) -> StudySpec:
+    return spec(
+        **{
+            "engine": {"kind": "vllm", "version": "0.32.0"},
+            "model": {"path": "some/model"},
+            "space": SPACE,
+            "prior": {"kind": "aiconfigurator", "system": "h100_sxm", "first": 2},
+            **changes,
+        }
+    )
+
+
+def believed(asked: StudySpec, model: Model) -> Prior:
+    return prior_of_model(asked, model, lambda point: None)
+
+
+def test_the_best_predicted_come_first() -> None:
+    prior = believed(study(), Model())
+    assert prior.first_points(study())[0] == {"tensor-parallel-size": 4, "max-num-seqs": 64}
+    assert len(prior.first_points(study())) == 2
+
+
+def test_a_percentile_is_ranked_by_the_mean_and_not_shown_as_one() -> None:
+    asked = study(objectives=["ttft_p99"])
+    prior = believed(asked, Model())
+    first = prior.first_points(asked)[0]
+    assert first == {"tensor-parallel-size": 4, "max-num-seqs": 64}
+    assert "ttft_p99" not in prior.predictions[point_key(first)]
+
+
+def test_every_load_point_is_asked_about_and_combined() -> None:
+    asked = study(workload={"scenarios": ["D(100,20)"], "concurrency": [1, 4]})
+    model = Model()
+    prior = believed(asked, model)
+    assert len(model.asked) == 8 * 2
+    point = {"tensor-parallel-size": 2, "max-num-seqs": 16}
+    assert prior.predictions[point_key(point)]["output_throughput"] == pytest.approx(216.0)
+
+
+def test_points_that_are_refused_are_not_asked_about() -> None:
+    model = Model()
+    prior_of_model(study(), model, lambda p: "no" if p["max-num-seqs"] == 16 else None)
+    assert {question.sequences for question in model.asked} == {64}
+
+
+def test_a_large_space_is_asked_about_in_part() -> None:
+    model = Model()
+    space = {"max-num-seqs": {"type": "int", "low": 1, "high": 5000}}
+    believed(study(space=space), model)
+    assert len(model.asked) == 150
+    assert len({question.sequences for question in model.asked}) == 150
+
+
+def test_an_expected_lack_of_memory_is_a_doubt_and_no_refusal() -> None:
+    asked = study()
+    prior = believed(asked, Model())
+    foresight = AllForesight(load_kind("engine", "vllm"), asked, prior)
+    large = {"tensor-parallel-size": 8, "max-num-seqs": 16}
+    assert foresight.doubt(large) == "does not fit"
+    assert foresight.refuse(large) is None
+    assert point_key(large) not in prior.predictions
+
+
+def test_a_model_that_knows_nothing_says_so_and_changes_nothing() -> None:
+    prior = believed(study(), Model(problem="no such system"))
+    assert prior.problem == "no such system"
+    assert prior.first_points(study()) == []
+
+
+def test_an_earlier_study_gives_its_values_and_its_failures() -> None:
+    trials = [
+        trial(0, {}, objectives={"output_throughput": 999.0}),
+        trial(1, {"x": 1}, objectives={"output_throughput": 10.0}),
+        trial(2, {"x": 2}, objectives={"output_throughput": 20.0}),
+        trial(
+            3,
+            {"x": 3},
+            TrialState.INFEASIBLE,
+            failure=FailureClass.MEMORY_AT_LOAD,
+            reason="CUDA out of memory",
+        ),
+        trial(4, {"x": 2}, objectives={"output_throughput": 1.0}, repeat_of=2, round=1),
+    ]
+    prior = prior_of_trials(trials)
+    assert prior.predictions[point_key({"x": 2})] == {"output_throughput": 20.0}
+    assert set(prior.doubts) == {point_key({"x": 3})}
+    later = spec(space={"x": [1, 2, 3, 4]}, prior={"study": "earlier", "first": 2})
+    assert prior.first_points(later) == [{"x": 2}, {"x": 1}]
+
+
+def test_memory_is_refused_only_when_it_is_proven(tmp_path: Path) -> None:
+    """Eight billion weights of 16 bits: 16 GB cannot be on a GPU with 8, and can on one with 80."""
+    import json
+
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_attention_heads": 32,
+        "num_hidden_layers": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 128256,
+        "max_position_embeddings": 8192,
+        "torch_dtype": "bfloat16",
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+
+    def foresight(gib: float | None) -> AllForesight:
+        asked = study(model={"path": str(tmp_path)}, hardware={"gpu_memory_gib": gib}, prior=None)
+        return AllForesight(load_kind("engine", "vllm"), asked)
+
+    one, eight = {"tensor-parallel-size": 1}, {"tensor-parallel-size": 8}
+    assert foresight(8).refuse(one)
+    assert foresight(8).refuse(eight) is None
+    assert foresight(80).refuse(one) is None
+    assert foresight(80).doubt(one) is None
+    assert foresight(None).refuse(one) is None, "nothing is known of the GPU"
+    learning = foresight(80)
+    before = learning.memory(one)
+    learned = trial(1, one, observed={"kv_tokens": 300_000.0, "kv_gib": 36.6, "weights_gib": 15.0})
+    learning.learn(learned)
+    after = learning.memory(one)
+    assert before is not None
+    assert after is not None
+    assert before.kv_tokens != after.kv_tokens
+    assert after.kv_tokens == pytest.approx(300_000, rel=0.05), "it says what the log said"
+    assert after.error_gib < before.error_gib, "and is surer than before"
