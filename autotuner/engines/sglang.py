@@ -95,7 +95,8 @@ class _SGLang:
             quantization=point.text("quantization"),
             weight_bytes=weight_bytes(point.text("quantization"), dtype),
             kv_bytes=element_bytes(point.text("kv-cache-dtype")) or element_bytes(dtype),
-            max_length=point.whole("context-length"),
+            # It starts with a KV cache that holds less than its context, and refuses requests.
+            max_length=None,
             sequences=point.whole("max-running-requests"),
             batched_tokens=_chunk(point),
             block=point.whole("page-size"),

@@ -433,6 +433,16 @@ def test_a_recorded_start_says_what_it_found_of_memory() -> None:
     assert "weights_gib" not in seen  # on a CPU it printed a negative number
 
 
+def test_a_context_longer_than_the_cache_is_no_reason_not_to_start() -> None:
+    log = (LOGS / "sglang-0.5.23-short.txt").read_text(encoding="utf-8")
+    assert "The server is fired up" in log
+    assert "context_len=4096" in log
+    assert SGLANG.observe(log)["kv_tokens"] == 1200
+    request = SGLANG.memory(study({"context-length": 4096, "max-total-tokens": 1200}), {})
+    assert request is not None
+    assert request.max_length is None
+
+
 def test_what_the_flags_say_of_memory() -> None:
     request = SGLANG.memory(
         study(
@@ -452,6 +462,6 @@ def test_what_the_flags_say_of_memory() -> None:
     assert request is not None
     assert (request.fraction, request.tp, request.dp) == (0.85, 2, 1)
     assert (request.kv_bytes, request.weight_bytes) == (1.0, None)
-    assert (request.max_length, request.kv_tokens, request.sequences) == (8000, 5000, 32)
+    assert (request.kv_tokens, request.sequences) == (5000, 32)
     assert request.batched_tokens is None
     assert SGLANG.memory(study({"json-model-override-args": "{}"}), {}) is None
