@@ -7,9 +7,32 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from autotuner.report.plots import ROLES, Axis, Line, Mark, Rule, chart, glyph
+from autotuner.report.plots import (
+    ROLES,
+    Axis,
+    Interval,
+    Line,
+    Mark,
+    Rule,
+    chart,
+    glyph,
+    interval_chart,
+)
 from autotuner.report.summary import parameters_text
-from autotuner.report.words import COMPARED, UNENDED, Json, broken, measured, title, unit_of
+from autotuner.report.words import (
+    COMPARED,
+    UNENDED,
+    Json,
+    all_loads,
+    broken,
+    candidate,
+    load_points,
+    measured,
+    percent,
+    span,
+    title,
+    unit_of,
+)
 from autotuner.study.metrics import METRICS, Better
 
 _LOAD_SHAPES = ("circle", "square", "triangle", "diamond", "wedge", "pentagon")
@@ -19,8 +42,8 @@ _MEANINGS = {
     "baseline": "baseline",
     "front": "on the front",
     "": "other trials",
-    "hollow": "not feasible",
-    "lost": "no result",
+    "hollow": "not feasible or stopped",
+    "lost": "stopped or failed",
 }
 
 
@@ -34,12 +57,43 @@ class Figure:
 
 
 def figures(summary: Json) -> Iterator[Figure]:
+    """The charts of the search; repeats for the verdict are in `standings` alone."""
+    searched = [trial for trial in summary["trials"] if trial["searched"]]
+    summary = {**summary, "trials": searched}
     names = [objective["name"] for objective in summary["study"]["objectives"]]
-    if any(trial["state"] not in UNENDED for trial in summary["trials"]):
+    if any(trial["state"] not in UNENDED for trial in searched):
         yield from (_progress(summary, name) for name in names)
-    if any(trial["load_points"] for trial in summary["trials"]):
+    if any(trial["load_points"] for trial in searched):
         yield _loads(summary)
         yield from (_trade(summary, *pair) for pair in combinations(names, 2))
+        yield from (_predictions(summary, name) for name in names if name in summary["accuracy"])
+
+
+def standings(summary: Json) -> Figure:
+    """The gain of each finalist with its interval, over the baseline at 0."""
+    found = summary["verdict"]
+    name = summary["study"]["objectives"][0]["name"]
+    confident = f"{found['confidence'] * 100:g}\N{NO-BREAK SPACE}% CI"
+    rows = [
+        Interval(
+            name=f"trial {each['candidate']}",
+            href=f"#trial-{each['candidate']}",
+            title=f"Trial {each['candidate']}: {percent(each['gain'])}, "
+            f"{confident} {span(each['low'], each['high'])}",
+            value=each["gain"],
+            low=each["low"],
+            high=each["high"],
+            role="best" if each["candidate"] == summary["best"] else "",
+            told=percent(each["gain"]) if each["gain"] is not None else "not compared yet",
+        )
+        for each in found["standings"]
+        if each["candidate"] != found["reference"]
+    ]
+    reference = found["reference"]
+    zero = "the reference" if reference is None else candidate(summary, reference)
+    heading = f"Gain in {title(name)} over {zero}, {confident}"
+    axis = Axis("gain", "share")
+    return Figure(heading, interval_chart(heading, axis, rows, zero), [])
 
 
 def _progress(summary: Json, name: str) -> Figure:
@@ -71,7 +125,8 @@ def _progress(summary: Json, name: str) -> Figure:
 def _loads(summary: Json) -> Figure:
     """Output throughput over latency, one mark per trial and load point."""
     across, up = "ttft_p90", "output_throughput"
-    points = [(trial, point) for trial in summary["trials"] for point in trial["load_points"]]
+    loads = all_loads(summary)
+    points = [(t, point) for t in summary["trials"] for point in load_points(t).values()]
     if not any(point["metrics"].get(across) is not None for _, point in points):
         across = "e2e_latency_p90"
     marks: list[Mark] = []
@@ -79,17 +134,15 @@ def _loads(summary: Json) -> Figure:
     for trial, point in points:
         x, y = (_finite(point["metrics"].get(name)) for name in (across, up))
         if x is not None and y is not None:
-            marks.append(_mark(summary, trial, x, y, point))
+            shape = _load_shape(loads.index(point["name"]))
+            marks.append(_mark(summary, trial, x, y, point, shape))
             curves.setdefault((marks[-1].role, point["scenario"]), []).append((x, y))
     lines: list[Line | Rule] = [
         Line(curve, f"of-{role}") for (role, _), curve in curves.items() if role in _CURVED
     ]
     legend = _legend(marks, "circle")
-    shapes = [
-        (glyph(_load_shape(index), "plain"), name)
-        for index, name in enumerate(summary["study"]["loads"])
-    ]
-    bound = summary["study"]["spec"]["constraints"].get(across)
+    shapes = [(glyph(_load_shape(place), "plain"), name) for place, name in enumerate(loads)]
+    bound = summary["study"]["bounds"].get(across)
     if bound is not None:
         lines.append(Rule(bound, "bound", upright=True))
         legend.append((glyph("line", "bound"), f"bound: {measured(bound, across)}"))
@@ -117,7 +170,35 @@ def _trade(summary: Json, one: str, other: str) -> Figure:
     return Figure(heading, chart(heading, *axes, marks, lines), [legend])
 
 
-def _mark(summary: Json, trial: Json, x: float, y: float | None, point: Json | None = None) -> Mark:
+def _predictions(summary: Json, name: str) -> Figure:
+    """One objective as it was predicted against as it was measured."""
+    known = {
+        trial["number"]: (trial, said, found)
+        for trial in summary["trials"]
+        if (said := _finite(trial["predicted"].get(name))) is not None
+        and (found := _finite(trial["objectives"].get(name))) is not None
+    }
+    marks = [_mark(summary, *each) for each in known.values()]
+    both = [value for _, said, found in known.values() for value in (said, found)]
+    reach = (min(both), max(both))
+    lines = [Line([(each, each) for each in reach], "reference")]
+    legend = [*_legend(marks), (glyph("line", "reference"), "as predicted")]
+    axes = (
+        Axis(f"predicted {title(name)}", unit_of(name), log=True, reach=reach),
+        Axis("measured", unit_of(name), log=True, reach=reach),
+    )
+    heading = f"{title(name)}: predicted and measured"
+    return Figure(heading, chart(heading, *axes, marks, lines), [legend])
+
+
+def _mark(
+    summary: Json,
+    trial: Json,
+    x: float,
+    y: float | None,
+    point: Json | None = None,
+    shape: str = "",
+) -> Mark:
     """A trial's mark, or that of one of its load points, which then says which by its shape."""
     number, several = trial["number"], len(summary["study"]["objectives"]) > 1
     role = "front" if several and number in summary["front"] and point is None else ""
@@ -129,12 +210,12 @@ def _mark(summary: Json, trial: Json, x: float, y: float | None, point: Json | N
         href=f"#trial-{number}",
         role="best" if number == summary["best"] else role,
         hollow=y is not None and not trial["feasible"],
-        shape=_load_shape(point["index"]) if point else "",
+        shape=shape,
     )
 
 
-def _load_shape(index: int) -> str:
-    return _LOAD_SHAPES[index % len(_LOAD_SHAPES)]
+def _load_shape(place: int) -> str:
+    return _LOAD_SHAPES[place % len(_LOAD_SHAPES)]
 
 
 def _legend(marks: Sequence[Mark], shape: str = "") -> list[tuple[str, str]]:
@@ -153,10 +234,13 @@ def _story(summary: Json, trial: Json, point: Json | None = None) -> str:
     lines.append(parameters_text(trial["parameters"]))
     values = trial["objectives"]
     if point is not None:
-        lines.append(f"{point['scenario']} x {point['concurrency']}")
+        lines.append(point["name"])
         values = {name: point["metrics"].get(name) for name in COMPARED}
     lines += [f"{title(name)}: {measured(v, name)}" for name, v in values.items() if v is not None]
-    lines += broken(trial, summary["study"]["spec"]["constraints"])
+    if point is None:
+        said = {name: trial["predicted"].get(name) for name in values}
+        lines += [f"predicted {title(n)}: {measured(v, n)}" for n, v in said.items() if v]
+    lines += broken(trial, summary["study"]["bounds"])
     lines += [text for text in (trial["failure"], trial["reason"]) if text]
     return "\n".join(lines)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Protocol
@@ -13,14 +13,20 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from autotuner.report.summary import gains, parameters_text, summary
+from autotuner.report.summary import gains, load_names, overview, parameters_text, value_text
 from autotuner.report.text import plain, trials_table
-from autotuner.report.words import duration, measured, percent
+from autotuner.report.words import duration, measured, percent, shortened
+from autotuner.report.words import gpu_hours as gpu_hours_text
+from autotuner.study.budget import LEAST_ROUNDS, gpu_hours, verdict_launches
 from autotuner.study.pareto import best_of
+from autotuner.study.space import Parameters
 from autotuner.study.study import Study
 from autotuner.study.trial import Trial, TrialState, baseline_of
 
 REFRESH_SECONDS = 0.5
+
+LONGEST_VALUE = 60
+"""Characters of a parameter's value in a line of progress."""
 
 
 class Counting(Protocol):
@@ -41,6 +47,7 @@ class Display(AbstractContextManager["Display"]):
         self._clock = clock
         self._began = clock()
         self._loop: Counting | None = None
+        self._before = 0  # trials that ended before this run: they took none of its time
         self._drawn = 0.0
         self._said: dict[int, tuple[TrialState, str]] = {}
         # Progress goes to standard error: standard output is for results.
@@ -66,7 +73,8 @@ class Display(AbstractContextManager["Display"]):
     def begun(self, loop: Counting) -> None:
         """The cluster is there and trials begin."""
         self._loop = loop
-        self._say(f"study {self._study.name}: {', '.join(_loads(self._study))}")
+        self._before = sum(trial.state.ended and bool(trial.phases) for trial in loop.trials)
+        self._say(f"study {self._study.name}: {', '.join(load_names(self._study.spec))}")
 
     def changed(self, trial: Trial) -> None:
         seen = (trial.state, trial.note)
@@ -91,24 +99,28 @@ class Display(AbstractContextManager["Display"]):
         return self._clock() - self._began
 
     def _line(self, trial: Trial) -> str:
-        text = f"trial {trial.number} {trial.state.value}"
+        text = f"{_name(trial)} {trial.state.value}"
         if trial.state is TrialState.DEPLOYING:
-            return f"{text}  {parameters_text(trial.parameters)}"
+            return f"{text}  {short_parameters(trial.parameters)}"
         if trial.failure:
-            return f"{text}  {trial.failure.value}: {trial.reason}"
+            advice = f" -> {trial.advice}" if trial.advice else ""
+            return f"{text}  {trial.failure.value}: {trial.reason}{advice}"
         if trial.note or trial.reason:
-            return f"{text}  {trial.note or trial.reason}"
+            return f"{text}  {trial.note or trial.reason.removeprefix('stopped ')}"
         values = ", ".join(
             f"{name} {plain(measured(value, name))}" for name, value in trial.objectives.items()
         )
         return f"{text}  {values}; {self._summary()}"
 
     def _summary(self) -> str:
-        """Best so far and the time that is left."""
+        """Where the study is, what it has cost, its best so far, and the time that is left."""
         trials = self._loop.trials if self._loop else []
         names = self._study.spec.objectives
         best = best_of(trials, names)
-        parts = []
+        parts = [self._phase(trials)]
+        hours = gpu_hours(trials)
+        if hours > 0:
+            parts.append(plain(gpu_hours_text(hours)))
         if best is not None:
             gain = gains(best, baseline_of(trials), names)[names[0]]
             value = plain(measured(best.objectives[names[0]], names[0]))
@@ -116,26 +128,53 @@ class Display(AbstractContextManager["Display"]):
         parts.append(self._left(trials))
         return "; ".join(part for part in parts if part)
 
-    def _left(self, trials: list[Trial]) -> str:
+    def _phase(self, trials: Sequence[Trial]) -> str:
+        """The search, or a round of the finals; how far it is."""
+        now = max((trial.round for trial in trials), default=0)
+        if now:
+            return f"finals round {now} of at most {self._study.spec.verdict.rounds}"
+        ended = sum(
+            trial.state.answered and not trial.is_baseline and not trial.refused for trial in trials
+        )
+        budget = self._study.spec.budget
+        return f"search {ended}" + ("" if budget is None else f" of {budget}")
+
+    def _left(self, trials: Sequence[Trial]) -> str:
+        """Of the search and two rounds of the finals; how many there will be, nobody knows."""
         remaining = self._loop.remaining if self._loop else None
-        ended = [trial for trial in trials if trial.state.ended and trial.phases]
-        if remaining is None or not ended:
+        ended = sum(trial.state.ended and bool(trial.phases) for trial in trials) - self._before
+        if remaining is None or ended <= 0 or any(trial.round for trial in trials):
             return ""
         running = sum(not t.state.ended for t in trials if t.state is not TrialState.PENDING)
-        each = self._elapsed / len(ended)
-        left = (remaining + running / 2) * each
-        return f"about {plain(duration(left))} left" if remaining or running else ""
+        finals = LEAST_ROUNDS * verdict_launches(self._study.spec)
+        left = (remaining + running / 2 + finals) * self._elapsed / ended
+        return f"about {plain(duration(left))} left"
 
     def _picture(self) -> Group:
-        trials = self._loop.trials if self._loop else []
+        if not self._loop:
+            return Group(Text(f"{self._study.name}  starting Ray"))
+        trials = self._loop.trials
         head = Text(
             f"{self._study.name}  {plain(duration(self._elapsed))} elapsed  {self._summary()}",
             style="bold",
         )
-        if not self._loop:
-            return Group(Text(f"{self._study.name}  starting Ray"))
-        return Group(head, trials_table(summary(self._study, trials)))
+        again = [Text(self._line(t)) for t in trials if not t.searched and not t.state.ended]
+        return Group(head, trials_table(overview(self._study, trials)), *again)
 
 
-def _loads(study: Study) -> list[str]:
-    return [load.name for load in study.spec.loads()]
+def short_parameters(parameters: Parameters) -> str:
+    """A point in one line, long values cut."""
+    short = {
+        name: shortened(text, LONGEST_VALUE)
+        if len(text := value_text(value)) > LONGEST_VALUE
+        else value
+        for name, value in parameters.items()
+    }
+    return parameters_text(short)
+
+
+def _name(trial: Trial) -> str:
+    """A repeat goes by the trial that it measures again."""
+    if trial.repeat_of is None:
+        return f"trial {trial.number}"
+    return f"trial {trial.repeat_of} again (round {trial.round})"

@@ -4,31 +4,38 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from autotuner.report.figures import figures
-from autotuner.report.summary import parameters_text
+from autotuner.report.figures import figures, standings
+from autotuner.report.sentences import statement
+from autotuner.report.summary import parameters_text, value_text
 from autotuner.report.words import (
     COMPARED,
     MISSING,
     Json,
-    broken,
+    accuracy_line,
+    all_loads,
+    apart,
+    candidate,
+    cost_text,
     difference,
     duration,
     engine_name,
     gain,
+    load_points,
     measured,
+    misses,
     moment,
     percent,
     phases,
+    span,
     title,
     trial_in,
-    verdict,
 )
-from autotuner.study.space import identity
 
 
 def html(summary: Json) -> str:
@@ -42,7 +49,7 @@ def html(summary: Json) -> str:
 
 def _view(summary: Json) -> dict[str, Any]:
     """What the template shows beside the summary itself."""
-    study, trials = summary["study"], summary["trials"]
+    study, trials, found = summary["study"], summary["trials"], summary["verdict"]
     best, baseline = trial_in(summary, "best"), trial_in(summary, "baseline")
     columns = [trial for trial in (best, baseline) if trial is not None]
     columns = columns[:1] if best is baseline else columns
@@ -62,41 +69,38 @@ def _view(summary: Json) -> dict[str, Any]:
         "baseline": baseline,
         "columns": columns,
         "at_loads": [
-            (name, [_metrics(trial, index) for trial in columns])
-            for index, name in enumerate(study["loads"])
+            (name, [load_points(trial).get(name, {}).get("metrics", {}) for trial in columns])
+            for name in all_loads(summary)
         ],
         "varied": list(dict.fromkeys(name for trial in columns for name in trial["parameters"])),
-        "verdict": verdict(summary),
-        "failures": _failures(trials),
+        "said": statement(summary),
+        "found": found,
+        "standings": standings(summary) if found and found["standings"] else None,
+        "cost": cost_text(summary["cost"]) if summary["cost"]["launches"] else MISSING,
+        "searched": [t for t in trials if t["searched"] and not t["refused"]],
+        "repeats": [trial for trial in trials if not trial["searched"]],
+        "refused": [trial for trial in trials if trial["refused"]],
+        "standing_value": partial(_standing_value, summary),
+        "predicted": any(trial["predicted"] for trial in trials),
         "figures": list(figures(summary)),
     }
 
 
-def _metrics(trial: Json, load: int) -> Json:
-    points = (point for point in trial["load_points"] if point["index"] == load)
-    return next((dict(point["metrics"]) for point in points), {})
-
-
-def _failures(trials: Sequence[Json]) -> list[tuple[str, list[Json]]]:
-    """Trials without an answer by failure class, the most frequent first."""
-    groups: dict[str, list[Json]] = {}
-    for trial in trials:
-        if trial["state"] in ("INFEASIBLE", "FAILED"):
-            unnamed = "infrastructure" if trial["state"] == "FAILED" else "unknown"
-            groups.setdefault(trial["failure"] or unnamed, []).append(trial)
-    return sorted(groups.items(), key=lambda group: -len(group[1]))
-
-
-def _shown(value: Any) -> str:
-    return value if isinstance(value, str) else identity(value)
+def _standing_value(summary: Json, trial: Json, name: str) -> float | None:
+    """What a gain is made of: the mean of the repeats where it comes from the verdict."""
+    value: float | None = trial["objectives"].get(name)
+    if summary["gain_interval"] is None or name != summary["study"]["objectives"][0]["name"]:
+        return value
+    standings = summary["verdict"]["standings"]
+    return next((e["value"] for e in standings if e["candidate"] == trial["number"]), value)
 
 
 def _listed(value: Any) -> str:
     if isinstance(value, Mapping):
-        return " ".join(f"{key}={_shown(each)}" for key, each in value.items()) or MISSING
+        return " ".join(f"{key}={value_text(each)}" for key, each in value.items()) or MISSING
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(map(_shown, value)) or MISSING
-    return MISSING if value is None else _shown(value)
+        return ", ".join(map(value_text, value)) or MISSING
+    return MISSING if value is None else value_text(value)
 
 
 _ENVIRONMENT = Environment(
@@ -110,11 +114,14 @@ _ENVIRONMENT.globals.update(
     compared=COMPARED,
     missing=MISSING,
     svg=Markup,
-    shown=_shown,
+    shown=value_text,
     listed=_listed,
     **{
         each.__name__: each
-        for each in (measured, percent, duration, moment, gain, difference, broken, phases)
+        for each in (
+            *(measured, percent, span, duration, moment, gain, difference, phases),
+            *(accuracy_line, apart, candidate, misses),
+        )
     },
     title_of=title,
     parameters_text=parameters_text,

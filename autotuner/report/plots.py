@@ -12,6 +12,8 @@ WIDTH, HEIGHT = 480, 300
 LEFT, RIGHT, TOP, BOTTOM = 64, 14, 28, 46
 LANE = 36
 """Height of the strip below the plot that holds the marks without a value."""
+ROOM, ROW = 26, 40
+"""Heights of the line above a chart of intervals, and of each of its rows."""
 
 SHAPES = {
     "circle": "M-4.5 0a4.5 4.5 0 1 0 9 0a4.5 4.5 0 1 0 -9 0z",
@@ -37,12 +39,14 @@ class Axis:
         unit: ``s`` becomes ms below one second, ``share`` becomes percent.
         log: logarithmic where the values span more than a factor of ten.
         whole: ticks at whole numbers only.
+        reach: values to have room for, besides those of the marks.
     """
 
     label: str
     unit: str = ""
     log: bool = False
     whole: bool = False
+    reach: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -106,8 +110,8 @@ def chart(
 ) -> str:
     """An SVG of the marks over the lines; rules outside the marks' range are left out."""
     floor = HEIGHT - BOTTOM - (LANE if any(mark.y is None for mark in marks) else 0)
-    across = _scale(x, [mark.x for mark in marks], LEFT, WIDTH - RIGHT)
-    heights = [mark.y for mark in marks if mark.y is not None]
+    across = _scale(x, [*(mark.x for mark in marks), *x.reach], LEFT, WIDTH - RIGHT)
+    heights = [*(mark.y for mark in marks if mark.y is not None), *y.reach]
     up = _scale(y, heights, floor, TOP)
     drawn = [
         f'<svg class="chart" role="group" viewBox="0 0 {WIDTH} {HEIGHT}"'
@@ -115,6 +119,54 @@ def chart(
         *_grid(x, y, across, up, floor, bool(heights)),
         *(f'<path class="line {line.style}" d="{_path(line, across, up)}"/>' for line in lines),
         *(_mark(mark, across, up, floor) for mark in sorted(marks, key=_painted)),
+    ]
+    return "".join(drawn) + "</svg>"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A row of `interval_chart`: a value, the interval it lies in, and a link to `href`.
+
+    Attributes:
+        value, low, high: shares; without `value` the row says `told` instead.
+        told: what is written beside the row.
+    """
+
+    name: str
+    href: str
+    title: str
+    value: float | None
+    low: float | None
+    high: float | None
+    role: str = ""
+    told: str = ""
+
+
+def interval_chart(label: str, x: Axis, rows: Sequence[Interval], zero: str) -> str:
+    """An SVG of one row per interval, over a line at 0, which is named `zero`."""
+    bottom = ROOM + ROW * len(rows)
+    ends = [each for row in rows for each in (row.low, row.value, row.high) if each is not None]
+    low, high = min([0.0, *ends]), max([0.0, *ends])
+    room = 0.08 * (high - low) or 0.01
+    across = _Scale(low - room, high + room, LEFT + 24, WIDTH - RIGHT, False)
+    at, middle = across(0.0), (LEFT + 24 + WIDTH - RIGHT) / 2
+    drawn = [
+        f'<svg class="chart" role="group" viewBox="0 0 {WIDTH} {bottom + BOTTOM}"'
+        f' aria-label="{escape(label)}">',
+    ]
+    for value, text in _labels(x, across):
+        drawn.append(f'<path class="grid" d="M{across(value):.1f} {ROOM}V{bottom}"/>')
+        drawn.append(
+            f'<text x="{across(value):.1f}" y="{bottom + 18}" text-anchor="middle">{text}</text>'
+        )
+    anchor = "start" if at < middle else "end"
+    drawn += [
+        f'<path class="frame" d="M{LEFT + 24} {bottom}H{WIDTH - RIGHT}"/>',
+        f'<path class="line reference" d="M{at:.1f} {ROOM - 6}V{bottom}"/>',
+        f'<text class="name" x="{at:.1f}" y="14" text-anchor="{anchor}">{escape(zero)}</text>',
+        f'<text class="name" x="{middle}" y="{bottom + BOTTOM - 6}" text-anchor="middle">'
+        f"{_name(x, across)}</text>",
+        *(_row(row, ROOM + ROW * (place + 0.5), across) for place, row in enumerate(rows)),
     ]
     return "".join(drawn) + "</svg>"
 
@@ -150,6 +202,30 @@ def axis_unit(axis: Axis, top: float) -> tuple[float, str]:
     if axis.unit == "share":
         return 100.0, "%"
     return (1000.0, "ms") if axis.unit == "s" and top < 1 else (1.0, axis.unit)
+
+
+def _row(row: Interval, y: float, across: _Scale) -> str:
+    name = (
+        f'<text class="name" x="{LEFT + 16}" y="{y + 4:.1f}" text-anchor="end">'
+        f"{escape(row.name)}</text>"
+    )
+    if row.value is None:
+        return f'{name}<text x="{LEFT + 32}" y="{y + 4:.1f}" class="over">{escape(row.told)}</text>'
+    line = ""
+    if row.low is not None and row.high is not None:
+        left, right = across(row.low), across(row.high)
+        line = (
+            f'<path class="interval {row.role}" d="M{left:.1f} {y - 5:.1f}v10m0 -5'
+            f'H{right:.1f}m0 -5v10"/>'
+        )
+    at = across(row.value)
+    mark = Mark(row.value, 0.0, row.title, row.href, role=row.role)
+    # Beside the line there is room for the words either above it or nowhere.
+    told = (
+        f'<text x="{at:.1f}" y="{y - 10:.1f}" text-anchor="middle" class="over">'
+        f"{escape(row.told)}</text>"
+    )
+    return name + line + told + _placed(mark, mark.role, at, y)
 
 
 def _scale(axis: Axis, values: Sequence[float], start: float, end: float) -> _Scale:
@@ -228,10 +304,14 @@ def _mark(mark: Mark, across: _Scale, up: _Scale, floor: float) -> str:
     role, y = mark.role, floor + LANE / 2 if mark.y is None else up(mark.y)
     if mark.y is None:
         role = "lost"
+    return _placed(mark, role, across(mark.x), y)
+
+
+def _placed(mark: Mark, role: str, x: float, y: float) -> str:
     shape = SHAPES[mark.shape or ROLES.get(role, "circle")]
     return (
         f'<a class="mark {role}{" hollow" * mark.hollow}" href="{escape(mark.href)}"'
-        f' transform="translate({across(mark.x):.1f} {y:.1f}) scale({_SIZES.get(role, 1)})">'
+        f' transform="translate({x:.1f} {y:.1f}) scale({_SIZES.get(role, 1)})">'
         f'<title>{escape(mark.title)}</title><path d="{shape}"/></a>'
     )
 

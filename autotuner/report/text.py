@@ -2,30 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from autotuner.report.summary import parameters_text
+from autotuner.report.sentences import statement
+from autotuner.report.summary import parameters_text, value_text
 from autotuner.report.words import (
     Json,
+    accuracy_line,
+    apart,
     broken,
+    candidate,
     command_line,
+    cost_text,
+    counted,
     difference,
     duration,
+    gpu_hours,
+    load_points,
     measured,
+    percent,
     quantity,
-    verdict,
+    shortened,
+    span,
+    title,
 )
+
+LONGEST_VALUE = 32
+"""Characters of a parameter's value in a table; longer ones are written once, below it."""
+
+LONGEST_REASON = 240
+
+SHOWN = 10
+"""Reasons, or sets of flags, that are listed."""
 
 _STYLES = {
     "COMPLETE": "green",
     "INFEASIBLE": "yellow",
     "FAILED": "red",
     "CANCELLED": "magenta",
+    "STOPPED": "dim",
     "DEPLOYING": "cyan",
     "BENCHMARKING": "cyan",
 }
@@ -49,31 +69,71 @@ _KEYBOARD = str.maketrans(
 
 
 def trials_table(report: Json) -> Table:
-    """One row a trial, refused points left out; the best marked."""
+    """One row a trial of the search, refused points left out; the best marked."""
     objectives = report["study"]["objectives"]
-    bounds = report["study"]["spec"]["constraints"]
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    bounds = report["study"]["bounds"]
+    trials = [trial for trial in report["trials"] if trial["searched"] and not trial["refused"]]
+    letters = _letters(trials)
+    predicted = [
+        o["name"] for o in objectives if any(t["predicted"].get(o["name"]) for t in trials)
+    ]
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, caption_justify="left")
     table.add_column("trial", justify="right", no_wrap=True)
     table.add_column("state", no_wrap=True)
     table.add_column("parameters", overflow="fold")
     for objective in objectives:
-        table.add_column(f"{objective['name']}\n{objective['unit']}", justify="right")
-    table.add_column("time", justify="right", no_wrap=True)
-    table.add_column("", overflow="fold")
-    for trial in report["trials"]:
-        if trial["refused"]:
-            continue
+        table.add_column(_header(objective["name"], objective["unit"]), justify="right")
+        if objective["name"] in predicted:
+            table.add_column("predicted", justify="right")
+    table.add_column("time", justify="right")
+    for trial in trials:
         best = trial["number"] == report["best"]
+        cells: list[str | Text] = []
+        for name in (objective["name"] for objective in objectives):
+            cells.append(plain(quantity(trial["objectives"].get(name))))
+            if name in predicted:
+                cells.append(Text(plain(quantity(trial["predicted"].get(name))), style="dim"))
         table.add_row(
             ("* " if best else "") + str(trial["number"]),
             Text(trial["state"], style=_STYLES.get(trial["state"], "")),
-            Text(parameters_text(trial["parameters"])),
-            *(plain(quantity(trial["objectives"].get(o["name"]))) for o in objectives),
+            _point(trial, letters, remark(trial, bounds)),
+            *cells,
             plain(duration(trial["seconds"] if trial["phases"] else None)),
-            Text(remark(trial, bounds), style="dim"),
-            style="bold" if best else "",
+            style="bold" if best else "dim" if trial["state"] == "STOPPED" else "",
         )
+    if letters:
+        named = (f"{letter} = {value}" for value, letter in letters.items())
+        table.caption = Text("\n".join(named), style="dim")
     return table
+
+
+def _header(name: str, unit: str) -> str:
+    """A metric one word a line: columns are to be narrow."""
+    return "\n".join(filter(None, [*title(name).split(), unit]))
+
+
+def _letters(trials: Sequence[Json]) -> dict[str, str]:
+    """A letter for each long value, such as a flag in JSON: it is written once, below."""
+    values = (value_text(value) for trial in trials for value in trial["parameters"].values())
+    long = dict.fromkeys(text for text in values if len(text) > LONGEST_VALUE)
+    return {text: _letter(place) for place, text in enumerate(long)}
+
+
+def _letter(place: int) -> str:
+    """A to Z, then AA, AB, ..."""
+    before, last = divmod(place, 26)
+    return (_letter(before - 1) if before else "") + chr(ord("A") + last)
+
+
+def _point(trial: Json, letters: Mapping[str, str], said: str) -> Text:
+    parameters = {
+        name: f"<{letters[text]}>" if (text := value_text(value)) in letters else text
+        for name, value in trial["parameters"].items()
+    }
+    point = Text(parameters_text(parameters))
+    if said:
+        point.append("\n" + said, style="dim not bold")
+    return point
 
 
 def remark(trial: Json, bounds: Mapping[str, float]) -> str:
@@ -81,7 +141,79 @@ def remark(trial: Json, bounds: Mapping[str, float]) -> str:
     if trial["failure"]:
         return f"{trial['failure']}: {trial['reason']}"
     missed = broken(trial, bounds)
-    return plain(", ".join(missed)) if missed else str(trial["note"] or trial["reason"])
+    said = trial["note"] or trial["reason"].removeprefix("stopped ")
+    return plain(", ".join(missed)) if missed else said
+
+
+def finals_table(report: Json) -> Table | None:
+    """The candidates of the verdict as they were measured again; None without finals."""
+    found = report["verdict"]
+    if found is None:
+        return None
+    objective = report["study"]["objectives"][0]
+    confident = f"{found['confidence'] * 100:g} % CI"
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, title="\nFinals", title_justify="left")
+    table.add_column("candidate")
+    for column in ("launches", _header(objective["name"], objective["unit"]), "gain", confident):
+        table.add_column(column, justify="right")
+    table.add_column("", overflow="fold")
+    for each in found["standings"]:
+        winner = each["candidate"] == report["best"]
+        table.add_row(
+            ("* " if winner else "") + candidate(report, each["candidate"]),
+            str(each["repeats"]),
+            plain(quantity(each["value"])),
+            plain(percent(each["gain"])),
+            plain(span(each["low"], each["high"])),
+            Text(apart(each, found["reference"]), style="dim not bold"),
+            style="bold" if winner else "",
+        )
+    return table
+
+
+def failures_table(report: Json) -> Table | None:
+    """Why trials failed, by class, and which way to move; None where none did."""
+    if not report["failures"]:
+        return None
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, title="\nFailures", title_justify="left")
+    table.add_column("failure")
+    table.add_column("trials", justify="right")
+    table.add_column("most frequent reason", overflow="fold")
+    for each in report["failures"]:
+        said = Text(
+            shortened(each["reasons"][0]["reason"], LONGEST_REASON) if each["reasons"] else ""
+        )
+        for advice in each["advice"]:
+            said.append(f"\n-> {advice}", style="cyan")
+        table.add_row(f"{each['failure']}", str(each["count"]), said)
+    return table
+
+
+def accuracy_text(report: Json) -> Text | None:
+    """How well the prior predicted, per metric; None where it did not."""
+    lines = [accuracy_line(name, each) for name, each in report["accuracy"].items()]
+    return (
+        Text(plain("\n".join(["", "Predictions", *(f"  {line}" for line in lines)])))
+        if lines
+        else None
+    )
+
+
+def refused_text(report: Json) -> Text | None:
+    """What was refused before launch, and why; None where nothing was."""
+    if not report["refused"]:
+        return None
+    total = sum(each["count"] for each in report["refused"])
+    rows = [(each["reason"], each["count"]) for each in report["refused"]]
+    points = "1 point was" if total == 1 else f"{total:,} points were"
+    return Text("\n".join(["", f"{points} refused before launch", *_reasons(rows)]), style="dim")
+
+
+def _reasons(rows: Sequence[tuple[str, int]]) -> list[str]:
+    lines = [f"  {count:>6,}  {reason}" for reason, count in rows[:SHOWN]]
+    if len(rows) > SHOWN:
+        lines.append(f"          and {len(rows) - SHOWN} more reasons; see --json")
+    return lines
 
 
 COMPARED = (
@@ -97,27 +229,29 @@ def comparison_table(report: Json) -> Table | None:
     if best is None or baseline is None or not baseline["load_points"] or best is baseline:
         return None
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for column in ("load point", "metric"):
-        table.add_column(column, no_wrap=True)
-    for column in ("engine defaults", f"trial {best['number']}", "difference"):
+    table.add_column("load point", no_wrap=True)
+    for column in ("defaults", f"trial {best['number']}", "difference"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("", no_wrap=True)
-    for ours, theirs in zip(best["load_points"], baseline["load_points"], strict=False):
-        name = f"{ours['scenario']} x {ours['concurrency']}"
+    measured_too = load_points(baseline)
+    for load, point in load_points(best).items():
+        if load not in measured_too:
+            continue
+        table.add_row(Text(load, style="bold"))
         for metric in COMPARED:
-            value, reference = ours["metrics"].get(metric), theirs["metrics"].get(metric)
+            value = point["metrics"].get(metric)
+            reference = measured_too[load]["metrics"].get(metric)
             if value is None or reference is None:
                 continue
             change, word = difference(metric, value, reference)
             cells = (measured(reference, metric), measured(value, metric), change)
-            table.add_row(name, metric, *map(plain, cells), word)
-            name = ""
+            table.add_row(f"  {metric}", *map(plain, cells), word)
     return table
 
 
 def verdict_text(report: Json) -> str:
     """The result, and what must be said beside it."""
-    said = verdict(report)
+    said = statement(report)
     return plain("\n".join([said.sentence, *said.notes]))
 
 
@@ -131,45 +265,68 @@ def report_text(report: Json) -> list[RenderableType]:
     parts: list[RenderableType] = [Text(head, style="bold")]
     if study["constraints"]:
         parts.append(Text("constraints: " + ", ".join(study["constraints"])))
-    if study["seconds"] is not None:
-        parts.append(Text("took " + plain(duration(study["seconds"]))))
+    took = [] if study["seconds"] is None else [f"took {duration(study['seconds'])}"]
+    spent = [cost_text(report["cost"])] if report["cost"]["launches"] else []
+    if took or spent:
+        parts.append(Text(plain("; ".join([*took, *spent]))))
     parts.append(trials_table(report))
-    refused = report["counts"].get("REFUSED", 0)
-    if refused:
-        points = "1 point was" if refused == 1 else f"{refused} points were"
-        parts.append(Text(f"{points} refused before launch; see --json", style="dim"))
-    comparison = comparison_table(report)
-    if comparison is not None:
-        parts.append(comparison)
-    parts.append(Text(verdict_text(report), style="bold"))
+    further = (refused_text, failures_table, accuracy_text, comparison_table, finals_table)
+    parts += [part for each in further if (part := each(report)) is not None]
+    parts.append(Text("\n" + verdict_text(report), style="bold"))
     if report["command"]:
         parts.append(Text("\n" + report["command"]))
     return parts
 
 
 def plan_text(plan: Json) -> RenderableType:
-    """A plan as text: what would be launched, and what is refused."""
+    """A plan as text: what would be launched, what it costs, and what is refused."""
     size = "infinite" if plan["size"] is None else f"{plan['size']:,} points"
     trials = "as many as the space holds" if plan["trials"] is None else str(plan["trials"])
+    finals = f", then {plan['finals']} or more for the verdict" if plan["finals"] else ""
     lines = [
         f"study        {plan['name']}",
         f"space        {size}",
-        f"launches     the baseline and {trials} trials",
+        f"launches     the baseline and {trials} trials{finals}",
         f"load points  {', '.join(plan['load_points'])}, "
         f"{plain(duration(plan['load_seconds_at_most']))} measured a trial at most",
         f"duration     about {plain(duration(plan['seconds_expected']))} with a minute a start, "
         f"{plain(duration(plan['seconds_at_most']))} at most, one trial at a time",
     ]
+    if plan["gpu_hours_expected"]:
+        lines.append(f"cost         about {plain(gpu_hours(plan['gpu_hours_expected']))}")
+    lines.append(f"limits       {plain(_limits(plan['limits']))}")
     total = sum(plan["refused"].values())
     lines.append(f"refused      {total:,} of {plan['looked_at']:,} points looked at")
-    lines += [f"  {count:>6,}  {reason}" for reason, count in list(plan["refused"].items())[:10]]
-    if len(plan["refused"]) > 10:
-        lines.append(f"          and {len(plan['refused']) - 10} more reasons; see --json")
+    lines += _reasons(list(plan["refused"].items()))
+    lines += _quantization(plan["quantization"])
+    lines += [f"note         {note}" for note in plan["notes"]]
     for launch in plan["launches"]:
-        gpus = f"{launch['gpus']} GPU" + ("s" if launch["gpus"] != 1 else "")
+        gpus = plain(counted(launch["gpus"], "GPU"))
         lines += ["", f"{launch['name']}: {parameters_text(launch['parameters'])}  ({gpus})"]
         lines.append("  " + command_line(launch["argv"], launch["environment"]))
     return Text("\n".join(lines))
+
+
+def _limits(limits: Json) -> str:
+    parts = [] if limits["trials"] is None else [counted(limits["trials"], "trial")]
+    parts.append(duration(limits["hours"] * 3600))
+    if limits["gpu_hours"] is not None:
+        parts.append(gpu_hours(limits["gpu_hours"]))
+    return ", ".join(parts)
+
+
+def _quantization(engines: Json) -> list[str]:
+    """Per engine: how many sets of flags a quantization block comes to, and the first of them."""
+    lines = []
+    for kind, each in engines.items():
+        shown = each["arguments"][:SHOWN]
+        sets = "1 set of flags" if each["count"] == 1 else f"{each['count']:,} sets of flags"
+        lines.append(f"quantization {kind}: {sets}")
+        lines += [f"          {parameters_text(arguments)}" for arguments in shown]
+        if each["count"] > len(shown):
+            lines.append(f"          ... and {each['count'] - len(shown):,} more")
+        lines += [f"          note: {note}" for note in each["notes"]]
+    return lines
 
 
 def show(*parts: RenderableType) -> None:

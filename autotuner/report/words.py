@@ -24,55 +24,7 @@ MISSING = "\N{EN DASH}"
 _ENGINES = {"vllm": "vLLM", "sglang": "SGLang"}
 _WORDS = {"ttft": "TTFT", "tpot": "TPOT", "e2e": "E2E", "gpu": "GPU"}
 UNENDED = ("PENDING", "DEPLOYING", "BENCHMARKING")
-_ANSWERED = ("COMPLETE", "INFEASIBLE", "STOPPED")
-_ONE_RUN = (
-    "Both were measured once (one run each): the spread of repeated runs is not in this figure."
-)
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the measurements allow us to say, and what must be said beside it."""
-
-    sentence: str
-    notes: tuple[str, ...]
-
-
-def verdict(summary: Json) -> Verdict:
-    """The study's answer in one sentence."""
-    study = summary["study"]
-    best, baseline = trial_in(summary, "best"), trial_in(summary, "baseline")
-    objectives = [objective["name"] for objective in study["objectives"]]
-    defaults = f"{engine_name(summary)}'s defaults"
-    so_far = " so far" if study["state"] in ("PENDING", "RUNNING") else ""
-    notes = [study["reason"]] if study["reason"] else []
-    if best is None:
-        sentence, note = _nothing_found(summary["trials"], study["spec"]["constraints"], so_far)
-        return Verdict(sentence, (*notes, *note))
-    values = [f"{measured(best['objectives'][name], name)} {title(name)}" for name in objectives]
-    if best is baseline:
-        tried = any(t["state"] in _ANSWERED for t in summary["trials"] if not t["baseline"])
-        sentence = f"Only {defaults} were measured{so_far}"
-        if tried:
-            where = f" in {title(objectives[0])}" if len(objectives) > 1 else ""
-            sentence = f"Nothing tried{so_far} beats {defaults}{where}"
-        sentence += f": {', '.join(values)}."
-    else:
-        gained = [summary["gain"].get(name) for name in objectives]
-        for place, name in enumerate(objectives):
-            if (change := gained[place]) is not None and baseline is not None:
-                over = f"over {defaults} " if place == 0 else ""
-                speed = " in speed" if METRICS[name].unit == "s" else ""
-                reference = measured(baseline["objectives"][name], name)
-                values[place] += f", {percent(change)}{speed} {over}({reference})"
-        sentence = f"Trial {best['number']} reaches{so_far} {'; '.join(values)}."
-        notes += _caveats(baseline, defaults, study["spec"]["constraints"])
-        notes += [_ONE_RUN] if gained[0] is not None else []
-    others = [str(number) for number in summary["front"] if number != summary["best"]]
-    if len(objectives) > 1 and others:
-        named = ", ".join(others)
-        notes.append(f"“Best” goes by the first objective; also on the Pareto front: {named}.")
-    return Verdict(sentence, tuple(notes))
+ANSWERED = ("COMPLETE", "INFEASIBLE", "STOPPED")
 
 
 def quantity(value: float | None, unit: str = "") -> str:
@@ -106,6 +58,18 @@ def percent(gain: float | None) -> str:
         return "±0\N{NO-BREAK SPACE}%"
     digits = 1 if abs(gain) < 0.0995 else 0
     return f"{gain * 100:+,.{digits}f}\N{NO-BREAK SPACE}%".replace("-", "\N{MINUS SIGN}")
+
+
+def span(low: float | None, high: float | None) -> str:
+    """A confidence interval of a gain: 181 to 217 %, with signs where it reaches below 0."""
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return MISSING
+    sign = "+" if low < 0 else ""
+    low_text, high_text = (
+        f"{each * 100:{sign},.{1 if abs(each) < 0.0995 else 0}f}" for each in (low, high)
+    )
+    written = f"{low_text} to {high_text}\N{NO-BREAK SPACE}%"
+    return written.replace("-", "\N{MINUS SIGN}")
 
 
 def duration(seconds: float | None) -> str:
@@ -147,14 +111,58 @@ def difference(name: str, value: float | None, reference: float | None) -> tuple
     return percent(change), word if abs(change) >= 0.0005 else ""
 
 
-def broken(trial: Json, bounds: Mapping[str, float]) -> list[str]:
+@dataclass(frozen=True)
+class Miss:
+    """A constraint that a trial breaks, and how badly."""
+
+    text: str
+    severity: str
+
+
+def misses(trial: Json, bounds: Mapping[str, float]) -> list[Miss]:
     """The constraints a trial breaks, and by how much of the bound."""
     return [
-        f"{title(name)} {percent(beyond)[1:] if bounds.get(name) else measured(beyond, name)} "
-        f"{'above' if METRICS[name].better is Better.LOWER else 'below'} its bound"
+        Miss(
+            f"{title(name)} "
+            f"{percent(beyond)[1:] if bounds.get(name) else measured(beyond, name)} "
+            f"{'above' if METRICS[name].better is Better.LOWER else 'below'} its bound",
+            trial["severity"].get(name, ""),
+        )
         for name, beyond in trial["violations"].items()
         if beyond > 0
     ]
+
+
+def broken(trial: Json, bounds: Mapping[str, float]) -> list[str]:
+    """The same, with the severity in words."""
+    return [
+        f"{miss.text} ({miss.severity})" if miss.severity else miss.text
+        for miss in misses(trial, bounds)
+    ]
+
+
+def apart(standing: Json, reference: int | None) -> str:
+    """Whether a candidate of the finals was told apart from the reference."""
+    if standing["out"]:
+        return f"out: {standing['out']}"
+    if standing["candidate"] == reference:
+        return "reference"
+    if standing["gain"] is None:
+        return "not compared yet"
+    if not standing["separated"]:
+        return "not told apart"
+    return "better" if standing["gain"] > 0 else "worse"
+
+
+def accuracy_line(name: str, accuracy: Json) -> str:
+    """How well a metric was predicted."""
+    parts = [f"{title(name)}: {counted(accuracy['trials'], 'trial')}"]
+    if accuracy["error"] is not None:
+        parts.append(f"off by {percent(accuracy['error']).lstrip('+')} (median)")
+    if accuracy["rank_correlation"] is not None:
+        rank = f"{accuracy['rank_correlation']:.2f}".replace("-", "\N{MINUS SIGN}")
+        parts.append(f"rank correlation {rank}")
+    return ", ".join(parts)
 
 
 def phases(trial: Json) -> dict[str, float]:
@@ -164,6 +172,17 @@ def phases(trial: Json) -> dict[str, float]:
         name = phase["name"] if phase["name"] in ("deploy", "stop") else "load"
         spent[name] = spent.get(name, 0.0) + phase["end"] - phase["start"]
     return spent
+
+
+def load_points(trial: Json) -> dict[str, Json]:
+    """A trial's load points by name; probes, which are in no objective, left out."""
+    return {point["name"]: point for point in trial["load_points"] if not point["probe"]}
+
+
+def all_loads(summary: Json) -> list[str]:
+    """The load points asked for, and those that a search for the highest load came by."""
+    found = (name for trial in summary["trials"] for name in load_points(trial))
+    return list(dict.fromkeys([*summary["study"]["loads"], *found]))
 
 
 def trial_in(summary: Json, role: str) -> Json | None:
@@ -178,36 +197,46 @@ def unit_of(name: str) -> str:
 
 
 def engine_name(summary: Json) -> str:
-    kind = str(summary["study"]["engine"])
-    return _ENGINES.get(kind, kind)
+    kinds = str(summary["study"]["engine"]).split(" / ")
+    return " / ".join(_ENGINES.get(kind, kind) for kind in kinds)
 
 
-def _nothing_found(
-    trials: Sequence[Json], bounds: Mapping[str, float], so_far: str
-) -> tuple[str, list[str]]:
-    complete = [trial for trial in trials if trial["state"] == "COMPLETE"]
-    if not complete:
-        return f"No trial was {'measured' if trials else 'started'}{so_far}.", []
-    missed = [trial for trial in complete if broken(trial, bounds)]
-    if not missed:
-        return f"No trial has a value for every objective{so_far}.", []
-    close = min(missed, key=lambda trial: max(trial["violations"].values()))
-    note = f"Closest is trial {close['number']}: {', '.join(broken(close, bounds))}."
-    return f"No trial met every constraint{so_far}.", [note]
+def defaults(summary: Json) -> str:
+    """The baseline by name; of several engines it is the first one's."""
+    return f"{engine_name(summary).partition(' / ')[0]}'s defaults"
 
 
-def _caveats(baseline: Json | None, defaults: str, bounds: Mapping[str, float]) -> list[str]:
-    """Why the baseline is no reference, or not a fair one."""
-    if baseline is None:
-        return [f"{defaults} were not tried: the gain is unknown."]
-    if baseline["state"] in UNENDED:
-        return [f"{defaults} have not been measured yet: the gain is unknown."]
-    if baseline["state"] != "COMPLETE":
-        why = [text for text in (baseline["failure"], baseline["reason"]) if text]
-        told = ": ".join(why) or baseline["state"]
-        return [f"{defaults} gave no measurement, so the gain is unknown ({told})."]
-    failed = broken(baseline, bounds)
-    return [f"{defaults} break a constraint: {', '.join(failed)}."] if failed else []
+def candidate(summary: Json, number: int) -> str:
+    """A trial, or the defaults, within a sentence."""
+    return defaults(summary) if number == summary["baseline"] else f"trial {number}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """a, b and c."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def counted(count: int, noun: str) -> str:
+    """1 launch, 2 launches."""
+    plural = noun + ("es" if noun.endswith("ch") else "s")
+    return f"{count:,}\N{NO-BREAK SPACE}{noun if count == 1 else plural}"
+
+
+def shortened(text: str, most: int) -> str:
+    """The text, cut where it is longer than `most` characters."""
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def cost_text(cost: Json) -> str:
+    """21 launches, 9 min of trials, 3.2 GPU-hours; the last where there are GPUs."""
+    parts = [counted(cost["launches"], "launch"), f"{duration(cost['seconds'])} of trials"]
+    if cost["gpu_hours"] > 0:
+        parts.append(gpu_hours(cost["gpu_hours"]))
+    return ", ".join(parts)
+
+
+def gpu_hours(hours: float) -> str:
+    return f"{quantity(hours)}\N{NO-BREAK SPACE}GPU-hours"
 
 
 def command_line(argv: Sequence[str], environment: Mapping[str, str]) -> str:

@@ -7,6 +7,7 @@ import math
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
+from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 
 from autotuner.errors import FailureClass
 from autotuner.report import page
-from autotuner.report.plots import Axis, Mark, Rule, chart, ticks
+from autotuner.report.plots import Axis, Interval, Mark, Rule, chart, interval_chart, ticks
 from autotuner.report.summary import summary
 from autotuner.report.text import plain
 from autotuner.report.words import duration, percent, quantity
@@ -280,6 +281,145 @@ def test_texts_of_the_study_are_escaped() -> None:
     text = rendered(of, trials, command=evil)
     assert "&lt;script&gt;" in text
     assert 'alert("x")' not in text
+
+
+def again(of: Study, number: int, repeats: int, round_: int, speed: float) -> Trial:
+    return replace(complete(of, number, speed), repeat_of=repeats, round=round_)
+
+
+def finals(of: Study) -> list[Trial]:
+    """Two rounds after the search: trial 5 is better than the baseline, trial 1 is not sure."""
+    speeds = [(0, 1, 1.0), (5, 1, 1.74), (1, 1, 1.1), (5, 2, 1.75), (1, 2, 1.0), (0, 2, 1.01)]
+    trials = [each for each in realistic(of) if each.state.ended]
+    return trials + [
+        again(of, 20 + place, repeats, round_, speed)
+        for place, (repeats, round_, speed) in enumerate(speeds)
+    ]
+
+
+def test_the_verdict_comes_first_with_its_intervals() -> None:
+    of = study()
+    text = rendered(of, finals(of))
+    said = words(text)
+    assert re.search(
+        r"Trial 5 beats vLLM's defaults by \d+ % \(95 % CI [\d.]+ to [\d.]+ %\) in output", said
+    )
+    assert "2 launches each, interleaved" in said
+    assert "one run each" not in said
+    assert text.index('id="finals"') < text.index('id="best"')
+    intervals = re.findall(r'<svg class="chart".*?</svg>', text, re.DOTALL)[0]
+    assert intervals.count('class="interval') == 2
+    assert intervals.count('class="interval best"') == 1
+    assert 'href="#trial-5"' in intervals
+    assert "vLLM&#x27;s defaults</text>" in intervals
+    assert "vLLM's defaults 2 " in said
+    assert "reference" in said
+
+
+def test_repeats_have_a_table_of_their_own_and_no_marks() -> None:
+    of = study()
+    text = rendered(of, finals(of))
+    search, _, rest = text[text.index('id="trials"') :].partition("<details><summary>6 repeats")
+    assert 'id="trial-5"' in search
+    assert 'id="trial-20"' not in search
+    assert 'id="trial-20"' in rest
+    assert "trial 5, round 2" in words(rest)
+    _, progress, loads = re.findall(r'<svg class="chart".*?</svg>', text, re.DOTALL)
+    assert progress.count('<a class="mark') == 9
+    assert loads.count('<a class="mark') == 5 * len(CONCURRENCY)
+
+
+def test_the_gain_of_a_verdict_stands_beside_the_values_it_is_made_of() -> None:
+    of = study()
+    once = words(rendered(of, [t for t in finals(of) if t.searched]))
+    repeated = words(rendered(of, finals(of)))
+    assert "1,010 tok/s 581 tok/s +74 %" in once
+    assert "1,010 tok/s 581 tok/s" not in repeated.partition("Charts")[0]
+    assert "mean of the repeats" in repeated
+
+
+def test_finals_without_an_interval_yet_say_so() -> None:
+    of = replace(study(), state=StudyState.RUNNING)
+    text = rendered(of, finals(of)[:-3])
+    assert "The finals are under way, 1 round so far" in words(text)
+    assert text.count("not compared yet") >= 2
+    assert 'class="interval' not in text
+
+
+def test_loads_are_named_as_they_were_measured_whatever_their_order() -> None:
+    of = study(scheduler={"kind": "asha"})
+    assert [load.concurrency for load in of.spec.loads()] == [64, 8, 1]
+    text = rendered(of, [complete(of, 0, 1.0), complete(of, 1, 2.0, **{"max-num-seqs": 16})])
+    table = words(text[text.index("D(512,128) x 64</caption>") :])
+    assert table.startswith("D(512,128) x 64 trial 1 baseline difference output throughput 6,129")
+
+
+def test_probes_are_not_shown_as_load_points() -> None:
+    of = study()
+    best = complete(of, 1, 1.2, **{"max-num-seqs": 16})
+    probe = replace(load_point(0, 7.0, 0.1), index=9, concurrency=77, probe=True)
+    text = rendered(
+        of, [complete(of, 0, 1.0), replace(best, load_points=(probe, *best.load_points))]
+    )
+    assert "x 77" not in text
+
+
+def test_how_badly_a_bound_is_broken_is_said_in_a_word() -> None:
+    of = study(constraints={}, slo={"ttft_p90": {"max": 0.5, "hard": True}})
+    slow = complete(of, 3, 1.9, 1.8, **{"max-num-seqs": 256})
+    text = rendered(of, [complete(of, 0, 1.0), slow])
+    assert '<span class="badge severe">severe</span>' in text
+    assert '<span class="badge hard-fail">hard fail</span>' in text
+    assert 'class="line bound"' in text
+
+
+def test_failures_have_reasons_and_the_way_to_move() -> None:
+    of = study()
+    crashed = failed(1, FailureClass.MEMORY_UNDER_LOAD, "no block left")
+    trials = [
+        complete(of, 0, 1.0),
+        replace(crashed, advice="lower gpu-memory-utilization"),
+        *(failed(n, FailureClass.REFUSED, "32 heads by 3") for n in (2, 3)),
+    ]
+    said = words(rendered(of, trials))
+    assert "out of memory under load 1 1 no block left lower gpu-memory-utilization" in said
+    assert "Refused before launch reason points 32 heads by 3 2" in said
+
+
+def test_predictions_get_a_column_a_chart_and_their_accuracy() -> None:
+    of = study()
+    trials = [
+        replace(complete(of, n, 1.0 + n, **({"max-num-seqs": n} if n else {})), predicted=said)
+        for n, said in enumerate(
+            [{"output_throughput": value, "ttft_p90": None} for value in (500.0, 900.0, 2000.0)]
+        )
+    ]
+    text = rendered(of, trials)
+    said = words(text)
+    assert "output throughput: predicted and measured" in said
+    assert "How well the prior predicted: output throughput: 3 trials, off by" in said
+    assert "2,000 tok/s" in said
+    plain_page = words(rendered(of, [complete(of, 0, 1.0)]))
+    assert "predicted" not in plain_page
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        [(None, None, None)],
+        [(0.0, 0.0, 0.0)],
+        [(-0.2, -0.5, 0.1), (3.0, 2.0, 900.0), (None, None, None)],
+    ],
+)
+def test_intervals_stand_on_any_values(
+    ends: list[tuple[float | None, float | None, float | None]],
+) -> None:
+    rows = [Interval("a < b", "#trial-1", "t", *each, told="x & y") for each in ends]
+    svg = interval_chart("any", Axis("gain", "share"), rows, "zero")
+    ElementTree.fromstring(svg)
+    assert svg.count('class="interval') == sum(value is not None for value, _, _ in ends)
+    places = [float(x) for x in re.findall(r"translate\((\S+) ", svg)]
+    assert all(0 <= x <= 480 for x in places)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from io import StringIO
 from typing import Any
 
@@ -10,16 +11,20 @@ import pytest
 from rich.console import Console, RenderableType
 
 from autotuner.errors import FailureClass
+from autotuner.report.live import LONGEST_VALUE, Display
 from autotuner.report.summary import counts, gains, parameters_text, summary
 from autotuner.report.text import (
+    accuracy_text,
     comparison_table,
+    failures_table,
+    finals_table,
     plan_text,
     remark,
     report_text,
     trials_table,
     verdict_text,
 )
-from autotuner.report.words import command_line
+from autotuner.report.words import apart, command_line
 from autotuner.study.study import Study, StudyState
 from autotuner.study.trial import LoadPoint, Phase, Trial, TrialState
 from tests.builders import spec, trial
@@ -161,7 +166,7 @@ def test_a_baseline_that_nothing_beats_is_said_to_be_unbeaten() -> None:
 def test_a_study_without_a_feasible_trial_says_why() -> None:
     assert verdict_text(report(OUTSIDE, CRASHED)).splitlines() == [
         "No trial met every constraint.",
-        "Closest is trial 3: TTFT p90 80 % above its bound.",
+        "Closest is trial 3: TTFT p90 80 % above its bound (severe).",
     ]
     said = verdict_text(report(CRASHED, reason="no feasible trial: all crashed"))
     assert said.splitlines() == ["No trial was measured.", "no feasible trial: all crashed"]
@@ -171,7 +176,11 @@ def test_a_study_without_a_feasible_trial_says_why() -> None:
     ("of", "said"),
     [
         (CRASHED, "KV cache too small: No available memory"),
-        (OUTSIDE, "TTFT p90 80 % above its bound"),
+        (OUTSIDE, "TTFT p90 80 % above its bound (severe)"),
+        (
+            trial(6, state=TrialState.STOPPED, reason="stopped after D(9,9) x 4: 2 were better"),
+            "after D(9,9) x 4: 2 were better",
+        ),
         (BEST, ""),
         (trial(6, state=TrialState.BENCHMARKING, note="load point 1 of 2"), "load point 1 of 2"),
         (trial(6, state=TrialState.FAILED, reason="the node died"), "the node died"),
@@ -233,6 +242,17 @@ def test_a_plan_says_size_duration_refusals_and_launch_lines() -> None:
         "load_seconds_at_most": 60.0,
         "seconds_expected": 2520.0,
         "seconds_at_most": 7200.0,
+        "finals": 8,
+        "gpu_hours_expected": 5.6,
+        "limits": {"trials": 20, "hours": 1.5, "gpu_hours": 6.0},
+        "quantization": {
+            "vllm": {
+                "count": 25,
+                "arguments": [{"kv-cache-dtype": "fp8"}, {}],
+                "notes": ["fp4 needs a newer GPU"],
+            },
+        },
+        "notes": ["preset vllm/throughput merged"],
         "refused": {f"reason {number}": number for number in range(1, 13)},
         "looked_at": 1234,
         "launches": [
@@ -248,7 +268,14 @@ def test_a_plan_says_size_duration_refusals_and_launch_lines() -> None:
     }
     said = plain(plan_text(plan))
     assert "1,234 points" in said
-    assert "the baseline and 20 trials" in said
+    assert "the baseline and 20 trials, then 8 or more for the verdict" in said
+    assert "about 5.60 GPU-hours" in said
+    assert "20 trials, 1 h 30 min, 6 GPU-hours" in said
+    assert "vllm: 25 sets of flags" in said
+    assert "kv-cache-dtype=fp8" in said
+    assert "... and 23 more" in said
+    assert "note: fp4 needs a newer GPU" in said
+    assert "preset vllm/throughput merged" in said
     assert "about 42 min" in said
     assert "2 h at most" in said
     assert "78 of 1,234 points looked at" in said
@@ -256,6 +283,195 @@ def test_a_plan_says_size_duration_refusals_and_launch_lines() -> None:
     assert "baseline: (engine defaults)  (1 GPU)" in said
     assert "X=1 vllm serve 'a b'" in said
     assert "tp=2  (2 GPUs)" in said
-    endless = plain(plan_text({**plan, "size": None, "trials": None}))
+    limits = {"trials": None, "hours": 2.0, "gpu_hours": None}
+    small = {"finals": 0, "quantization": {}, "gpu_hours_expected": 0.0, "limits": limits}
+    endless = plain(plan_text({**plan, **small, "size": None, "trials": None}))
+    assert "verdict" not in endless
+    assert "GPU-hours" not in endless
+    assert "limits       2 h\n" in endless
     assert "infinite" in endless
     assert "as many as the space holds" in endless
+
+
+# Long values, finals, failures, predictions.
+
+SPECULATIVE = {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_max": 3}
+
+
+def test_a_long_value_is_written_once_below_the_table() -> None:
+    other = {**SPECULATIVE, "num_speculative_tokens": 8}
+    trials = [
+        replace(BEST, number=n, parameters={"speculative-config": value})
+        for n, value in enumerate([SPECULATIVE, other, SPECULATIVE, None], start=1)
+    ]
+    said = plain(trials_table(report(*trials)))
+    assert said.count("speculative-config=<A>") == 2
+    assert said.count("speculative-config=<B>") == 1
+    assert said.count("speculative-config=null") == 1
+    assert said.count('"num_speculative_tokens":8') == 1
+    assert 'A = {"method":"ngram"' in said
+
+
+REPEATS = [
+    replace(complete(number, value, 0.2), repeat_of=of, round=round_)
+    for number, (of, round_, value) in enumerate(
+        [(0, 1, 100.0), (1, 1, 150.0), (1, 2, 152.0), (0, 2, 101.0)], start=6
+    )
+]
+
+
+def test_repeats_are_in_the_finals_and_not_in_the_search() -> None:
+    found = report(*ALL, *REPEATS)
+    rows = [line.split() for line in plain(trials_table(found)).splitlines() if line.strip()]
+    assert not any(row[0] in ("6", "7", "8", "9") for row in rows)
+    table = finals_table(found)
+    assert table is not None
+    said = plain(table)
+    assert "Finals" in said
+    defaults, winner = (line for line in said.splitlines() if "simulated" in line or "1 " in line)
+    assert defaults.split()[-1] == "reference"
+    assert winner.split()[:4] == ["*", "trial", "1", "2"]
+    assert winner.split()[-1] == "better"
+    assert " to " in winner
+    assert finals_table(report(*ALL)) is None
+
+
+@pytest.mark.parametrize(
+    ("standing", "said"),
+    [
+        ({"candidate": 0}, "reference"),
+        ({"candidate": 1, "out": "killed"}, "out: killed"),
+        ({"candidate": 1}, "not compared yet"),
+        ({"candidate": 1, "gain": 0.1}, "not told apart"),
+        ({"candidate": 1, "gain": 0.1, "separated": True}, "better"),
+        ({"candidate": 1, "gain": -0.1, "separated": True}, "worse"),
+    ],
+)
+def test_a_standing_says_whether_it_was_told_apart(standing: dict[str, Any], said: str) -> None:
+    assert apart({"gain": None, "separated": False, "out": "", **standing}, 0) == said
+
+
+def test_failures_come_with_the_way_to_move() -> None:
+    advised = replace(CRASHED, advice="lower max-model-len")
+    table = failures_table(report(BASELINE, advised, replace(CRASHED, number=6)))
+    assert table is not None
+    said = plain(table)
+    assert "KV cache too small        2   No available memory" in said
+    assert "-> lower max-model-len" in said
+    assert failures_table(report(BASELINE)) is None
+
+
+def test_predictions_stand_beside_what_was_measured() -> None:
+    predicted = [
+        replace(each, predicted={"output_throughput": 110.0}) for each in (BASELINE, BEST, FASTEST)
+    ]
+    found = report(*predicted)
+    assert "predicted" in plain(trials_table(found))
+    said = accuracy_text(found)
+    assert said is not None
+    assert "output throughput: 3 trials, off by 27 % (median)" in said.plain
+    assert accuracy_text(report(BASELINE)) is None
+    assert "predicted" not in plain(trials_table(report(*ALL)))
+
+
+def test_the_cost_has_gpu_hours_where_there_are_gpus() -> None:
+    said = "\n".join(plain(part) for part in report_text(report(BASELINE, BEST)))
+    assert "took 20 min; 2 launches, 2 min 12 s of trials\n" in said
+    on_gpus = [replace(each, gpu_ids=("0", "1")) for each in (BASELINE, BEST)]
+    said = "\n".join(plain(part) for part in report_text(report(*on_gpus)))
+    assert "of trials, 0.0733 GPU-hours" in said
+
+
+def test_a_report_fits_eighty_columns() -> None:
+    long = replace(BEST, parameters={"speculative-config": SPECULATIVE, "max-num-seqs": 256})
+    found = report(BASELINE, long, FASTEST, OUTSIDE, CRASHED, REFUSED, *REPEATS)
+    console = Console(file=StringIO(), width=80)
+    with console.capture() as capture:
+        console.print(*report_text(found), sep="\n")
+    said = capture.get()
+    assert max(len(line) for line in said.splitlines()) <= 80
+    assert "\N{HORIZONTAL ELLIPSIS}" not in said
+
+
+# Progress.
+
+
+class Loop:
+    """What a display sees of a running study."""
+
+    def __init__(self, *trials: Trial, remaining: int | None = 3) -> None:
+        self.trials = list(trials)
+        self.remaining = remaining
+
+
+def lines(capsys: pytest.CaptureFixture[str], loop: Loop, *changed: Trial) -> list[str]:
+    """What a log hears of the changes, without the times at the beginning."""
+    times = iter(range(0, 10_000, 60))
+    study = Study(spec(objectives=["output_throughput"], limits={"trials": 5}), "/studies/small")
+    with Display(study, clock=lambda: next(times)) as display:
+        display.begun(Loop())
+        display.begun(loop)
+        for each in changed:
+            display.changed(each)
+            display.tick()
+    said = capsys.readouterr().err.splitlines()
+    return [line.partition("] ")[2] for line in said][2:]
+
+
+def of_one(each: Trial) -> Trial:
+    objectives = {"output_throughput": each.objectives["output_throughput"]}
+    return replace(each, objectives=objectives, gpu_ids=("0",))
+
+
+def test_progress_says_where_the_search_is_what_it_cost_and_the_best(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    baseline, best = of_one(BASELINE), of_one(BEST)
+    (line,) = lines(capsys, Loop(baseline, best), best)
+    assert line.startswith("trial 1 COMPLETE  output_throughput 150 tok/s; search 1 of 5; ")
+    assert "0.0367 GPU-hours; best so far: trial 1, 150 tok/s (+50 %)" in line
+
+
+def test_progress_in_the_finals_names_the_trial_that_is_measured_again(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    again = replace(of_one(REPEATS[2]), objectives={"output_throughput": 152.0})
+    (line,) = lines(capsys, Loop(of_one(BASELINE), of_one(BEST), again), again)
+    assert line.startswith("trial 1 again (round 2) COMPLETE  output_throughput 152 tok/s; ")
+    assert "finals round 2 of at most 5; " in line
+    assert "left" not in line
+
+
+def test_progress_names_a_stop_and_a_failure_with_its_advice_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stopped = trial(2, {}, TrialState.STOPPED, reason="stopped after D(9,9) x 4: 2 were better")
+    crashed = replace(CRASHED, advice="lower max-model-len")
+    assert lines(capsys, Loop(), stopped, stopped, crashed) == [
+        "trial 2 STOPPED  after D(9,9) x 4: 2 were better",
+        "trial 4 INFEASIBLE  KV cache too small: No available memory -> lower max-model-len",
+    ]
+
+
+def test_progress_cuts_long_values(capsys: pytest.CaptureFixture[str]) -> None:
+    point = {"max-num-seqs": 8, "speculative-config": SPECULATIVE}
+    (line,) = lines(capsys, Loop(), trial(1, point, TrialState.DEPLOYING))
+    name, _, value = line.rpartition("=")
+    assert name == "trial 1 DEPLOYING  max-num-seqs=8 speculative-config"
+    assert value == '{"method":"ngram","num_speculative_tokens":4,"prompt_look...'
+    assert len(value) == LONGEST_VALUE
+
+
+def test_a_resumed_study_does_not_divide_its_time_by_trials_of_an_earlier_run(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    times = iter([0.0, *[600.0] * 20])
+    study = Study(
+        spec(objectives=["output_throughput"], verdict={"finalists": 0}), "/studies/small"
+    )
+    loop = Loop(of_one(BASELINE), of_one(FASTEST), remaining=2)
+    with Display(study, clock=lambda: next(times)) as display:
+        display.begun(loop)
+        loop.trials.append(of_one(BEST))
+        display.changed(loop.trials[-1])
+    assert "about 20 min left" in capsys.readouterr().err
