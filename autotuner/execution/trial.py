@@ -216,6 +216,9 @@ class TrialRun:
         except ServerDied:
             raise self._death() from None
         except NotReady:
+            # Some engines linger after a failure that their log tells: SGLang on a taken port.
+            if self._kinds.engine.diagnose(self._server.log()).failure is not FailureClass.CRASH:
+                raise self._death() from None
             last = _last_line(self._server.log())
             raise TrialError(
                 FailureClass.TIMEOUT, f"not ready after {seconds:g} s; last: {last}", self._tail()
