@@ -28,6 +28,7 @@ KINDS: dict[str, dict[str, str]] = {
         "grid": "autotuner.search.grid:GRID",
         "random": "autotuner.search.random:RANDOM",
         "optuna": "autotuner.search.optuna:OPTUNA",
+        "hyperopt": "autotuner.search.hyperopt:HYPEROPT",
     },
 }
 

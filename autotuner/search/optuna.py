@@ -1,34 +1,30 @@
-"""Optuna's TPE: multivariate, grouped by condition, with constant liars for parallel trials.
-
-Optuna holds no state of ours: its study lives in memory and is made of the trials told, and the
-sampler is made anew for every ask from the seed and the count of points, so that a resumed study
-goes on as the uninterrupted one would have.
-"""
+"""The default search: a Gaussian process for the first few dozen answers, Optuna's samplers
+beyond them or where the study names one."""
 
 from __future__ import annotations
 
-import warnings
-from typing import Any
+from importlib.util import find_spec
+from typing import Literal, get_args
 
-import optuna
 from pydantic import BaseModel, ConfigDict, Field
 
-from autotuner.search.base import Searcher, SearchKind, stream, unseen
-from autotuner.study.metrics import METRICS, Better
-from autotuner.study.space import Choice, Float, Int, Parameter, Parameters, identity, point_key
+from autotuner.errors import ConfigError
+from autotuner.search.axes import axes_of
+from autotuner.search.base import Searcher, SearchKind
+from autotuner.study.space import Parameters, point_key
 from autotuner.study.spec import StudySpec, options_of
-from autotuner.study.trial import Trial, TrialState
+from autotuner.study.trial import Trial
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)
+SMALL = 100
+"""Answers up to which the Gaussian process is asked: its time grows with their cube."""
 
-CONSTRAINT = "violation"
-"""Optuna's name for our largest violation; feasible when <= 0."""
+STARTUP = {"auto": 3, "tpe": 5, "gp": 5}
+"""Points spread over the space or drawn at random first, where a study does not say."""
 
-CRASHED = 1e3
-"""Violation told for a point that gave no measurement: further out than any measured one."""
+Sampler = Literal["auto", "tpe", "nsga2", "nsga3", "gp", "cmaes"]
 
-PROPOSALS = 20
-"""Proposals the sampler may repeat before a new point is drawn at random."""
+PACKAGES = {"gp": "torch", "cmaes": "cmaes"}
+"""What a sampler needs beside Optuna."""
 
 
 class Options(BaseModel):
@@ -36,146 +32,99 @@ class Options(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    startup_trials: int = Field(
-        default=5, ge=1, description="Points drawn at random before the model is asked."
+    sampler: Sampler = Field(
+        default="auto",
+        description=f"`auto`: a small Gaussian process up to {SMALL} answers, `tpe` after them; "
+        "or one of Optuna's own: `tpe`, `nsga2`, `nsga3`, `gp` (needs torch), `cmaes`.",
+    )
+    startup_trials: int | None = Field(
+        default=None,
+        ge=1,
+        description="Points tried before a model of `auto`, `tpe` or `gp` is asked; by default "
+        + ", ".join(f"{count} for `{name}`" for name, count in STARTUP.items())
+        + ".",
+    )
+    population: int = Field(
+        default=10, ge=5, description="Points of one generation of `nsga2`, `nsga3` and `cmaes`."
     )
 
+    def startup(self, sampler: str) -> int:
+        return self.startup_trials or STARTUP.get(sampler, 1)
 
-class _Optuna:
+
+class _Auto:
+    """The process while answers are few, then TPE, which is told all of them."""
+
     def __init__(self, spec: StudySpec, options: Options) -> None:
-        self._space = spec.parameter_space
-        self._seed = spec.search.seed
-        self._startup = options.startup_trials
-        self._objectives = list(spec.objectives)
-        self._seen: set[str] = set()
-        self._open: dict[str, optuna.trial.Trial] = {}
-        self._study = optuna.create_study(
-            directions=[
-                "maximize" if METRICS[name].better is Better.HIGHER else "minimize"
-                for name in self._objectives
-            ]
-        )
+        from autotuner.search.gaussian import Gaussian
+
+        self._spec = spec
+        self._options = options
+        self._searcher: Searcher = Gaussian(spec, options.startup("auto"))
+        self._told: list[Trial] = []
+        self._asked: set[str] = set()
+        self._answers = 0
 
     def ask(self) -> Parameters | None:
-        if not self._space.parameters:
-            return self._remember({}) if not self._seen else None
-        rng = stream(self._seed, len(self._seen))
-        for _ in range(PROPOSALS):
-            self._study.sampler = self._sampler(rng.randrange(2**32))
-            proposal = self._study.ask()
-            point = self._suggested(proposal)
-            if point_key(point) not in self._seen:
-                self._open[point_key(point)] = proposal
-                return self._remember(point)
-            # A repeated point teaches nothing; left open it would be counted as running.
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                self._study.tell(proposal, state=optuna.trial.TrialState.FAIL)
-        drawn = unseen(self._space, self._seen, lambda: self._space.sample(rng))
-        return None if drawn is None else self._remember(drawn)
+        while (point := self._searcher.ask()) is not None:
+            key = point_key(point)
+            if key not in self._asked:  # TPE does not know of what was under way before it
+                self._asked.add(key)
+                return point
+        return None
 
     def tell(self, trial: Trial) -> None:
-        key = point_key(trial.parameters)
-        self._seen.add(key)
-        proposal = self._open.pop(key, None)
-        if proposal is not None:
-            # Told again below with its true values; this one only has to stop running.
-            self._study.tell(proposal, state=optuna.trial.TrialState.FAIL)
-        if trial.state.answered and self._known(trial):
-            self._study.add_trial(self._answer(trial))
-
-    def _remember(self, point: Parameters) -> Parameters:
-        self._seen.add(point_key(point))
-        return point
-
-    def _sampler(self, seed: int) -> optuna.samplers.BaseSampler:
-        with warnings.catch_warnings():
-            # multivariate, group and constant_liar are marked experimental
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return optuna.samplers.TPESampler(
-                seed=seed,
-                multivariate=True,
-                group=True,
-                constant_liar=True,
-                n_startup_trials=self._startup,
-            )
-
-    def _suggested(self, proposal: optuna.trial.Trial) -> Parameters:
-        chosen: Parameters = {}
-        for parameter in self._space.parameters:
-            if parameter.active(chosen):
-                chosen[parameter.name] = _suggest(proposal, parameter)
-        return chosen
-
-    def _known(self, trial: Trial) -> bool:
-        """Whether the trial is a point of this space: the baseline usually is not."""
-        expected: Parameters = {}
-        for parameter in self._space.parameters:
-            if parameter.active(expected):
-                if parameter.name not in trial.parameters:
-                    return False
-                expected[parameter.name] = trial.parameters[parameter.name]
-        return set(expected) == set(trial.parameters)
-
-    def _answer(self, trial: Trial) -> optuna.trial.FrozenTrial:
-        by_name = {parameter.name: parameter for parameter in self._space.parameters}
-        distributions = {name: _distribution(by_name[name]) for name in trial.parameters}
-        parameters = {
-            name: _internal(by_name[name], value) for name, value in trial.parameters.items()
-        }
-        values = [trial.objectives.get(name) for name in self._objectives]
-        measured = trial.state is TrialState.COMPLETE and all(v is not None for v in values)
-        violation = max(trial.violations.values(), default=0.0) if measured else CRASHED
-        answer: optuna.trial.FrozenTrial = optuna.trial.create_trial(
-            state=optuna.trial.TrialState.COMPLETE,
-            # TPE ranks infeasible trials by violation alone, so the values of a point that has
-            # none are never compared; 0 only satisfies the type.
-            values=[v if measured and v is not None else 0.0 for v in values],
-            params=parameters,
-            distributions=distributions,
-            constraints={CONSTRAINT: violation},
-        )
-        return answer
+        self._told.append(trial)
+        self._searcher.tell(trial)
+        self._answers += trial.state.answered
+        if self._answers == SMALL + 1 and trial.state.answered:
+            self._searcher = sampled(self._spec, self._options, "tpe")
+            for each in self._told:
+                self._searcher.tell(each)
 
 
-def _distribution(parameter: Parameter) -> optuna.distributions.BaseDistribution:
-    domain = parameter.domain
-    if isinstance(domain, Choice):
-        # Categories are told by identity, so that 1, 1.0 and true stay apart and lists fit.
-        return optuna.distributions.CategoricalDistribution([identity(v) for v in domain.values])
-    if isinstance(domain, Int):
-        return optuna.distributions.IntDistribution(
-            domain.low, domain.grid()[-1], log=domain.log, step=domain.step or 1
-        )
-    top = domain.grid()[-1] if domain.step is not None else domain.high
-    return optuna.distributions.FloatDistribution(domain.low, top, log=domain.log, step=domain.step)
+def sampled(spec: StudySpec, options: Options, sampler: str) -> Searcher:
+    """A searcher by one of Optuna's samplers, which is imported here: it takes a second."""
+    from autotuner.search.samplers import Sampled
 
-
-def _suggest(proposal: optuna.trial.Trial, parameter: Parameter) -> Any:
-    name, domain, within = parameter.name, parameter.domain, _distribution(parameter)
-    if isinstance(within, optuna.distributions.CategoricalDistribution):
-        chosen = proposal.suggest_categorical(name, within.choices)
-        assert isinstance(domain, Choice)
-        return next(value for value in domain.values if identity(value) == chosen)
-    if isinstance(within, optuna.distributions.IntDistribution):
-        return proposal.suggest_int(name, within.low, within.high, step=within.step, log=within.log)
-    assert isinstance(within, optuna.distributions.FloatDistribution)
-    value = proposal.suggest_float(name, within.low, within.high, step=within.step, log=within.log)
-    assert isinstance(domain, Float)
-    return domain.tidy(value) if within.step is None else round(value, 12)
-
-
-def _internal(parameter: Parameter, value: Any) -> Any:
-    return identity(value) if isinstance(parameter.domain, Choice) else value
+    return Sampled(spec, sampler, options.startup(sampler), options.population)
 
 
 class _OptunaKind:
     def check(self, spec: StudySpec) -> None:
-        options_of(Options, spec.search.options, "search")
+        options: Options = options_of(Options, spec.search.options, "search")
+        problem = _problem(spec, options.sampler)
+        if problem:
+            raise ConfigError(
+                f"{options.sampler} {problem}",
+                where="search.sampler",
+                allowed=[name for name in get_args(Sampler) if not _problem(spec, name)],
+            )
 
     def build(self, spec: StudySpec) -> Searcher:
+        self.check(spec)
         options: Options = options_of(Options, spec.search.options, "search")
-        return _Optuna(spec, options)
+        if options.sampler == "auto":
+            return _Auto(spec, options)
+        return sampled(spec, options, options.sampler)
+
+
+def _problem(spec: StudySpec, sampler: str) -> str:
+    """Why a sampler cannot search this study, or nothing."""
+    package = PACKAGES.get(sampler)
+    if package and find_spec(package) is None:
+        return f"needs the package {package!r}, which is not installed"
+    if sampler != "cmaes":
+        return ""
+    if len(spec.objectives) > 1:
+        return f"takes one objective, not {len(spec.objectives)}"
+    axes = axes_of(spec.parameter_space)
+    conditional = [axis.name for axis in axes if axis.parameter.when]
+    if conditional:
+        return f"knows no conditions, and {conditional[0]!r} has one"
+    if sum(axis.ordered and not axis.constant for axis in axes) < 2:
+        return "needs at least two parameters that are ranges or lists of three or more numbers"
+    return ""
 
 
 OPTUNA: SearchKind = _OptunaKind()
