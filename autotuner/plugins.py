@@ -15,6 +15,7 @@ from autotuner.errors import ConfigError
 KINDS: dict[str, dict[str, str]] = {
     "engine": {
         "vllm": "autotuner.engines.vllm:VLLM",
+        "sglang": "autotuner.engines.sglang:SGLANG",
         "simulated": "autotuner.engines.simulated:SIMULATED",
     },
     "backend": {
