@@ -133,7 +133,7 @@ class _Finals:
             yield from _caveats(self._summary)
         yield from _penalised(self._summary)
         if not (self._verdict["decided"] or self._running) and self._verdict["tied"]:
-            yield f"The finals ended after {counted(self._verdict['rounds'], 'round')}, early."
+            yield f"The finals ended early, after {counted(self._verdict['rounds'], 'round')}."
 
     def _tied(self) -> Iterator[str]:
         """Why this one of several that cannot be told apart."""

@@ -16,7 +16,16 @@ import pytest
 
 from autotuner.errors import FailureClass
 from autotuner.report import page
-from autotuner.report.plots import Axis, Interval, Mark, Rule, chart, interval_chart, ticks
+from autotuner.report.plots import (
+    SHAPES,
+    Axis,
+    Interval,
+    Mark,
+    Rule,
+    chart,
+    interval_chart,
+    ticks,
+)
 from autotuner.report.summary import summary
 from autotuner.report.text import plain
 from autotuner.report.words import duration, percent, quantity
@@ -352,6 +361,9 @@ def test_loads_are_named_as_they_were_measured_whatever_their_order() -> None:
     text = rendered(of, [complete(of, 0, 1.0), complete(of, 1, 2.0, **{"max-num-seqs": 16})])
     table = words(text[text.index("D(512,128) x 64</caption>") :])
     assert table.startswith("D(512,128) x 64 trial 1 baseline difference output throughput 6,129")
+    loads = re.findall(r'<svg class="chart".*?</svg>', text, re.DOTALL)[1]
+    busiest = re.findall(r"D\(512,128\) x 64\n[^<]*</title><path d=\"([^\"]*)\"", loads)
+    assert set(busiest) == {SHAPES["circle"]}
 
 
 def test_probes_are_not_shown_as_load_points() -> None:

@@ -135,6 +135,12 @@ def test_of_candidates_that_cannot_be_told_apart_it_says_why_this_one() -> None:
     assert "Trials 1 and 2 cannot be told apart; trial 1 overrides fewer defaults." in notes
     alike = with_finals(searched(100, 200, 210, both=False), {0: 100, 1: 200, 2: 201})
     assert "trial 2 measured best." in said(study(), alike)[1]
+    levels: dict[int, float] = {0: 100, 1: 200, 2: 201, 3: 202}
+    three = with_finals(searched(100, 200, 210, 205), levels)
+    assert (
+        "Trials 1, 2 and 3 cannot be told apart; "
+        "trial 3 overrides the fewest defaults, and measured better."
+    ) in said(study(), three)[1]
 
 
 @pytest.mark.parametrize(
@@ -156,6 +162,23 @@ def test_finals_that_were_cut_short_are_undecided(
     assert "150 tok/s output throughput, +50 % over vLLM's defaults (100 tok/s)" in notes
     assert "measured once" in notes
     assert notes.startswith(reason)
+
+
+def test_a_gain_that_is_not_proven_is_not_taken_from_the_repeats() -> None:
+    trials = with_finals(searched(100, 150), {0: 100, 1: 160}, (0.95, 1.05))
+    found = summary(study(), trials)
+    assert found["verdict"]["finding"] == "undecided"
+    assert found["verdict"]["standings"][1]["gain"] is not None
+    assert found["gain_interval"] is None
+    assert found["gain"]["output_throughput"] == pytest.approx(0.5)
+    assert "whether trial 1 can be told from vLLM's defaults (" in said(study(), trials)[0]
+
+
+def test_finals_that_ended_early_say_so() -> None:
+    trials = with_finals(searched(100, 200, 210), {0: 100, 1: 200, 2: 210}, NOISE[:3])
+    found = summary(study(), trials)["verdict"]
+    assert (found["finding"], found["decided"]) == ("gain", False)
+    assert "The finals ended early, after 3 rounds." in said(study(), trials)[1]
 
 
 def test_without_a_baseline_the_finalists_are_compared_among_themselves() -> None:
