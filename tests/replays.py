@@ -21,7 +21,6 @@ from autotuner.study.study import Study, StudyState
 from autotuner.study.trial import Trial
 from tests.builders import spec as small_spec
 
-
 _GPUS = ("gpus", "tp-size", "dp-size", "tensor-parallel-size", "data-parallel-size")
 
 

@@ -24,6 +24,7 @@ and why:
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -83,8 +84,10 @@ def overlap(texts: list[str]) -> float | None:
         return None
     ordered = sorted(texts)
     shared = sum(
-        len(os.path.commonprefix([one, other]))
-        for one, other in zip(ordered, ordered[1:], strict=False)
+        next(
+            (i for i, (a, b) in enumerate(zip(*pair, strict=False)) if a != b), min(map(len, pair))
+        )
+        for pair in itertools.pairwise(ordered)
     )
     return shared / max(1, sum(map(len, ordered)) - len(ordered[0]))
 

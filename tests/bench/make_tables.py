@@ -161,7 +161,7 @@ class VLLM:
         left = self.fraction * memory - one.weights - one.activations - one.other
         if left < one.kv_per_request:
             raise Impossible("KV cache too small", "No available memory for the cache blocks")
-        return math.floor(left / one.kv_per_request)
+        return int(left // one.kv_per_request)
 
 
 class SGLang:
@@ -194,7 +194,7 @@ class SGLang:
             raise Impossible(
                 "out of memory under load", "CUDA out of memory in the forward pass: lower it"
             )
-        return math.floor(left / one.kv_per_request)
+        return int(left // one.kv_per_request)
 
 
 @functools.cache
@@ -221,7 +221,9 @@ def _estimate(
         )
     except RuntimeError as error:
         if type(error).__name__ in ("PerfDataNotAvailableError", "MissingSystemFlopsError"):
-            return Impossible("quantization unsupported", f"gemm {gemm}, kv {kv}: no such kernels")
+            if (gemm, kv) != ("bfloat16", "bfloat16"):
+                return Impossible("quantization unsupported", f"gemm {gemm}, kv {kv}: no kernels")
+            return Impossible("crash", f"no kernels for tp {tensor}, ep {experts}")
         if "OOM" in str(error):
             return Impossible("out of memory at load", "CUDA out of memory loading the weights")
         raise
@@ -277,21 +279,21 @@ SGLANG_DEFAULTS = {
     "quantization": None,
 }
 
-SMALL_VLLM = {
+SMALL_VLLM: dict[str, list[Any]] = {
     "tensor-parallel-size": [1, 2, 4, 8],
     "data-parallel-size": [1, 2, 4, 8],
     "max-num-seqs": [16, 32, 64, 128, 256, 512],
     "max-num-batched-tokens": [512, 1024, 2048, 4096, 8192, 16384],
 }
 
-LARGE_VLLM = {
+LARGE_VLLM: dict[str, list[Any]] = {
     "tensor-parallel-size": [1, 2, 4, 8],
     "max-num-seqs": [16, 32, 64, 128, 256, 512],
     "max-num-batched-tokens": [512, 1024, 2048, 4096, 8192],
     "gpu-memory-utilization": [0.8, 0.85, 0.9, 0.95],
 }
 
-MIXTURE_SGLANG = {
+MIXTURE_SGLANG: dict[str, list[Any]] = {
     "tp-size": [1, 2, 4, 8],
     "ep-size": [1, 2, 4, 8],
     "max-running-requests": [32, 64, 128, 256, 512],
@@ -299,7 +301,7 @@ MIXTURE_SGLANG = {
     "mem-fraction-static": [0.8, 0.88, 0.94],
 }
 
-SMALL_SGLANG = {
+SMALL_SGLANG: dict[str, list[Any]] = {
     "tp-size": [1, 2, 4, 8],
     "dp-size": [1, 2, 4, 8],
     "max-running-requests": [16, 32, 64, 128, 256],
@@ -307,8 +309,8 @@ SMALL_SGLANG = {
     "mem-fraction-static": [0.6, 0.75, 0.85, 0.92],
 }
 
-KV = {"kv-cache-dtype": ["auto", "fp8"]}
-FP8 = {"quantization": [None, "fp8"], **KV}
+KV: dict[str, list[Any]] = {"kv-cache-dtype": ["auto", "fp8"]}
+FP8: dict[str, list[Any]] = {"quantization": [None, "fp8"], **KV}
 
 _SMALL_MODEL = "Qwen/Qwen3-8B"
 _LARGE_MODEL = "Qwen/Qwen3-32B"
@@ -317,7 +319,6 @@ _MIXTURE_MODEL = "Qwen/Qwen3-30B-A3B"
 QUESTIONS = {
     each.name: each
     for each in (
-        # fmt: off
         Question(
             "qwen3-8b-h100-vllm",
             _SMALL_MODEL,
@@ -427,7 +428,6 @@ QUESTIONS = {
             256,
             (1, 4, 16, 64, 256),
         ),
-        # fmt: on
     )
 }
 

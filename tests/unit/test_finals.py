@@ -62,7 +62,7 @@ def test_each_round_begins_with_another_candidate(tmp_path: Path) -> None:
     _, _, trials = replayed(
         tmp_path, rows(0.01, (2, 5, 7)), space=SPACE, noise=0.02, search={"kind": "grid"}
     )
-    first = {}
+    first: dict[int, int | None] = {}
     for number, candidate in repeats(trials):
         first.setdefault(number, candidate)
     assert len(set(first.values())) > 1

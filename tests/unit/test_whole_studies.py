@@ -22,7 +22,7 @@ from tests.builders import spec, study_content, trial
 from tests.replays import replayed
 from tests.simulated import study_file
 
-ONCE = {"verdict": {"finalists": 0}, "search": {"kind": "grid"}}
+ONCE: dict[str, Any] = {"verdict": {"finalists": 0}, "search": {"kind": "grid"}}
 
 
 def point(trials: list[Trial], **parameters: Any) -> Trial:
