@@ -101,7 +101,7 @@ class Display(AbstractContextManager["Display"]):
     def _line(self, trial: Trial) -> str:
         text = f"{_name(trial)} {trial.state.value}"
         if trial.state is TrialState.DEPLOYING:
-            return f"{text}  {short_parameters(trial.parameters)}"
+            return f"{text}  {short_parameters(trial.parameters)}" if trial.searched else text
         if trial.failure:
             advice = f" -> {trial.advice}" if trial.advice else ""
             return f"{text}  {trial.failure.value}: {trial.reason}{advice}"

@@ -436,7 +436,9 @@ def test_progress_in_the_finals_names_the_trial_that_is_measured_again(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     again = replace(of_one(REPEATS[2]), objectives={"output_throughput": 152.0})
-    (line,) = lines(capsys, Loop(of_one(BASELINE), of_one(BEST), again), again)
+    deploying = replace(again, state=TrialState.DEPLOYING)
+    first, line = lines(capsys, Loop(of_one(BASELINE), of_one(BEST), again), deploying, again)
+    assert first == "trial 1 again (round 2) DEPLOYING"
     assert line.startswith("trial 1 again (round 2) COMPLETE  output_throughput 152 tok/s; ")
     assert "finals round 2 of at most 5; " in line
     assert "left" not in line
