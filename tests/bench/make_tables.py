@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aiconfigurator.cli.api import cli_estimate  # type: ignore[import-not-found]
+from aiconfigurator.cli.api import cli_estimate
 
 GPUS = 8
 """GPUs of the node; a replica or several must fit."""
@@ -258,7 +258,7 @@ def replica(question: Question, layout: tuple[int, int, int, str, str], batch: i
     return found
 
 
-VLLM_DEFAULTS = {
+VLLM_DEFAULTS: dict[str, Any] = {
     "tensor-parallel-size": 1,
     "data-parallel-size": 1,
     "max-num-seqs": 256,
@@ -268,7 +268,7 @@ VLLM_DEFAULTS = {
     "quantization": None,
 }
 
-SGLANG_DEFAULTS = {
+SGLANG_DEFAULTS: dict[str, Any] = {
     "tp-size": 1,
     "dp-size": 1,
     "ep-size": 1,

@@ -8,7 +8,7 @@ product. Priors are another table's answers, never the table's own.
     regret = (best - chosen) / best, of what is to be raised; (chosen - best) / chosen of what is
     to be lowered; 1 where no feasible point was found
 
-    python tests/bench/search.py [--seeds 100:120] [--markdown] [TABLE ...]
+    python tests/bench/search.py [--seeds 100:120] [TABLE ...]
 """
 
 from __future__ import annotations
@@ -300,6 +300,7 @@ def columns_of(tables: Mapping[str, Table]) -> list[Column]:
     return [
         Column("random", built("random"), BUDGETS),
         Column("hyperopt", built("hyperopt"), BUDGETS),
+        Column("tpe", built("optuna", sampler="tpe"), (15,)),
         Column("default", built("optuna"), BUDGETS),
         Column("prior", primed(tables), (6,)),
         Column("reversed prior", primed(tables, reverse=True), (15,)),
