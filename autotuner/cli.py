@@ -188,17 +188,14 @@ def status(name: str, as_json: bool) -> None:
 @_JSON
 def list_studies(as_json: bool) -> None:
     """List all studies, the newest first."""
-    from autotuner.report.summary import counts, gains
+    from autotuner.report.summary import summary
     from autotuner.report.text import plain
     from autotuner.report.words import percent
-    from autotuner.study.pareto import best_of
-    from autotuner.study.trial import baseline_of
 
     rows: list[dict[str, Any]] = []
     studies = _studies()
     for study, trials in studies.list():
-        names = study.spec.objectives
-        best = best_of(trials, names)
+        content = summary(study, trials)
         rows.append(
             {
                 "name": study.name,
@@ -206,9 +203,9 @@ def list_studies(as_json: bool) -> None:
                 "driven": studies.driven(study),
                 "lost": studies.lost(study),
                 "engine": " / ".join(study.spec.engine.kinds),
-                "trials": counts(trials),
-                "best": best.number if best else None,
-                "gain": gains(best, baseline_of(trials), names)[names[0]],
+                "trials": content["counts"],
+                "best": content["best"],
+                "gain": content["gain"][study.spec.objectives[0]],
                 "created_at": study.created_at,
             }
         )

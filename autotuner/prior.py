@@ -10,7 +10,6 @@ from itertools import islice
 
 from autotuner.engines.rules import engine_at
 from autotuner.estimators.aiconfigurator import AIConfigurator, Question, question_of
-from autotuner.search.ranking import promising
 from autotuner.study.metrics import LATENCIES, METRICS, Better, combined
 from autotuner.study.space import Parameters, point_key
 from autotuner.study.spec import StudySpec
@@ -43,6 +42,8 @@ class Prior:
         """The points of a study's space to begin with, the best predicted first."""
         if spec.prior is None:
             return []
+        from autotuner.search.ranking import promising  # brings scipy: only where it is needed
+
         objective = spec.objectives[0]
         sign = 1 if METRICS[objective].better is Better.HIGHER else -1
         scored = [

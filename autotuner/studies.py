@@ -397,7 +397,8 @@ def plan(job: Job, *, trials: int = 3) -> dict[str, Any]:
     finals = LEAST_ROUNDS * verdict_launches(spec)
     launched = None if budget is None else 1 + budget + finals
     expected = START_GUESS + sum(load.max_seconds for load in loads)
-    gpus = max(launch["gpus"] for launch in launches)
+    # A table needs none.
+    gpus = 0 if isinstance(job.benchmark, Recorded) else max(each["gpus"] for each in launches)
     return {
         "name": spec.name,
         "size": space.size(),

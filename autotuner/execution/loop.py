@@ -320,7 +320,8 @@ class StudyLoop:
         if self.broken:
             return StudyState.FAILED, self.broken
         if best_of(self.trials, self._spec.objectives) is not None:
-            return StudyState.COMPLETE, self.ended_early or self.expired
+            early = self.ended_early or self.finals_ended or self.expired
+            return StudyState.COMPLETE, early
         early = self.ended_early or self.expired
         return StudyState.FAILED, early or "no feasible trial: " + self._commonest()
 

@@ -28,6 +28,10 @@ _ONE_RUN = (
 )
 
 
+ALIKE = 0.3
+"""Share of the prompts' text that begins another prompt, above which it is said."""
+
+
 @dataclass(frozen=True)
 class Statement:
     """What the measurements allow us to say, and what must be said beside it."""
@@ -41,7 +45,20 @@ def statement(summary: Json) -> Statement:
     study = summary["study"]
     said = _of_search(summary) if summary["verdict"] is None else _of_finals(summary)
     notes = [study["reason"]] if study["reason"] else []
-    return Statement(said.sentence, (*notes, *said.notes, *_several(summary)))
+    return Statement(said.sentence, (*notes, *said.notes, *_several(summary), *_alike(summary)))
+
+
+def _alike(summary: Json) -> Iterator[str]:
+    """A warning where the load's prompts begin so much alike that a prefix cache shapes it."""
+    points = [point for trial in summary["trials"] for point in trial["load_points"]]
+    most = max(points, key=lambda point: point["metrics"].get("prompt_overlap") or 0.0, default={})
+    overlap = most.get("metrics", {}).get("prompt_overlap") or 0.0
+    if overlap > ALIKE:
+        yield (
+            f"The prompts of {most['name']} are too alike: {overlap:.0%} of their text begins "
+            "another prompt too, so a prefix cache makes this load look lighter than it may be "
+            "in service."
+        )
 
 
 def _of_finals(summary: Json) -> Statement:

@@ -73,6 +73,25 @@ def rows() -> list[dict[str, Any]]:
     return [{"output_throughput": 100.0}, *points]
 
 
+def test_why_the_finals_were_cut_short_is_kept_with_the_study(tmp_path: Path) -> None:
+    from autotuner.store import Store
+
+    store = Store("sqlite://")
+    points = [{"x": x, "output_throughput": 100.0 + 2 * (x % 3)} for x in range(1, 11)]
+    _, study, trials = replayed(
+        tmp_path,
+        [{"output_throughput": 100.0}, *points],
+        store=store,
+        space={"x": list(range(1, 11))},
+        noise=0.02,
+        search={"kind": "grid"},
+        limits={"hours": 0.7},
+    )
+    assert max(each.round for each in trials) == 2
+    assert "another round would not end within 0.7 h" in store.study(study.name).reason
+    store.close()
+
+
 @pytest.mark.parametrize("limit", [{"hours": 1.0}, {"gpu_hours": 1.0}])
 def test_a_study_stays_within_its_limits_and_has_its_verdict(
     tmp_path: Path, limit: dict[str, float]

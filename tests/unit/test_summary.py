@@ -353,3 +353,13 @@ def test_an_interval_has_signs_where_it_reaches_below_zero(
     low: float | None, high: float | None, text: str
 ) -> None:
     assert plain(span(low, high)) == text
+
+
+@pytest.mark.parametrize(("overlap", "said"), [(0.9, True), (0.1, False), (None, False)])
+def test_prompts_that_begin_alike_are_warned_of(overlap: float | None, said: bool) -> None:
+    metrics = {"output_throughput": 5.0, "prompt_overlap": overlap}
+    points = (LoadPoint(0, "D(100,20)", 4, 10.0, metrics),)
+    only = trial(0, {}, objectives={"output_throughput": 5.0}, load_points=points)
+    notes = " ".join(statement(summary(study(), [only])).notes)
+    assert ("too alike" in notes) == said
+    assert ("90%" in notes) == said
