@@ -30,7 +30,8 @@ from autotuner.study.space import (
 from autotuner.study.spec import canonical_keys, space_of
 
 _SUFFIXES = (".yaml", ".yml", ".json")
-_KEYS = ("why", "engine", "category", "parameters")
+# The name is a file's own path; `autotuner presets NAME --json` prints it, and that is a file too.
+_KEYS = ("name", "why", "engine", "category", "parameters")
 
 
 @dataclass(frozen=True)
