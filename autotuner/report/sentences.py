@@ -50,8 +50,8 @@ def statement(summary: Json) -> Statement:
 
 def _alike(summary: Json) -> Iterator[str]:
     """A warning where the load's prompts begin so much alike that a prefix cache shapes it."""
-    points = [point for trial in summary["trials"] for point in trial["load_points"]]
-    most = max(points, key=lambda point: point["metrics"].get("prompt_overlap") or 0.0, default={})
+    points: list[Json] = [p for trial in summary["trials"] for p in trial["load_points"]]
+    most = max(points, key=lambda p: p["metrics"].get("prompt_overlap") or 0.0, default={})
     overlap = most.get("metrics", {}).get("prompt_overlap") or 0.0
     if overlap > ALIKE:
         yield (
