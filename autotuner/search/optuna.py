@@ -1,5 +1,5 @@
-"""The default search: a Gaussian process for the first few dozen answers, Optuna's samplers
-beyond them or where the study names one."""
+"""The default search: a Gaussian process and Optuna's TPE by turns; Optuna's samplers alone where
+the study names one."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ from autotuner.study.spec import StudySpec, options_of
 from autotuner.study.trial import Trial
 
 SMALL = 100
-"""Answers up to which the Gaussian process is asked: its time grows with their cube."""
+"""Answers up to which the Gaussian process is asked: its time grows with their square."""
 
 STARTUP = {"auto": 3, "tpe": 5, "gp": 5}
 """Points spread over the space or drawn at random first, where a study does not say."""
+
+TURNS = 3
+"""Every how many points TPE is asked instead of the process."""
 
 Sampler = Literal["auto", "tpe", "nsga2", "nsga3", "gp", "cmaes"]
 
@@ -34,8 +37,9 @@ class Options(BaseModel):
 
     sampler: Sampler = Field(
         default="auto",
-        description=f"`auto`: a small Gaussian process up to {SMALL} answers, `tpe` after them; "
-        "or one of Optuna's own: `tpe`, `nsga2`, `nsga3`, `gp` (needs torch), `cmaes`.",
+        description="`auto`: a small Gaussian process and `tpe` by turns, `tpe` alone after "
+        f"{SMALL} answers; or one of Optuna's own: `tpe`, `nsga2`, `nsga3`, `gp` (needs torch), "
+        "`cmaes` (needs cmaes).",
     )
     startup_trials: int | None = Field(
         default=None,
@@ -53,34 +57,41 @@ class Options(BaseModel):
 
 
 class _Auto:
-    """The process while answers are few, then TPE, which is told all of them."""
+    """A Gaussian process and TPE by turns; past `SMALL` answers TPE alone.
+
+    The process finds its way with few answers, but believes that effects are smooth, and stays
+    on the wrong hill where they are not. TPE believes nothing of the kind. Both are told all.
+    """
 
     def __init__(self, spec: StudySpec, options: Options) -> None:
         from autotuner.search.gaussian import Gaussian
 
-        self._spec = spec
-        self._options = options
-        self._searcher: Searcher = Gaussian(spec, options.startup("auto"))
-        self._told: list[Trial] = []
-        self._asked: set[str] = set()
-        self._answers = 0
+        self._startup = options.startup("auto")
+        self._process: Searcher = Gaussian(spec, self._startup)
+        self._tpe = sampled(spec, options, "tpe")
+        self._seen: set[str] = set()
+        self._launched = 0
 
     def ask(self) -> Parameters | None:
-        while (point := self._searcher.ask()) is not None:
-            key = point_key(point)
-            if key not in self._asked:  # TPE does not know of what was under way before it
-                self._asked.add(key)
+        searcher = self._tpe if self._turn_of_tpe else self._process
+        while (point := searcher.ask()) is not None:
+            if point_key(point) not in self._seen:  # neither knows what the other has under way
+                self._seen.add(point_key(point))
                 return point
         return None
 
     def tell(self, trial: Trial) -> None:
-        self._told.append(trial)
-        self._searcher.tell(trial)
-        self._answers += trial.state.answered
-        if self._answers == SMALL + 1 and trial.state.answered:
-            self._searcher = sampled(self._spec, self._options, "tpe")
-            for each in self._told:
-                self._searcher.tell(each)
+        self._seen.add(point_key(trial.parameters))
+        self._launched += trial.state.answered and not trial.refused
+        self._tpe.tell(trial)
+        if self._launched <= SMALL:
+            self._process.tell(trial)
+
+    @property
+    def _turn_of_tpe(self) -> bool:
+        if self._launched > SMALL:
+            return True
+        return self._launched > self._startup and len(self._seen) % TURNS == 0
 
 
 def sampled(spec: StudySpec, options: Options, sampler: str) -> Searcher:
