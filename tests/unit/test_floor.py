@@ -13,7 +13,7 @@ import pytest
 
 from autotuner.benchmarks.genai_bench import GENAI_BENCH
 from autotuner.engines.base import Engine
-from autotuner.engines.quantization import sglang, tensorrt_llm, vllm
+from autotuner.engines.quantization import already_quantized, sglang, tensorrt_llm, vllm
 from autotuner.engines.sglang import SGLANG
 from autotuner.engines.vllm import VLLM
 from autotuner.errors import FailureClass
@@ -168,6 +168,12 @@ def test_the_earlier_systems_penalty_has_the_steepness_of_the_study(tmp_path: Pa
     assert trials[0].scores["e2e_latency_mean"] == pytest.approx(3.0 * 110.196, rel=1e-5)
 
 
+MEASURED = Outcome(
+    TrialState.COMPLETE,
+    load_points=(LoadPoint(0, "D(50,20)", 4, 1.0, {"output_throughput": 10.0}),),
+)
+
+
 def loop_of(studies: Studies, directory: Path, **changes: Any) -> StudyLoop:
     job = load_job(study_file(directory, **changes))
     loop = StudyLoop(studies.submit(job), studies.store, job.searcher(), job.rules)
@@ -185,13 +191,12 @@ def test_a_trial_is_a_row_once_it_is_asked_for_and_not_before(
     studies: Studies, tmp_path: Path
 ) -> None:
     loop = loop_of(studies, tmp_path, space={"max-num-seqs": [1, 2, 3, 4]})
-    measured = LoadPoint(0, "D(50,20)", 4, 1.0, {"output_throughput": 10.0})
     for number in range(3):
         assert len(studies.store.trials("quick")) == number
         assignment = loop.next()
         assert assignment is not None
         assert len(studies.store.trials("quick")) == number + 1
-        loop.answered(number, Outcome(TrialState.COMPLETE, load_points=(measured,)))
+        loop.answered(number, MEASURED)
 
 
 # Benchmark files.
@@ -319,6 +324,33 @@ def test_a_format_becomes_the_flags_of_the_table(
     assert found == [on_vllm, on_sglang, on_tensorrt_llm]
 
 
+@pytest.mark.parametrize(
+    "method",
+    ["awq", "gptq", "gguf", "squeezellm", "marlin", "nvfp4", "fp8", "bitsandbytes", "hqq"],
+)
+def test_every_method_of_quantized_models_is_known(tmp_path: Path, method: str) -> None:
+    config = {"quantization_config": {"quant_method": method}}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert already_quantized(str(tmp_path)) == already_quantized(f"org/model-{method}") == method
+
+
+def test_points_of_equal_flags_are_launched_once(studies: Studies, tmp_path: Path) -> None:
+    loop = loop_of(
+        studies,
+        tmp_path,
+        engine={"kind": "vllm"},
+        model={"path": "org/model"},
+        space={},
+        quantization={"gemm": ["auto", "fp8"], "attention": ["auto", "fp8"]},
+    )
+    launched = []
+    while (assignment := loop.next()) is not None:
+        launch = VLLM.launch(assignment.spec, assignment.parameters, port=1)
+        launched.append(launch.arguments[-2:])
+        loop.answered(assignment.number, MEASURED)
+    assert launched == [("--port", "1"), ("--quantization", "fp8")]
+
+
 def test_a_plan_lists_the_first_ten_sets_of_flags_and_counts_all(tmp_path: Path) -> None:
     path = tmp_path / "study.json"
     formats = {
@@ -396,7 +428,17 @@ def test_what_presets_prints_as_json_is_a_preset(tmp_path: Path) -> None:
     assert find_preset("mine", [tmp_path]) == dataclasses.replace(shown, name="mine")
 
 
-# Starting anew.
+# Storing, and starting anew.
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_no_score_is_stored_that_json_does_not_have(
+    studies: Studies, tmp_path: Path, value: float
+) -> None:
+    studies.submit(load_job(study_file(tmp_path)))
+    with pytest.raises(Exception, match="JSON compliant"):
+        studies.store.save("quick", trial(0, objectives={"output_throughput": value}))
+    assert studies.store.trials("quick") == []
 
 
 def test_a_study_started_anew_has_nothing_of_the_old_one(studies: Studies, tmp_path: Path) -> None:
