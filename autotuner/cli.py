@@ -29,6 +29,7 @@ EXIT_FOUND, EXIT_NOTHING, EXIT_USER, EXIT_OPERATOR, EXIT_INTERRUPTED = 0, 1, 2, 
 
 _STUDY_FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 _NAME = click.argument("name")
+_BACKEND = click.option("--backend", help="Kind of backend, instead of the file's: process.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -68,12 +69,13 @@ def cli() -> None:
 
 @cli.command()
 @_STUDY_FILE
+@_BACKEND
 @_JSON
-def check(file: Path, as_json: bool) -> None:
+def check(file: Path, backend: str | None, as_json: bool) -> None:
     """Check a study file; starts nothing."""
     from autotuner.studies import load_job
 
-    job = load_job(file, presets=_preset_directories())
+    job = load_job(file, backend=backend, presets=_preset_directories())
     spec = job.spec
     size = spec.parameter_space.size()
     if as_json:
@@ -82,18 +84,22 @@ def check(file: Path, as_json: bool) -> None:
         for note in job.notes:
             click.echo(f"note: {note}")
         points = "an infinite space" if size is None else f"a space of {size:,} points"
+        points = points.replace("of 1 points", "of 1 point")
         click.echo(f"{file}: study {spec.name!r} is valid, with {points}")
 
 
 @cli.command()
 @_STUDY_FILE
 @click.option("--trials", default=3, show_default=True, help="Trials to show besides the baseline.")
+@_BACKEND
 @_JSON
-def plan(file: Path, trials: int, as_json: bool) -> None:
+def plan(file: Path, trials: int, backend: str | None, as_json: bool) -> None:
     """Show what a study would launch and what it would refuse; starts nothing."""
     from autotuner import studies
 
-    planned = studies.plan(studies.load_job(file, presets=_preset_directories()), trials=trials)
+    planned = studies.plan(
+        studies.load_job(file, backend=backend, presets=_preset_directories()), trials=trials
+    )
     if as_json:
         _print_json(planned)
     else:
@@ -111,7 +117,7 @@ _HTML = click.option(
 @_STUDY_FILE
 @click.option("--name", help="Name of the study, instead of the file's.")
 @click.option("--restart", is_flag=True, help="Delete an ended study of this name first.")
-@click.option("--backend", help="Kind of backend, instead of the file's.")
+@_BACKEND
 @_HTML
 @_JSON
 def run(
@@ -300,17 +306,20 @@ def convert(file: Path, output: Path | None) -> None:
 
     The study goes to the output, what changed its name to standard error.
     """
-    from autotuner.study.loading import read_study, yaml_text
+    from autotuner.study.loading import located, read_study, yaml_text
     from autotuner.study.task import is_task, study_of_task
 
-    task = read_study(file).content
-    if not is_task(task):
+    read = read_study(file)
+    if not is_task(read.content):
         raise ConfigError(
             "is no task of the predecessor: it has no task_name",
             file=str(file),
             hint="a study file needs no conversion",
         )
-    converted = study_of_task(task)
+    try:
+        converted = study_of_task(read.content)
+    except ConfigError as error:
+        raise located(error, read) from error
     text = yaml_text(converted.content)
     for note in converted.notes:
         click.echo(f"note: {note}", err=True)

@@ -133,7 +133,11 @@ class Store:
         if sqlite:
             event.listen(self._engine, "connect", _sqlite_pragmas)
         event.listen(self._engine, "handle_error", self._explain)
-        self._prepare()
+        try:
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
 
     def create(self, study: Study) -> None:
         """Add a study.

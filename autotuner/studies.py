@@ -55,6 +55,9 @@ START_GUESS = 60.0
 SHOWN = 10
 """Sets of flags that a plan lists of a quantization block."""
 
+TOLD_APART = 2_000
+"""Points of a space, at most, of which a plan says how many different launches they are."""
+
 ENUMERATED, SAMPLED = 20_000, 1_000
 """Points of a space that a plan looks at, at most: all in order, or drawn where it is infinite."""
 
@@ -109,8 +112,7 @@ def load_job(
     """
     file, notes = read_study(path), list[str]()
     if is_task(file.content):
-        converted = study_of_task(file.content)
-        file, notes = replace(file, content=converted.content), list(converted.notes)
+        file, notes = _converted(file)
     if isinstance(file.content, Mapping):
         changes: dict[str, Any] = {} if name is None else {"name": name}
         changes |= {} if backend is None else {"backend": {"kind": backend}}
@@ -122,6 +124,14 @@ def load_job(
         return replace(checked(local_paths(spec, Path.cwd())), notes=tuple(notes))
     except ConfigError as error:
         raise located(error, file) from error
+
+
+def _converted(file: StudyFile) -> tuple[StudyFile, list[str]]:
+    try:
+        converted = study_of_task(file.content)
+    except ConfigError as error:
+        raise located(error, file) from error
+    return replace(file, content=converted.content), list(converted.notes)
 
 
 def _expanded(file: StudyFile, directories: Sequence[Path]) -> tuple[StudyFile, list[str]]:
@@ -373,7 +383,7 @@ def plan(job: Job, *, trials: int = 3) -> dict[str, Any]:
     """
     spec, foresight = job.spec, job.foresight()
     space = spec.parameter_space
-    looked_at, refused = _refusals(job, foresight)
+    looked_at, refused, different = _refusals(job, foresight)
     searcher = job.searcher()
     launches = [_planned(job, {}, "baseline")]
     # Told as the loop of a study does, so that the same points come in the same order, as long
@@ -393,10 +403,12 @@ def plan(job: Job, *, trials: int = 3) -> dict[str, Any]:
         limits.trial_seconds,
         limits.ready_seconds + limits.stop_seconds + sum(load.seconds_at_most for load in loads),
     )
-    budget = _budget(spec, refused, looked_at)
+    known = [number for number in (different, spec.budget) if number is not None]
+    budget = min(known, default=space.size())
     finals = LEAST_ROUNDS * verdict_launches(spec)
     launched = None if budget is None else 1 + budget + finals
-    expected = START_GUESS + sum(load.max_seconds for load in loads)
+    expected = min(each, START_GUESS + sum(load.max_seconds for load in loads))
+    most = limits.hours * 3600
     # A table needs none.
     gpus = 0 if isinstance(job.benchmark, Recorded) else max(each["gpus"] for each in launches)
     return {
@@ -408,9 +420,11 @@ def plan(job: Job, *, trials: int = 3) -> dict[str, Any]:
         "load_points": [load.name for load in loads],
         "load_seconds_at_most": sum(load.max_seconds for load in loads),
         "finals": finals,
-        "seconds_expected": None if launched is None else launched * expected,
-        "seconds_at_most": None if launched is None else min(launched * each, limits.hours * 3600),
-        "gpu_hours_expected": None if launched is None else launched * expected * gpus / 3600,
+        "seconds_expected": None if launched is None else min(launched * expected, most),
+        "seconds_at_most": None if launched is None else min(launched * each, most),
+        "gpu_hours_expected": None
+        if launched is None
+        else min(launched * expected, most) * gpus / 3600,
         "limits": {
             "trials": spec.budget,
             "hours": limits.hours,
@@ -420,14 +434,6 @@ def plan(job: Job, *, trials: int = 3) -> dict[str, Any]:
         "notes": list(job.notes),
         "launches": launches,
     }
-
-
-def _budget(spec: StudySpec, refused: Mapping[str, int], looked_at: int) -> int | None:
-    """Launches besides the baseline, as far as the space is known."""
-    size = spec.parameter_space.size()
-    possible = None if size is None or size > looked_at else size - sum(refused.values())
-    known = [number for number in (possible, spec.budget) if number is not None]
-    return min(known) if known else size
 
 
 def _quantization(spec: StudySpec) -> dict[str, Any]:
@@ -446,9 +452,10 @@ def _quantization(spec: StudySpec) -> dict[str, Any]:
     }
 
 
-def _refusals(job: Job, foresight: Foresight) -> tuple[int, dict[str, int]]:
-    """Points looked at, and how many of them are refused for which reason."""
-    space = job.spec.parameter_space
+def _refusals(job: Job, foresight: Foresight) -> tuple[int, dict[str, int], int | None]:
+    """Points looked at, how many of them are refused for which reason, and how many launches
+    the others are besides the baseline; None where the space is too large to say."""
+    space, size = job.spec.parameter_space, job.spec.parameter_space.size()
     points: Iterable[Parameters]
     if space.finite:
         points = islice(space.points(), ENUMERATED)
@@ -456,12 +463,26 @@ def _refusals(job: Job, foresight: Foresight) -> tuple[int, dict[str, int]]:
         rng = random.Random(job.spec.search.seed)
         points = [space.sample(rng) for _ in range(SAMPLED)]
     looked_at, refused = 0, dict[str, int]()
+    launched: list[Parameters] = []
     for point in points:
         looked_at += 1
         reason = foresight.refuse(point)
         if reason:
             refused[reason] = refused.get(reason, 0) + 1
-    return looked_at, dict(sorted(refused.items(), key=lambda item: -item[1]))
+        else:
+            launched.append(point)
+    refused = dict(sorted(refused.items(), key=lambda item: -item[1]))
+    if size is None or size > looked_at:
+        return looked_at, refused, None
+    if size > TOLD_APART:
+        return looked_at, refused, len(launched)
+    servers = {_server(job, {})} | {_server(job, point) for point in launched}
+    return looked_at, refused, len(servers) - 1
+
+
+def _server(job: Job, point: Parameters) -> tuple[object, ...]:
+    launch = job.rules.launch(job.spec, point, port=EXPORT_PORT)
+    return (launch.argv, *sorted(launch.environment.items()))
 
 
 def _planned(job: Job, point: Parameters, name: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ error. Times stay in aiconfigurator's milliseconds here.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
@@ -88,9 +89,17 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     from aiconfigurator.cli.api import cli_estimate
+    from aiconfigurator.sdk.perf_database import get_latest_database_version
+
+    # It would look for the newest again at every call, which takes most of a second.
+    newest = functools.cache(get_latest_database_version)
+
+    def estimate(**arguments: Any) -> Any:
+        system, backend = arguments["system_name"], arguments["backend_name"]
+        return cli_estimate(backend_version=newest(system, backend), **arguments)
 
     for line in sys.stdin:
-        answers.write(json.dumps(answer(json.loads(line), cli_estimate)) + "\n")
+        answers.write(json.dumps(answer(json.loads(line), estimate)) + "\n")
         answers.flush()
 
 

@@ -158,7 +158,10 @@ def parse_study(file: StudyFile) -> StudySpec:
 
 
 def located(error: ConfigError, file: StudyFile) -> ConfigError:
-    """The same error, found after parsing, with the file and line of its place."""
+    """The same error, found after parsing, with the file and line of its place; one that is
+    about another file keeps that."""
+    if error.file:
+        return error
     return ConfigError(
         error.problem,
         where=error.where,

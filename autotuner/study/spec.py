@@ -64,6 +64,15 @@ ENGINE = "engine"
 LOAD_PRECISION = 0.1
 """Relative distance between neighbouring concurrencies where `max_load` is sought."""
 
+NUMBERS_OF_A_REQUEST = frozenset(
+    (
+        *("temperature", "top_p", "top_k", "min_p", "seed", "n", "best_of"),
+        *("presence_penalty", "frequency_penalty", "repetition_penalty"),
+        *("max_tokens", "min_tokens"),
+    )
+)
+"""Fields of a request that engines refuse as a text, with every single request."""
+
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 
 
@@ -267,6 +276,9 @@ class WorkloadSpec(_Part):
             raise Misplaced(
                 "false would give every trial answers of other lengths; leave it out", "ignore_eos"
             )
+        for name in NUMBERS_OF_A_REQUEST & set(request):
+            if isinstance(request[name], str):
+                raise Misplaced(f"{request[name]!r} is a text where engines want a number", name)
         return request
 
     @field_validator("concurrency")

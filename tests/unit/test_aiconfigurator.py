@@ -223,6 +223,11 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AIConfigurator:
     (package / "__init__.py").touch()
     (package / "cli" / "__init__.py").touch()
     (package / "cli" / "api.py").write_text(STAND_IN)
+    (package / "sdk").mkdir()
+    (package / "sdk" / "__init__.py").touch()
+    (package / "sdk" / "perf_database.py").write_text(
+        "def get_latest_database_version(system, backend):\n    return '1.0'\n"
+    )
     monkeypatch.setenv("PYTHONPATH", str(package.parent))
     return AIConfigurator(Path(sys.executable))
 

@@ -356,3 +356,60 @@ def test_a_prior_that_does_not_exist_is_said(studies: Studies, tmp_path: Path) -
     path = study_file(tmp_path, prior={"study": "nowhere"})
     with pytest.raises(StudyStateError, match="nowhere"):
         studies.with_prior(load_job(path))
+
+
+# What a plan counts, and what a check finds.
+
+
+def test_a_plan_counts_launches_and_not_points(tmp_path: Path) -> None:
+    path = study_file(
+        tmp_path, space={"max-num-seqs": [None, 4, 8], "env:X": [None, "", 1][1:]}, search={}
+    )
+    planned = plan(load_job(path))
+    assert planned["size"] == 6
+    assert planned["trials"] == 5, "one of the points is the baseline"
+    assert planned["seconds_expected"] <= planned["seconds_at_most"]
+
+
+def test_what_is_expected_is_never_more_than_what_is_allowed(tmp_path: Path) -> None:
+    path = study_file(tmp_path, limits={"hours": 0.01, "trial_seconds": 5, "ready_seconds": 5})
+    planned = plan(load_job(path))
+    assert planned["seconds_expected"] <= planned["seconds_at_most"] <= 36
+
+
+@pytest.mark.parametrize("name", ["temperature", "max_tokens", "top_p"])
+def test_a_number_of_a_request_is_no_text(name: str) -> None:
+    content = study_content()
+    content["workload"] = {**content["workload"], "request": {name: "0.0"}}
+    error = mistake(content)
+    assert error.where == f"workload.request.{name}"
+    assert "'0.0'" in str(error)
+
+
+def test_a_mistake_in_a_preset_is_blamed_on_the_presets_file(tmp_path: Path) -> None:
+    (tmp_path / "presets").mkdir()
+    (tmp_path / "presets" / "mine.yaml").write_text("why: x\ncolour: red\nparameters: {}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_job(study_file(tmp_path, presets=["mine"]), presets=[tmp_path / "presets"])
+    assert "mine.yaml" in caught.value.file
+
+
+def test_a_mistake_in_a_task_has_its_file_and_line(tmp_path: Path) -> None:
+    path = tmp_path / "task.json"
+    path.write_text(
+        json.dumps(
+            {
+                "task_name": "t",
+                "model": {"id_or_path": "m", "namespace": "n"},
+                "base_runtime": "vllm",
+                "parameters": {},
+                "optimization": {"strategy": "genetic"},
+                "benchmark": {"traffic_scenarios": ["D(9,9)"], "num_concurrency": [1]},
+            },
+            indent=1,
+        )
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_job(path)
+    assert (caught.value.file, caught.value.where) == (str(path), "optimization.strategy")
+    assert caught.value.line == 10
