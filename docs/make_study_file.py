@@ -260,7 +260,8 @@ The grammar is genai-bench's, in tokens, input first, without spaces:
 The mean needs at least 1 token in and 2 out (TPOT is the time between tokens). The form `U(a,b)`
 with one pair is refused: genai-bench reads it as two maxima. Input is counted with the tokenizer
 of the model; a chat template adds to it. Outputs do not end early, because requests say
-`ignore_eos`.
+`ignore_eos`. Fields of `request` that engines want as numbers, such as `temperature`, are refused
+as a text.
 
 The load points of a trial are each scenario at each concurrency, in the order of the file, or with
 a [scheduler](#scheduler) the highest concurrency first. With the objective `max_load` the two
