@@ -383,10 +383,7 @@ def catalog(
     output: Path | None,
     as_json: bool,
 ) -> None:
-    """Show an engine's flags, or make the flag catalog of another version.
-
-    Flags of engines that cannot be launched yet (sglang) are known as well.
-    """
+    """Show an engine's flags, or make the flag catalog of another version."""
     from autotuner.engines import catalog as catalogs
 
     if engine is None:

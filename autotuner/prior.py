@@ -29,11 +29,13 @@ class Prior:
     """Beliefs by the identity of a point.
 
     Attributes:
+        points: those it has predictions of.
         predictions: metrics by name; an objective among them is ranked by.
         doubts: why a point probably cannot start.
         problem: why it believes nothing, where that is so.
     """
 
+    points: tuple[Parameters, ...] = ()
     predictions: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     doubts: Mapping[str, str] = field(default_factory=dict)
     problem: str = ""
@@ -42,15 +44,16 @@ class Prior:
         """The points of a study's space to begin with, the best predicted first."""
         if spec.prior is None:
             return []
+        from autotuner.search.lessons import within
         from autotuner.search.ranking import promising  # brings scipy: only where it is needed
 
         objective = spec.objectives[0]
         sign = 1 if METRICS[objective].better is Better.HIGHER else -1
         scored = [
             (point, sign * value)
-            for point in _points(spec, ENUMERATED)
-            if (value := _ranked_by(objective, self.predictions.get(point_key(point), {})))
-            is not None
+            for point in self.points
+            if within(spec.parameter_space, point)
+            and (value := _ranked_by(objective, self.predictions[point_key(point)])) is not None
         ]
         return promising(spec.parameter_space, scored, spec.prior.first)
 
@@ -61,8 +64,10 @@ NO_PRIOR = Prior()
 def prior_of_trials(trials: Sequence[Trial]) -> Prior:
     """The beliefs of an earlier study: what it measured, and what did not start there."""
     searched = [each for each in trials if each.searched and not each.is_baseline]
+    feasible = [each for each in searched if each.feasible]
     return Prior(
-        predictions={point_key(t.parameters): t.scores for t in searched if t.feasible},
+        points=tuple(each.parameters for each in feasible),
+        predictions={point_key(each.parameters): each.scores for each in feasible},
         doubts={
             point_key(t.parameters): f"an earlier study found: {t.reason}"
             for t in searched
@@ -83,6 +88,7 @@ def prior_of_model(spec: StudySpec, model: AIConfigurator, refuse: Refuse) -> Pr
     assert spec.prior is not None
     assert spec.prior.system is not None
     questions: dict[str, list[Question]] = {}
+    points: dict[str, Parameters] = {}
     for point in _spread(spec, ASKED, refuse):
         alone, own = spec.at(point)
         request = engine_at(spec, point).memory(alone, own)
@@ -95,6 +101,7 @@ def prior_of_model(spec: StudySpec, model: AIConfigurator, refuse: Refuse) -> Pr
         ]
         if asked:
             questions[point_key(point)] = asked
+            points[point_key(point)] = point
     answers = model.answers([each for asked in questions.values() for each in asked])
     predictions: dict[str, Mapping[str, float | None]] = {}
     doubts: dict[str, str] = {}
@@ -113,7 +120,7 @@ def prior_of_model(spec: StudySpec, model: AIConfigurator, refuse: Refuse) -> Pr
     if not predictions and not doubts:
         problem = next((each.problem for each in answers if each.problem), "")
         problem = problem or "no point of this space can be put to it as a question"
-    return Prior(predictions, doubts, problem)
+    return Prior(tuple(points[key] for key in predictions), predictions, doubts, problem)
 
 
 def _ranked_by(objective: str, metrics: Mapping[str, float | None]) -> float | None:

@@ -294,7 +294,9 @@ class Studies:
         study, trials = self.show(name)
         if not (take_over and not self._driver_is_here(study)):
             self._refuse_if_driven(study)
-        if study.state is StudyState.COMPLETE and all(each.state.answered for each in trials):
+        # One that its limits ended early has something left to do.
+        done = study.state is StudyState.COMPLETE and not study.reason
+        if done and all(each.state.answered for each in trials):
             raise StudyStateError(f"study {name!r} is complete; see autotuner report {name}")
         if not self.store.claim(name, this_process(), was=study.driver):
             raise StudyStateError(f"another process has just taken study {name!r}")

@@ -38,7 +38,7 @@ def lessons(space: Space, objectives: Sequence[str], trials: Iterable[Trial]) ->
     teaches nothing while there is nothing to compare it with. FAILED and CANCELLED trials
     say nothing about their parameters.
     """
-    told = [t for t in trials if t.state.answered and t.searched and within(space, t)]
+    told = [t for t in trials if t.state.answered and t.searched and within(space, t.parameters)]
     answered = list({point_key(trial.parameters): trial for trial in told}.values())
     known = {id(trial): costs_of(trial, objectives) for trial in answered}
     complete = [costs for costs in known.values() if costs is not None]
@@ -50,22 +50,25 @@ def lessons(space: Space, objectives: Sequence[str], trials: Iterable[Trial]) ->
             if worst:
                 found.append(Lesson(trial.parameters, worst, 0.0))
         elif costs is None:
-            found.append(Lesson(trial.parameters, None, CRASHED, trial.refused))
+            # Beyond a hard bound it was measured, and how far is known.
+            broken = max(trial.violations.values(), default=0.0)
+            violation = min(broken, CRASHED) if broken > 0 else CRASHED
+            found.append(Lesson(trial.parameters, None, violation, trial.refused))
         else:
             found.append(Lesson(trial.parameters, costs, _violation(trial)))
     return found
 
 
-def within(space: Space, trial: Trial) -> bool:
-    """Whether the trial is a point of the space: the baseline usually is not."""
+def within(space: Space, point: Parameters) -> bool:
+    """Whether a point is one of the space: the baseline usually is not."""
     expected: Parameters = {}
     for parameter in space.parameters:
         if parameter.active(expected):
-            value = trial.parameters.get(parameter.name)
-            if parameter.name not in trial.parameters or not parameter.domain.holds(value):
+            value = point.get(parameter.name)
+            if parameter.name not in point or not parameter.domain.holds(value):
                 return False
             expected[parameter.name] = value
-    return set(expected) == set(trial.parameters)
+    return set(expected) == set(point)
 
 
 def costs_of(trial: Trial, objectives: Sequence[str]) -> tuple[float, ...] | None:

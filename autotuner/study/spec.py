@@ -350,7 +350,7 @@ class PriorSpec(_Part):
         default=None, description="`kind: aiconfigurator`: the GPUs, such as `h100_sxm`."
     )
     first: int = Field(
-        default=4, ge=1, description="Points of the best predicted to try before the search."
+        default=5, ge=1, description="Points of the best predicted to try before the search."
     )
 
     @model_validator(mode="after")

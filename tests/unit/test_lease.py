@@ -128,3 +128,16 @@ def test_a_driver_that_lost_its_study_starts_and_writes_nothing_more(
     assert studies.store.trials(study.name) == before
     assert studies.store.study(study.name).driver == ELSEWHERE
     assert studies.store.study(study.name).state is StudyState.RUNNING
+
+
+def test_a_complete_study_is_resumed_only_where_its_limits_cut_it_short(
+    studies: Studies, tmp_path: Path
+) -> None:
+    study = submitted(studies, tmp_path)
+    done = {"driver": "", "ended_at": ago(5)}
+    studies.store.set_state(study.name, StudyState.COMPLETE, reason="", **done)
+    with pytest.raises(StudyStateError, match="is complete"):
+        studies.resumable(study.name)
+    reason = "another round would not end within 1 h"
+    studies.store.set_state(study.name, StudyState.COMPLETE, reason=reason, **done)
+    assert studies.resumable(study.name).name == study.name

@@ -170,3 +170,14 @@ def test_memory_is_refused_only_when_it_is_proven(tmp_path: Path) -> None:
     assert before.kv_tokens != after.kv_tokens
     assert after.kv_tokens == pytest.approx(300_000, rel=0.05), "it says what the log said"
     assert after.error_gib < before.error_gib, "and is surer than before"
+
+
+def test_an_earlier_study_counts_in_a_space_without_end() -> None:
+    trials = [trial(1, {"x": 0.123456}, objectives={"output_throughput": 10.0})]
+    endless = {"x": {"type": "float", "low": 0, "high": 1}}
+    later = spec(space=endless, prior={"study": "earlier"})
+    assert prior_of_trials(trials).first_points(later) == [{"x": 0.123456}]
+    elsewhere = spec(
+        space={"x": {"type": "float", "low": 2, "high": 3}}, prior={"study": "earlier"}
+    )
+    assert prior_of_trials(trials).first_points(elsewhere) == [], "no point of this space"

@@ -169,3 +169,23 @@ def test_the_best_predicted_comes_first_and_no_two_are_alike() -> None:
 def test_fewer_predictions_than_asked_for_are_all_taken(known: int) -> None:
     predicted = [({"x": x}, 1.0) for x in range(known)]
     assert len(promising(SPACE, predicted)) == known
+
+
+def test_beyond_a_hard_bound_the_distance_is_learnt_and_no_value() -> None:
+    space = space_of({"x": [1, 2, 3]})
+    found = lessons(
+        space,
+        ["output_throughput"],
+        [
+            trial(
+                1,
+                {"x": 1},
+                TrialState.INFEASIBLE,
+                failure=FailureClass.SLO,
+                objectives={"output_throughput": 9.0},
+                violations={"ttft_p99": 0.7},
+            ),
+            trial(2, {"x": 2}, TrialState.INFEASIBLE, failure=FailureClass.CRASH),
+        ],
+    )
+    assert [(each.costs, each.violation) for each in found] == [(None, 0.7), (None, CRASHED)]
