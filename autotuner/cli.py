@@ -139,6 +139,7 @@ def run(
     for note in job.notes:
         click.echo(f"note: {note}", err=True)
     studies = _studies()
+    job = _with_prior(studies, job)  # before an old study of this name is deleted
     study = studies.submit(job, restart=restart)
     sys.exit(_run(studies, study, job, resume=False, html=html, as_json=as_json))
 
@@ -153,8 +154,17 @@ def resume(name: str, take_over: bool, html: Path | None, as_json: bool) -> None
     from autotuner.studies import checked
 
     studies = _studies()
+    known, trials = studies.show(name)
+    job = checked(known.spec)
+    prior = known.spec.prior
+    if prior is not None and sum(not trial.refused for trial in trials) <= prior.first:
+        # Later it has done its part; and it may not be there any more.
+        try:
+            job = _with_prior(studies, job)
+        except (ConfigError, StudyStateError, InfrastructureError) as error:
+            click.echo(f"going on without the prior: {error}", err=True)
     study = studies.resumable(name, take_over=take_over)
-    sys.exit(_run(studies, study, checked(study.spec), resume=True, html=html, as_json=as_json))
+    sys.exit(_run(studies, study, job, resume=True, html=html, as_json=as_json))
 
 
 @cli.command()
@@ -435,14 +445,8 @@ def _run(
     """Run to the end, report, and say the exit code."""
     from autotuner.execution.cluster import address
     from autotuner.report.live import Display
-    from autotuner.settings import Settings
     from autotuner.study.study import StudyState
 
-    if job.spec.prior is not None and job.spec.prior.system is not None:
-        click.echo("asking aiconfigurator about the space", err=True)
-    job = studies.with_prior(job, Settings().aiconfigurator)
-    if job.prior.problem:
-        click.echo(f"the prior has nothing to say: {job.prior.problem}", err=True)
     place = Path(study.directory)
     with Display(study) as display, address(study.name, place, meanwhile=_driver) as cluster:
         state: StudyState = _driver()(
@@ -464,6 +468,23 @@ def _run(
     if state is StudyState.CANCELLED:
         return EXIT_INTERRUPTED
     return EXIT_FOUND if state is StudyState.COMPLETE else EXIT_NOTHING
+
+
+def _with_prior(studies: Studies, job: Job) -> Job:
+    """The job with what its prior believes; what it does not is said."""
+    from autotuner.settings import Settings
+
+    if job.spec.prior is None:
+        return job
+    if job.spec.prior.system is not None:
+        click.echo("asking aiconfigurator about the space", err=True)
+    job = studies.with_prior(job, Settings().aiconfigurator)
+    problem = job.prior.problem
+    if not problem and not job.prior.first_points(job.spec):
+        problem = f"it knows no point of this space by {job.spec.objectives[0]}"
+    if problem:
+        click.echo(f"the prior has nothing to say: {problem}", err=True)
+    return job
 
 
 def _driver() -> Callable[..., StudyState]:

@@ -64,10 +64,11 @@ NO_PRIOR = Prior()
 def prior_of_trials(trials: Sequence[Trial]) -> Prior:
     """The beliefs of an earlier study: what it measured, and what did not start there."""
     searched = [each for each in trials if each.searched and not each.is_baseline]
-    feasible = [each for each in searched if each.feasible]
+    # A penalised value was not measured, and what was measured broke an SLO.
+    feasible = [each for each in searched if each.feasible and each.penalty == 1]
     return Prior(
         points=tuple(each.parameters for each in feasible),
-        predictions={point_key(each.parameters): each.scores for each in feasible},
+        predictions={point_key(each.parameters): each.objectives for each in feasible},
         doubts={
             point_key(t.parameters): f"an earlier study found: {t.reason}"
             for t in searched
@@ -133,16 +134,15 @@ def _ranked_by(objective: str, metrics: Mapping[str, float | None]) -> float | N
     return metrics.get(f"{family}_mean") if family else None
 
 
-def _points(spec: StudySpec, most: int) -> list[Parameters]:
-    space = spec.parameter_space
-    if space.finite:
-        return list(islice(space.points(), most))
-    rng = random.Random(spec.search.seed)
-    return [space.sample(rng) for _ in range(min(most, ASKED))]
-
-
 def _spread(spec: StudySpec, most: int, refuse: Refuse) -> list[Parameters]:
     """So many points of the space, drawn evenly from all that are not refused."""
-    points = _points(spec, ENUMERATED)
-    random.Random(spec.search.seed).shuffle(points)
+    rng = random.Random(spec.search.seed)
+    space = spec.parameter_space
+    size = space.size()
+    if size is not None and size <= ENUMERATED:
+        points = list(space.points())
+        rng.shuffle(points)
+    else:
+        drawn = (space.sample(rng) for _ in range(10 * most))
+        points = list({point_key(point): point for point in drawn}.values())
     return list(islice((point for point in points if refuse(point) is None), most))

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import (
     JSON,
     Boolean,
@@ -160,6 +161,10 @@ class Store:
             raise StudyStateError(f"there is no study named {name!r} in {self._place}")
         return _study(row._mapping)
 
+    def names(self) -> list[str]:
+        with self._engine.connect() as connection:
+            return list(connection.execute(select(_STUDIES.c.name)).scalars())
+
     def studies(self) -> list[Study]:
         """All, the newest first."""
         query = select(_STUDIES).order_by(_STUDIES.c.created_at.desc(), _STUDIES.c.name)
@@ -184,9 +189,15 @@ class Store:
                 == 1
             )
 
-    def claim(self, name: str, driver: str, *, was: str) -> bool:
-        """Become the driver of a study in place of `was`; False when another was faster."""
+    def claim(self, name: str, driver: str, *, was: str, renewed_at: str | None = None) -> bool:
+        """Become the driver of a study in place of `was`; False when another was faster.
+
+        Args:
+            renewed_at: when `was` renewed its lease last, as far as the claimant knows.
+        """
         own = (_STUDIES.c.name == name) & (_STUDIES.c.driver == was)
+        if renewed_at is not None:
+            own &= _STUDIES.c.renewed_at == renewed_at
         with self._engine.begin() as connection:
             changed = connection.execute(
                 update(_STUDIES).where(own).values(driver=driver, renewed_at=timestamp())
@@ -310,10 +321,17 @@ def _study_row(study: Study) -> dict[str, Any]:
 
 def _study(row: Mapping[Any, Any]) -> Study:
     values = {key: row[key] for key in row if key != "name"}
+    try:
+        spec = StudySpec.model_validate(values["spec"])
+    except ValidationError as error:
+        raise StudyStateError(
+            f"study {row['name']!r} was stored by another version of autotuner, which allowed "
+            f"what this one does not: {_first_line(error)}"
+        ) from error
     return Study(
         **{
             **values,
-            "spec": StudySpec.model_validate(values["spec"]),
+            "spec": spec,
             "state": StudyState(values["state"]),
         }
     )

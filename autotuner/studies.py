@@ -277,6 +277,8 @@ class Studies:
         if asked.study is None:
             model = AIConfigurator(aiconfigurator)
             return replace(job, prior=prior_of_model(job.spec, model, job.foresight().refuse))
+        if asked.study == job.spec.name:
+            raise StudyStateError(f"study {asked.study!r} cannot be its own prior")
         found = prior_of_trials(self.show(asked.study)[1])
         if not found.predictions:
             raise StudyStateError(f"the prior, study {asked.study!r}, has no feasible trial")
@@ -298,7 +300,8 @@ class Studies:
         done = study.state is StudyState.COMPLETE and not study.reason
         if done and all(each.state.answered for each in trials):
             raise StudyStateError(f"study {name!r} is complete; see autotuner report {name}")
-        if not self.store.claim(name, this_process(), was=study.driver):
+        was = study.driver
+        if not self.store.claim(name, this_process(), was=was, renewed_at=study.renewed_at):
             raise StudyStateError(f"another process has just taken study {name!r}")
         return study
 
@@ -370,7 +373,7 @@ class Studies:
             raise StudyStateError(f"study {study.name!r} is driven by {study.driver}{elsewhere}")
 
     def _find(self, name: str) -> Study | None:
-        return next((each for each in self.store.studies() if each.name == name), None)
+        return self.store.study(name) if name in self.store.names() else None
 
 
 def plan(job: Job, *, trials: int = 3) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from autotuner.errors import TrialError
 from autotuner.serving import Endpoint
 from autotuner.study.metrics import Measurement
 from autotuner.study.space import Parameters
@@ -48,17 +49,24 @@ class Answer:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Launched:
+    """A launch that was not made now: seconds until it was ready or failed, and why it did."""
+
+    seconds: float
+    error: TrialError | None = None
+
+
 @runtime_checkable
 class Recorded(Protocol):
     """A benchmark that knows its answers: no server is started, no time passes.
 
-    `deploy` returns the seconds from launch to ready. Both raise TrialError where the launch or
-    the load failed.
+    `deploy` is the launch, which may have failed; `measure` raises TrialError where the load did.
     """
 
     def check(self, spec: StudySpec) -> None: ...
 
-    def deploy(self, spec: StudySpec, parameters: Parameters) -> float: ...
+    def deploy(self, spec: StudySpec, parameters: Parameters) -> Launched: ...
 
     def measure(
         self, spec: StudySpec, parameters: Parameters, load: Load, *, trial: int

@@ -23,11 +23,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from autotuner.benchmarks.base import Answer, Recorded
+from autotuner.benchmarks.base import Answer, Launched, Recorded
 from autotuner.errors import ConfigError, FailureClass, TrialError
 from autotuner.study.metrics import METRICS
 from autotuner.study.space import Parameters, point_key
-from autotuner.study.spec import StudySpec, options_of
+from autotuner.study.spec import ENGINE, StudySpec, options_of
 from autotuner.study.workload import Load
 
 READY_SECONDS = 60.0
@@ -157,11 +157,14 @@ class _Replay:
         options: Options = options_of(Options, spec.benchmark.options, "benchmark")
         _table(options.table)
 
-    def deploy(self, spec: StudySpec, parameters: Parameters) -> float:
-        row = self._rows(spec, parameters)[0]
-        if row.failure is not None:
-            raise TrialError(row.failure, row.reason or "as the table has it")
-        return row.seconds
+    def deploy(self, spec: StudySpec, parameters: Parameters) -> Launched:
+        try:
+            row = self._rows(spec, parameters)[0]
+        except TrialError as error:
+            return Launched(0.0, error)
+        if row.failure is None:
+            return Launched(row.seconds)
+        return Launched(row.seconds, TrialError(row.failure, row.reason or "as the table has it"))
 
     def measure(self, spec: StudySpec, parameters: Parameters, load: Load, *, trial: int) -> Answer:
         options: Options = options_of(Options, spec.benchmark.options, "benchmark")
@@ -179,7 +182,10 @@ class _Replay:
 
     def _rows(self, spec: StudySpec, parameters: Parameters) -> tuple[Row, ...]:
         options: Options = options_of(Options, spec.benchmark.options, "benchmark")
-        rows = _table(options.table).of(parameters)
+        table = _table(options.table)
+        # Of several engines in one table each has its own rows.
+        named = {ENGINE: spec.engine.kinds[0], **parameters}
+        rows = table.of(named) or table.of(parameters)
         if not rows:
             what = parameters or "the baseline"
             raise TrialError(FailureClass.BENCHMARK, f"the table has no row for {what}")

@@ -44,7 +44,10 @@ class Asker(_NotSnapshotted, TuneSearcher):
         assignment = self._loop.next()
         if assignment is None:
             return None if self._loop.waiting else TuneSearcher.FINISHED
-        return {ASSIGNMENT: assignment, RESERVATION: self._reserve(assignment.parameters)}
+        return {
+            ASSIGNMENT: assignment,
+            RESERVATION: self._reserve(self._loop.parameters(assignment.number)),
+        }
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
         """Nothing: `Teller` has told the loop already."""

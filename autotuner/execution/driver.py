@@ -102,7 +102,6 @@ def run_study(
             foresight=foresight,
             can_hold=can_hold,
             scheduler=scheduler,
-            at_once=at_once,
             listener=listener,
         )
         loop.begin()

@@ -13,13 +13,13 @@ from pathlib import Path
 
 from autotuner.backends.guarded import this_process
 from autotuner.engines.rules import Rules
-from autotuner.errors import FailureClass
+from autotuner.errors import FailureClass, StudyStateError
 from autotuner.execution.trial import Assignment
 from autotuner.foresight import EngineRules, Foresight
 from autotuner.search.base import Scheduler, Searcher
 from autotuner.store import Store
 from autotuner.study import finals
-from autotuner.study.budget import why_no_round, why_no_trial
+from autotuner.study.budget import typical, why_no_round, why_no_trial
 from autotuner.study.pareto import best_of
 from autotuner.study.scoring import scored
 from autotuner.study.space import Parameters
@@ -34,6 +34,8 @@ REFUSALS_IN_A_ROW = 1000
 
 DOUBTS_IN_A_ROW = 20
 """Points set aside, one after another, before one of them is tried: a guess may be wrong."""
+
+FAILED = TrialState.FAILED
 
 RENEWALS = 6
 """Renewals of the driver's lease within its length."""
@@ -50,7 +52,6 @@ class StudyLoop:
         foresight: refuses and doubts points before their launch; the engine's rules by default.
         can_hold: why the cluster can never hold a point, or None.
         scheduler: stops weak trials; none by default.
-        at_once: trials that run side by side, for what a study still costs.
     """
 
     def __init__(
@@ -64,7 +65,6 @@ class StudyLoop:
         foresight: Foresight | None = None,
         can_hold: Callable[[Parameters], str | None] = lambda parameters: None,
         scheduler: Scheduler | None = None,
-        at_once: int = 1,
         listener: Listener = lambda trial: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -76,7 +76,6 @@ class StudyLoop:
         self._foresight = foresight or EngineRules(engine, study.spec)
         self._can_hold = can_hold
         self._scheduler = scheduler
-        self._at_once = at_once
         self._listener = listener
         self._clock = clock
         self._began = clock()
@@ -99,11 +98,19 @@ class StudyLoop:
         """Which limit of time was reached, or empty."""
         self.usurped: bool = False
         """Whether another driver has taken the study: nothing more of it is written."""
+        again = self._to_run_again(known)
         for trial in known:
-            self._recall(trial)
+            self._recall(trial, again=trial.number in again)
 
     def begin(self) -> None:
-        """Mark the study as running, driven by this process."""
+        """Mark the study as running, driven by this process.
+
+        Raises:
+            StudyStateError: another process has taken it in the meantime.
+        """
+        me = this_process()
+        if not any(self._store.claim(self._spec.name, me, was=mine) for mine in (me, "")):
+            raise StudyStateError(f"another process has just taken study {self._spec.name!r}")
         self._store.set_state(
             self._spec.name,
             StudyState.RUNNING,
@@ -149,13 +156,8 @@ class StudyLoop:
 
     def _next_of_search(self) -> Trial | None:
         for _ in range(REFUSALS_IN_A_ROW):
-            if self.remaining == 0:
-                return None
-            short = why_no_trial(
-                self._spec, self.trials, elapsed=self._elapsed, at_once=self._at_once
-            )
-            if short:
-                self.ended_early = short
+            self.renew()
+            if self.remaining == 0 or self._too_early or self._too_much():
                 return None
             point = self._point()
             if point is None:
@@ -168,11 +170,26 @@ class StudyLoop:
             if twin is not None:
                 self._answer_like(twin, point)
                 continue
+            gpus = self._engine.launch(self._spec, point, port=0).gpus
+            if self._too_much(gpus):
+                return None
             trial = self._new(point)
             self._launches[self._identity(point)] = trial.number
             return trial
         self.ended_early = f"{REFUSALS_IN_A_ROW} points in a row were refused or known"
         return None
+
+    @property
+    def _too_early(self) -> bool:
+        """Whether nothing is to run beside the first trial: nobody knows what one costs yet."""
+        limited = self._spec.limits.gpu_hours is not None
+        return limited and self.waiting and typical(self.trials) is None
+
+    def _too_much(self, gpus: int | None = None) -> bool:
+        """Whether the limits end the search here."""
+        short = why_no_trial(self._spec, self.trials, elapsed=self._elapsed, gpus=gpus)
+        self.ended_early = short or self.ended_early
+        return bool(short)
 
     def _point(self) -> Parameters | None:
         """The searcher's next point; doubtful ones wait until there are no others."""
@@ -199,7 +216,6 @@ class StudyLoop:
                     self.trials,
                     len(due.numbers),
                     elapsed=self._elapsed,
-                    at_once=self._at_once,
                 )
                 or ""
             )
@@ -401,8 +417,29 @@ class StudyLoop:
         spec, parameters = self._spec.at(trial.parameters)
         return Assignment(spec, trial.number, parameters, trial.directory)
 
-    def _recall(self, trial: Trial) -> None:
-        if not trial.state.answered:
+    def _to_run_again(self, known: Sequence[Trial]) -> set[int]:
+        """Numbers of the trials without an answer that are launched again.
+
+        What was interrupted is. What the machine broke was made up for by another trial, so it
+        is launched again only while there is budget, or its round of the finals lacks it.
+        """
+        again = {t.number for t in known if not t.state.answered and t.state is not FAILED}
+        in_finals = any(not t.searched for t in known)
+        searched = [t for t in known if t.searched and not t.is_baseline and not t.refused]
+        budget = self._spec.budget
+        left = len(searched) if budget is None else budget
+        left -= sum(t.state is not FAILED for t in searched)
+        for trial in (t for t in known if t.state is FAILED):
+            if trial.is_baseline:
+                again.add(trial.number)
+            elif trial.searched and not in_finals and left > 0:
+                again.add(trial.number)
+                left -= 1
+            # A repeat that broke is due again by itself, see `finals.due`.
+        return again
+
+    def _recall(self, trial: Trial, *, again: bool) -> None:
+        if again:
             trial = Trial(
                 trial.number,
                 trial.parameters,
@@ -414,7 +451,7 @@ class StudyLoop:
             )
             self._again.append(trial)
         self._trials[trial.number] = trial
-        if trial.searched and not trial.refused:
+        if trial.searched and not trial.refused and trial.state is not FAILED:
             self._launches[self._identity(trial.parameters)] = trial.number
         self._learn(trial)
 

@@ -21,7 +21,10 @@ class RecordedRun:
 
     def deploy(self) -> None:
         assignment = self.assignment
-        self._pass(DEPLOY, self._benchmark.deploy(assignment.spec, assignment.parameters))
+        launched = self._benchmark.deploy(assignment.spec, assignment.parameters)
+        self._pass(DEPLOY, launched.seconds)
+        if launched.error is not None:
+            raise launched.error
 
     def measure(self, load: Load) -> LoadPoint:
         assignment = self.assignment

@@ -58,7 +58,6 @@ def replay_study(
         known=known,
         foresight=foresight,
         scheduler=scheduler,
-        at_once=at_once,
         listener=listener,
         clock=lambda: now,
     )

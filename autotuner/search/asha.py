@@ -23,7 +23,9 @@ class _Asha:
         self._spec = spec
         self._objective = spec.objectives[0]
         self._factor = options.reduction_factor
-        self._rungs = rungs(options.grace, options.reduction_factor, len(spec.loads()))
+        # By index: a stored trial's load points are not in the order of their measuring.
+        self._ladder = [load.index for load in spec.loads()]
+        self._rungs = rungs(options.grace, options.reduction_factor, len(self._ladder))
 
     def weak(self, trial: Trial, trials: Sequence[Trial]) -> str | None:
         rung = len(trial.load_points)
@@ -32,7 +34,9 @@ class _Asha:
         others = [
             self._rank(other, rung)
             for other in trials
-            if other.number != trial.number and other.searched and len(other.load_points) >= rung
+            if other.number != trial.number
+            and other.searched
+            and len(self._climbed(other, rung)) == rung
         ]
         own = self._rank(trial, rung)
         if len(others) < self._factor:
@@ -40,13 +44,13 @@ class _Asha:
         better = sum(other < own for other in others)
         if better < math.ceil((len(others) + 1) / self._factor):
             return None
-        last = trial.load_points[rung - 1]
+        last = self._climbed(trial, rung)[-1]
         part = f"a probe of {last.name}" if last.probe else last.name
         return f"stopped after {part}: {better} of {len(others)} trials were better there"
 
     def _rank(self, trial: Trial, rung: int) -> tuple[float, float]:
         """Smaller is better: how far out of bounds, then the objective as a cost."""
-        points = _telling(trial.load_points[:rung])
+        points = _telling(self._climbed(trial, rung))
         metrics = [point.metrics for point in points]
         broken = violations(self._spec.bounds, metrics)
         value = objective_values([self._objective], metrics)[self._objective]
@@ -57,6 +61,11 @@ class _Asha:
             factor = penalty(self._spec.bounds, broken, slo.steepness)
             return (0.0, self._cost(penalised(self._objective, value, factor)))
         return (max([0.0, *broken.values()]), self._cost(value))
+
+    def _climbed(self, trial: Trial, rung: int) -> list[LoadPoint]:
+        """The load points up to a rung that a trial has measured, in the order of measuring."""
+        by_index = {point.index: point for point in trial.load_points}
+        return [by_index[index] for index in self._ladder[:rung] if index in by_index]
 
     def _cost(self, value: float) -> float:
         return -value if METRICS[self._objective].better is Better.HIGHER else value

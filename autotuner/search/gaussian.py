@@ -38,6 +38,9 @@ FEW = 20
 REACH = 0.1
 """Typical distance of a neighbour on a longer line, relative to the line."""
 
+REFUSED = 100
+"""Refused points that are learnt from, at most, the latest: they cost nothing, and may be many."""
+
 HOPE = 0.25
 """Probability of being feasible or accepted below which a point is not asked for."""
 
@@ -140,8 +143,10 @@ class Gaussian:
             worth = np.where(_likely(feasible), worth * feasible, 0.0)
         if len(launched) < len(found):
             # To be refused costs nothing, so a doubt is no reason to look elsewhere.
-            refused = [1.0 if lesson.refused else -1.0 for lesson in found]
-            accepted = self._process(found, refused, draws).predict(rows).below(0.0)
+            latest = [lesson for lesson in found if lesson.refused][-REFUSED:]
+            told = launched + latest
+            refused = [1.0 if lesson.refused else -1.0 for lesson in told]
+            accepted = self._process(told, refused, draws).predict(rows).below(0.0)
             worth = np.where(_likely(accepted), worth, 0.0)
         return list(candidates.values())[int(worth.argmax())]
 

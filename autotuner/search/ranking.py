@@ -18,7 +18,8 @@ COUNT = 5
 """Points asked for on the word of a prediction."""
 
 GOOD = 0.2
-"""Share of the predicted points that is called good, at least three for each that is chosen."""
+"""Share of the predicted points that is called good; of few points up to half of them, but no
+more than three for each that is chosen."""
 
 
 def promising(
@@ -31,7 +32,10 @@ def promising(
             infeasible is left out or scored below all else.
     """
     ranked = sorted(predicted, key=lambda pair: -pair[1])
-    good = [point for point, _ in ranked[: max(3 * count, math.ceil(GOOD * len(ranked)))]]
+    share = math.ceil(GOOD * len(ranked))
+    good = [
+        point for point, _ in ranked[: max(share, min(3 * count, max(count, len(ranked) // 2)))]
+    ]
     if not good:
         return []
     rows = Layout(axes_of(space)).rows(good)

@@ -22,8 +22,10 @@ class Typical:
 
 
 def typical(trials: Sequence[Trial]) -> Typical | None:
-    """The mean of the complete trials: those that failed or were stopped took less."""
-    ended = [trial for trial in trials if trial.state is TrialState.COMPLETE and trial.seconds]
+    """The mean of the complete trials, since those that failed or were stopped took less; of all
+    that were launched as long as none is complete."""
+    launched = [trial for trial in trials if trial.state.ended and trial.seconds]
+    ended = [trial for trial in launched if trial.state is TrialState.COMPLETE] or launched
     if not ended:
         return None
     return Typical(
@@ -43,46 +45,49 @@ def verdict_launches(spec: StudySpec) -> int:
 
 
 def why_no_trial(
-    spec: StudySpec, trials: Sequence[Trial], *, elapsed: float, at_once: int
+    spec: StudySpec, trials: Sequence[Trial], *, elapsed: float, gpus: int | None = None
 ) -> str | None:
     """Why the search cannot afford one trial more and its verdict, or None.
 
+    The finals are launched one after another, whatever runs side by side in the search.
+
     Args:
         elapsed: seconds since the study began.
-        at_once: trials that run side by side.
+        gpus: of that trial; as many as others had by default.
     """
     one = typical(trials)
     if one is None:
         return None
     round_of = verdict_launches(spec)
-    turns = LEAST_ROUNDS * math.ceil(round_of / max(1, at_once))
+    turns = LEAST_ROUNDS * round_of
     reserved = " and its verdict" if turns else ""
     if elapsed + (1 + turns) * one.seconds > spec.limits.hours * 3600:
         return f"another trial{reserved} would not end within {spec.limits.hours:g} h"
-    running = sum(not trial.state.ended for trial in trials)
-    launches = running + 1 + LEAST_ROUNDS * round_of
-    return _beyond_gpu_hours(spec, trials, one, launches, f"another trial{reserved}")
+    under_way = [trial for trial in trials if not trial.state.ended]
+    held = sum(len(trial.gpu_ids) or one.gpus for trial in under_way)
+    wanted = held + (one.gpus if gpus is None else gpus) + turns * one.gpus
+    return _beyond_gpu_hours(spec, trials, wanted * one.seconds, f"another trial{reserved}")
 
 
 def why_no_round(
-    spec: StudySpec, trials: Sequence[Trial], launches: int, *, elapsed: float, at_once: int
+    spec: StudySpec, trials: Sequence[Trial], launches: int, *, elapsed: float
 ) -> str | None:
     """Why another round of the verdict, of so many launches, cannot be afforded, or None."""
     one = typical(trials)
     if one is None:
         return None
-    turns = math.ceil(launches / max(1, at_once))
-    if elapsed + turns * one.seconds > spec.limits.hours * 3600:
+    if elapsed + launches * one.seconds > spec.limits.hours * 3600:
         return f"another round would not end within {spec.limits.hours:g} h"
-    return _beyond_gpu_hours(spec, trials, one, launches, "another round")
+    return _beyond_gpu_hours(spec, trials, launches * one.gpus * one.seconds, "another round")
 
 
 def _beyond_gpu_hours(
-    spec: StudySpec, trials: Sequence[Trial], one: Typical, launches: int, what: str
+    spec: StudySpec, trials: Sequence[Trial], gpu_seconds: float, what: str
 ) -> str | None:
     limit = spec.limits.gpu_hours
     if limit is None:
         return None
-    if gpu_hours(trials) + launches * one.gpus * one.seconds / 3600 > limit:
+    ended = [trial for trial in trials if trial.state.ended]
+    if gpu_hours(ended) + gpu_seconds / 3600 > limit:
         return f"{what} would cost more than {limit:g} GPU-hours"
     return None

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from autotuner.study.metrics import MAX_LOAD, METRICS
+from autotuner.study.objective import penalisable
 from autotuner.study.pareto import best_of, pareto_front
+from autotuner.study.quantization import QUANTIZATION
 from autotuner.study.space import left_out
 from autotuner.study.spec import LOAD_PRECISION, StudySpec
 from autotuner.study.trial import BASELINE, Trial, TrialState, baseline_of
-from autotuner.study.verdict import Contest, Finding, Verdict, judge
+from autotuner.study.verdict import LEAST_REPEATS, Contest, Finding, Verdict, judge
 from autotuner.study.workload import level_step, load_levels
 
 
@@ -22,6 +24,8 @@ def finalists(spec: StudySpec, trials: Sequence[Trial]) -> tuple[Trial, ...]:
     finals, as far as anyone knows.
     """
     objective = METRICS[spec.objectives[0]]
+    if not penalisable(objective.name):
+        return ()  # of values whose best is 0 there are no ratios
     found = [t for t in trials if t.feasible and t.searched and not t.is_baseline]
     if len(spec.objectives) > 1:
         front = {trial.number for trial in pareto_front(trials, spec.objectives)}
@@ -139,6 +143,8 @@ def _out(repeats: Sequence[Trial]) -> str:
     for each in repeats:
         if each.state is TrialState.INFEASIBLE:
             return each.reason
+    if len(repeats) < LEAST_REPEATS:
+        return ""
     names = {name for each in repeats for name in each.violations}
     for name in sorted(names):
         mean = sum(each.violations.get(name, 0.0) for each in repeats) / len(repeats)
@@ -147,6 +153,13 @@ def _out(repeats: Sequence[Trial]) -> str:
     return ""
 
 
+AS_IT_IS = ("auto", "default")
+"""Values of a quantization block that leave every flag out."""
+
+
 def _overrides(trial: Trial) -> int:
     """Parameters that differ from the engine's defaults."""
-    return sum(not left_out(value) for value in trial.parameters.values())
+    return sum(
+        not left_out(value) and not (name.startswith(QUANTIZATION) and value in AS_IT_IS)
+        for name, value in trial.parameters.items()
+    )

@@ -550,8 +550,21 @@ class StudySpec(_Part):
                 f"{len(self.objectives)}; leave the scheduler out",
                 "scheduler",
             )
+        if self.scheduler is not None and len(self.loads()) < 2:
+            raise Misplaced(
+                f"has nothing to rank by: one load point of {self.workload.max_requests} requests "
+                "is too small to be led up to by smaller ones",
+                "scheduler",
+            )
         if not self.seeks_max_load:
             return self
+        if self.slo is not None and self.slo.mode == "penalty":
+            raise Misplaced(
+                f"{MAX_LOAD} is the highest load that breaks no bound: there is nothing to "
+                "penalise; use mode: constraint",
+                "slo",
+                "mode",
+            )
         if self.scheduler is not None:
             raise Misplaced(
                 f"cannot be combined with the objective {MAX_LOAD}, whose load points are other "

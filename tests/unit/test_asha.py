@@ -30,12 +30,20 @@ def scheduler(study: StudySpec) -> Scheduler:
 
 
 def at(number: int, *values: float, ttft: float = 0.1, probe: bool = False) -> Trial:
-    """A trial with these throughputs at its first load points."""
-    points = tuple(
-        LoadPoint(i, "D(100,20)", 16, 60.0, {"output_throughput": v, "ttft_p99": ttft}, probe=probe)
-        for i, v in enumerate(values)
-    )
-    return trial(number, {"x": number}, TrialState.BENCHMARKING, load_points=points)
+    """A trial with these throughputs at its first load points, in the order of the store."""
+    points = [
+        LoadPoint(
+            load.index,
+            load.scenario,
+            load.concurrency,
+            60.0,
+            {"output_throughput": value, "ttft_p99": ttft},
+            probe=probe,
+        )
+        for load, value in zip(ladder().loads(), values, strict=False)
+    ]
+    points.sort(key=lambda point: point.index)
+    return trial(number, {"x": number}, TrialState.BENCHMARKING, load_points=tuple(points))
 
 
 def test_without_a_scheduler_nothing_is_stopped() -> None:
@@ -161,7 +169,12 @@ def test_rungs_are_rebuilt_from_the_stored_trials(tmp_path: Path, kept: int) -> 
 
     space = {"x": list(range(1, 16))}
     rows = [{"output_throughput": 100.0}]
-    rows += [{"x": x, "output_throughput": 200.0 - 7 * (x * 5 % 16)} for x in space["x"]]
+    rows += [
+        {"x": x, "concurrency": level, "output_throughput": value}
+        for x in space["x"]
+        # The order at the busiest load is not that at the others.
+        for level, value in ((16, 200.0 - 7 * (x * 5 % 16)), (4, 50.0 + x), (1, 30.0 - x))
+    ]
     arguments: dict[str, Any] = {
         "space": space,
         "workload": LADDER,

@@ -21,8 +21,13 @@ def took(seconds: float, gpus: int = 2, state: TrialState = TrialState.COMPLETE)
 
 def test_nothing_is_known_before_the_first_trial_has_ended() -> None:
     assert typical([]) is None
-    assert typical([took(100, state=TrialState.INFEASIBLE)]) is None
-    assert why_no_trial(spec(limits={"hours": 0.001}), [], elapsed=9e9, at_once=1) is None
+    failed = typical([took(100, state=TrialState.INFEASIBLE)])
+    assert failed is not None
+    assert failed.seconds == 100, "what failed is better than nothing"
+    both = typical([took(100, state=TrialState.INFEASIBLE), took(300)])
+    assert both is not None
+    assert both.seconds == 300
+    assert why_no_trial(spec(limits={"hours": 0.001}), [], elapsed=9e9) is None
 
 
 def test_gpu_hours_are_gpus_times_time_whatever_became_of_the_trial() -> None:
@@ -31,22 +36,20 @@ def test_gpu_hours_are_gpus_times_time_whatever_became_of_the_trial() -> None:
 
 
 @pytest.mark.parametrize(
-    ("elapsed", "at_once", "finalists", "fits"),
+    ("elapsed", "finalists", "fits"),
     [
-        (3600 - 100, 1, 0, True),
-        (3600 - 99, 1, 0, False),
-        # A trial, and two rounds of three finalists and the baseline.
-        (3600 - 900, 1, 3, True),
-        (3600 - 899, 1, 3, False),
-        (3600 - 300, 4, 3, True),
-        (3600 - 299, 4, 3, False),
+        (3600 - 100, 0, True),
+        (3600 - 99, 0, False),
+        # A trial, and two rounds of three finalists and the baseline, one after another.
+        (3600 - 900, 3, True),
+        (3600 - 899, 3, False),
     ],
 )
 def test_the_search_ends_in_time_for_the_verdict(
-    elapsed: float, at_once: int, finalists: int, fits: bool
+    elapsed: float, finalists: int, fits: bool
 ) -> None:
     study = spec(limits={"hours": 1.0}, verdict={"finalists": finalists})
-    reason = why_no_trial(study, [took(100)], elapsed=elapsed, at_once=at_once)
+    reason = why_no_trial(study, [took(100)], elapsed=elapsed)
     assert (reason is None) == fits
     assert reason is None or "1 h" in reason
 
@@ -55,17 +58,16 @@ def test_gpu_hours_of_running_trials_are_spoken_for() -> None:
     study = spec(limits={"gpu_hours": 1.0}, verdict={"finalists": 0})
     ended = [took(360, gpus=2)] * 3  # 0.2 each
     running = took(0, gpus=2, state=TrialState.BENCHMARKING)
-    assert why_no_trial(study, [*ended, running], elapsed=0, at_once=2) is None
-    reason = why_no_trial(study, [*ended, running, running], elapsed=0, at_once=2)
+    assert why_no_trial(study, [*ended, running], elapsed=0) is None
+    reason = why_no_trial(study, [*ended, running, running], elapsed=0)
     assert reason is not None
     assert "1 GPU-hours" in reason
 
 
 def test_a_round_that_would_not_fit_is_not_begun() -> None:
     study = spec(limits={"hours": 1.0, "gpu_hours": 100.0})
-    assert why_no_round(study, [took(100)], 4, elapsed=3200, at_once=1) is None
-    assert why_no_round(study, [took(100)], 4, elapsed=3201, at_once=1) is not None
-    assert why_no_round(study, [took(100)], 4, elapsed=3400, at_once=2) is None
+    assert why_no_round(study, [took(100)], 4, elapsed=3200) is None
+    assert why_no_round(study, [took(100)], 4, elapsed=3201) is not None
 
 
 def rows() -> list[dict[str, Any]]:
@@ -108,3 +110,41 @@ def test_a_study_stays_within_its_limits_and_has_its_verdict(
     assert 0.8 < sum(each.seconds for each in trials) / 3600 <= 1.0
     assert max(each.round for each in trials) >= 2
     assert all(each.state is TrialState.COMPLETE for each in trials), "none was broken off"
+
+
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_gpu_hours_are_kept_though_every_trial_fails_and_many_run_at_once(
+    tmp_path: Path, at_once: int
+) -> None:
+    failing: list[dict[str, Any]] = [{"output_throughput": 100.0}]
+    failing += [
+        {"x": x, "gpus": 8, "failure": "crash", "reason": "it died", "seconds": 60}
+        for x in range(1, 31)
+    ]
+    _, _, trials = replayed(
+        tmp_path,
+        failing,
+        space={"x": list(range(1, 31)), "gpus": [8]},
+        search={"kind": "grid"},
+        at_once=at_once,
+        limits={"gpu_hours": 1.0},
+        verdict={"finalists": 0},
+    )
+    assert 0.3 < sum(each.gpu_hours for each in trials) <= 1.0
+
+
+def test_the_finals_have_their_time_though_the_search_ran_side_by_side(tmp_path: Path) -> None:
+    _, study, trials = replayed(
+        tmp_path,
+        rows(),
+        space={"x": list(range(1, 31))},
+        noise=0.001,
+        search={"kind": "grid"},
+        at_once=4,
+        limits={"hours": 0.6},
+    )
+    from autotuner.study.finals import verdict
+
+    found = verdict(study, trials)
+    assert found is not None
+    assert found.decided

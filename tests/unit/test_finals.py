@@ -180,6 +180,8 @@ def test_a_bound_broken_on_average_puts_a_finalist_out_and_once_does_not() -> No
     found = finals.verdict(study, trials)
     assert found is not None
     assert found.winner == 1
+    assert finals.due(study, trials[:4]).numbers, "after one round nobody is out for good"
+    assert not finals.contest(study, trials[:4]).out
     broken = dataclasses.replace(trials[-1], violations={"ttft_p99": 0.5})
     found = finals.verdict(study, [*trials[:-1], broken])
     assert found is not None
@@ -194,3 +196,26 @@ def test_the_finals_are_left_out_where_their_rounds_would_not_fit(tmp_path: Path
     searched = [each for each in trials if each.searched]
     assert len(searched) < 11, "the search ends early"
     assert sum(each.round == 2 for each in trials) >= 2, "to leave time for two rounds"
+
+
+def test_what_leaves_every_flag_out_is_no_override() -> None:
+    study = spec(space={"x": [1, None]}, quantization={"gemm": ["auto", "fp8"]})
+    plain = {"x": None, "quantization:gemm": "auto"}
+    trials = [
+        trial(0, {}, objectives={"output_throughput": 1.0}),
+        trial(1, plain, objectives={"output_throughput": 2.0}),
+        trial(2, {"x": 1, "quantization:gemm": "fp8"}, objectives={"output_throughput": 2.0}),
+    ]
+    assert finals.contest(study, trials).overrides == {1: 0, 2: 2}
+
+
+def test_values_whose_best_is_zero_have_no_ratio_and_so_no_finals() -> None:
+    study = spec(objectives=["error_rate"], space={"x": [1]})
+    trials = [
+        trial(0, {}, objectives={"error_rate": 0.04}),
+        trial(1, {"x": 1}, objectives={"error_rate": 0.0}),
+    ]
+    assert finals.due(study, trials).numbers == ()
+    winner = finals.winner(study, trials)
+    assert winner is not None
+    assert winner.number == 1

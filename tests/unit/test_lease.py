@@ -141,3 +141,24 @@ def test_a_complete_study_is_resumed_only_where_its_limits_cut_it_short(
     reason = "another round would not end within 1 h"
     studies.store.set_state(study.name, StudyState.COMPLETE, reason=reason, **done)
     assert studies.resumable(study.name).name == study.name
+
+
+def test_a_study_that_was_taken_before_it_began_is_not_begun(
+    studies: Studies, tmp_path: Path
+) -> None:
+    study = submitted(studies, tmp_path)
+    assert studies.store.claim(study.name, ELSEWHERE, was=this_process())
+    with pytest.raises(StudyStateError, match="taken"):
+        loop_of(studies, study, Clock())
+    assert studies.store.study(study.name).driver == ELSEWHERE
+
+
+def test_a_driver_that_renewed_its_lease_since_it_was_looked_at_keeps_it(
+    studies: Studies, tmp_path: Path
+) -> None:
+    study = submitted(studies, tmp_path)
+    driven_elsewhere(studies, study.name, renewed=LEASE_SECONDS + 1)
+    seen = studies.store.study(study.name)
+    assert studies.store.renew(study.name, ELSEWHERE)
+    store = studies.store
+    assert not store.claim(study.name, "me 1:1", was=ELSEWHERE, renewed_at=seen.renewed_at)

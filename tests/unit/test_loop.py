@@ -269,3 +269,27 @@ def test_the_study_says_who_drives_it_only_while_it_runs(tmp_path: Path, store: 
     ended = store.study("quick")
     assert not ended.driver
     assert ended.ended_at
+
+
+def failed(number: int, x: int, **more: Any) -> Trial:
+    return Trial(number, {"max-num-seqs": x}, TrialState.FAILED, **more)
+
+
+def done(number: int, x: int) -> Trial:
+    objectives = {"output_throughput": 1.0 + number}
+    return Trial(
+        number, {"max-num-seqs": x} if x else {}, TrialState.COMPLETE, objectives=objectives
+    )
+
+
+@pytest.mark.parametrize(("budget", "again"), [(2, []), (3, [1]), (4, [1, 2])])
+def test_what_the_machine_broke_is_run_again_only_while_there_is_budget(
+    tmp_path: Path, store: Store, budget: int, again: list[int]
+) -> None:
+    space = {"max-num-seqs": [1, 2, 3, 4]}
+    study = study_of(tmp_path, space=space, search={"kind": "grid"}, limits={"trials": budget})
+    known = [done(0, 0), failed(1, 1), failed(2, 2), done(3, 3), done(4, 4)]
+    loop = loop_of(study, store, known=known)
+    assert [each.number for each in play(loop)] == again
+    searched = [t for t in loop.trials if t.state is TrialState.COMPLETE and not t.is_baseline]
+    assert len(searched) == budget

@@ -189,3 +189,8 @@ def test_beyond_a_hard_bound_the_distance_is_learnt_and_no_value() -> None:
         ],
     )
     assert [(each.costs, each.violation) for each in found] == [(None, 0.7), (None, CRASHED)]
+
+
+def test_of_few_predictions_the_worst_is_not_among_the_first() -> None:
+    predicted = [({"x": x}, float(x)) for x in range(10)]
+    assert min(point["x"] for point in promising(SPACE, predicted, 3)) >= 5

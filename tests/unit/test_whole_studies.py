@@ -178,6 +178,7 @@ def test_a_launch_that_bears_not_even_the_lowest_load_is_out_of_bounds(tmp_path:
         ({"slo": None}, "objectives", "bounds"),
         ({"workload": {"scenarios": ["D(9,9)"], "concurrency": [4]}}, "workload.conc", "lowest"),
         ({"scheduler": {}}, "scheduler", "max_load"),
+        ({"slo": {"mode": "penalty", "ttft_p99": {"max": 1.0}}}, "slo.mode", "penalise"),
         ({"constraints": {"max_load": 3.0}}, "constraints.max_load", "objective"),
     ],
 )
@@ -242,6 +243,13 @@ def mistake(content: dict[str, Any]) -> ConfigError:
         ({"verdict": {"confidence": 1.0}}, "verdict.confidence"),
         ({"limits": {"gpu_hours": 0}}, "limits.gpu_hours"),
         ({"merge": "sum"}, "merge"),
+        (
+            {
+                "scheduler": {},
+                "workload": {"scenarios": ["D(9,9)"], "concurrency": [1], "max_requests": 20},
+            },
+            "scheduler",
+        ),
     ],
 )
 def test_a_mistake_in_a_block_has_its_place(changes: dict[str, Any], where: str) -> None:
