@@ -81,6 +81,7 @@ class FailureClass(StrEnum):
     MEMORY_AT_LOAD = "out of memory at load"
     KV_CACHE = "KV cache too small"
     MEMORY_UNDER_LOAD = "out of memory under load"
+    NOT_INSTALLED = "engine not installed"
     PORT = "port taken"
     HOST_MEMORY = "host out of memory"
     """The kernel ended a process of the server, which needed more than the machine had left."""

@@ -12,7 +12,6 @@ import shutil
 import socket
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +53,9 @@ START_GUESS = 60.0
 
 SHOWN = 10
 """Sets of flags that a plan lists of a quantization block."""
+
+ASKED = 300
+"""Points that a plan asks the searcher for, at most, to find those it shows."""
 
 TOLD_APART = 2_000
 """Points of a space, at most, of which a plan says how many different launches they are."""
@@ -370,7 +372,13 @@ class Studies:
                 f"\n  should it be dead there, the lease ends after {LEASE_SECONDS:g} s; at once:"
                 f"  autotuner resume {study.name} --take-over"
             )
-            raise StudyStateError(f"study {study.name!r} is driven by {study.driver}{elsewhere}")
+            here = (
+                f"\n  it is alive on this machine; to end it: kill -INT "
+                f"{study.driver.partition(' ')[2].partition(':')[0]}"
+            )
+            raise StudyStateError(
+                f"study {study.name!r} is driven by {study.driver}{elsewhere or here}"
+            )
 
     def _find(self, name: str) -> Study | None:
         return self.store.study(name) if name in self.store.names() else None
@@ -394,7 +402,7 @@ def plan(job: Job, *, trials: int = 3) -> dict[str, Any]:
     # Told as the loop of a study does, so that the same points come in the same order, as long
     # as the searcher does not look at answers, which a plan has none of.
     searcher.tell(Trial(BASELINE, {}, state=TrialState.CANCELLED))
-    for _ in range(ENUMERATED):
+    for _ in range(ASKED):
         point = searcher.ask() if len(launches) <= trials else None
         if point is None:
             break
@@ -410,7 +418,7 @@ def plan(job: Job, *, trials: int = 3) -> dict[str, Any]:
     )
     known = [number for number in (different, spec.budget) if number is not None]
     budget = min(known, default=space.size())
-    finals = LEAST_ROUNDS * verdict_launches(spec)
+    finals = LEAST_ROUNDS * verdict_launches(spec) if budget != 0 else 0
     launched = None if budget is None else 1 + budget + finals
     expected = min(each, START_GUESS + sum(load.max_seconds for load in loads))
     most = limits.hours * 3600
@@ -462,8 +470,8 @@ def _refusals(job: Job, foresight: Foresight) -> tuple[int, dict[str, int], int 
     the others are besides the baseline; None where the space is too large to say."""
     space, size = job.spec.parameter_space, job.spec.parameter_space.size()
     points: Iterable[Parameters]
-    if space.finite:
-        points = islice(space.points(), ENUMERATED)
+    if size is not None and size <= ENUMERATED:
+        points = space.points()
     else:
         rng = random.Random(job.spec.search.seed)
         points = [space.sample(rng) for _ in range(SAMPLED)]

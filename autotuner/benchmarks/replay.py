@@ -85,8 +85,12 @@ def read_table(path: Path) -> Table:
     """
     rows: dict[str, list[Row]] = {}
     for number, cells in enumerate(_cells(path), start=2):
+        if None in cells:  # where csv puts what no column is for
+            raise ConfigError("has more cells than columns", file=str(path), line=number)
         row = _row(cells, path, number)
         rows.setdefault(point_key(row.parameters), []).append(row)
+    if not rows:
+        raise ConfigError("the table has no rows", file=str(path))
     return Table({key: tuple(each) for key, each in rows.items()})
 
 

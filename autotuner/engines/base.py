@@ -18,6 +18,7 @@ MACHINE_FAULTS = frozenset(
         FailureClass.SHARED_MEMORY,
         FailureClass.DEVICE,
         FailureClass.IMAGE,
+        FailureClass.NOT_INSTALLED,
         # Whoever else runs on the machine may have taken it, and a kill is all the log shows.
         FailureClass.HOST_MEMORY,
     }

@@ -92,6 +92,10 @@ def check_flags(spec: StudySpec, catalog: Catalog, owned: Mapping[str, str]) -> 
                 check(parameter.name, value, where)
                 if len(errors) > known:
                     break
+    varied = spec.parameter_space.names
+    for name in (n for n in spec.space if n not in varied and not n.startswith(ENVIRONMENT)):
+        if catalog.find(name) is None:  # an empty list takes nothing out under a wrong name
+            check(name, "", f"space.{name}")
     if spec.quantization is not None:
         errors += check_quantization(spec.quantization, catalog, _settled(spec, catalog))
     if errors:
@@ -135,7 +139,9 @@ def extremes(parameter: Parameter) -> tuple[Any, ...]:
         return domain.values
     if isinstance(domain, Float):
         inside = (domain.low + domain.high) / math.e
-        return (domain.low, domain.high, *(domain.grid()[:3] if domain.step else (inside,)))
+        steps = [] if domain.step is None else [domain.low + i * domain.step for i in range(3)]
+        first = [round(each, 12) for each in steps if each <= domain.high]
+        return (domain.low, domain.high, *(first or [inside]))
     return (domain.low, domain.high)
 
 

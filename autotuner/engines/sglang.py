@@ -265,6 +265,7 @@ _SIGNATURES = (
     *said.PORT,
     Signature(FailureClass.PORT, r"Port is already in use\. .*"),
     Signature(FailureClass.PORT, r"\w+ is used by a process already\..*"),
+    *said.NOT_INSTALLED,
     *said.IMAGE,
     *said.SHARED_MEMORY,
     Signature(FailureClass.DEVICE, r"The memory capacity is unbalanced.*"),

@@ -136,6 +136,12 @@ PORT = (
     Signature(FailureClass.PORT, r"\[Errno 98\] error while attempting to bind on address.*"),
     Signature(FailureClass.PORT, r".*The server socket has failed to listen on any local.*"),
 )
+NOT_INSTALLED = (
+    Signature(
+        FailureClass.NOT_INSTALLED,
+        r"ModuleNotFoundError: (?P<reason>No module named '(?:vllm|sglang)['.].*)",
+    ),
+)
 IMAGE = (
     Signature(FailureClass.IMAGE, r".*(?:ImagePullBackOff|ErrImagePull|InvalidImageName).*"),
     Signature(FailureClass.IMAGE, r".*(?:pull access denied|manifest unknown|No such image).*"),

@@ -290,6 +290,7 @@ _STARTED = "Application startup complete"
 _SIGNATURES = (
     *said.ARGUMENTS,
     *said.PORT,
+    *said.NOT_INSTALLED,
     *said.IMAGE,
     *said.SHARED_MEMORY,
     Signature(FailureClass.MEMORY_AT_LOAD, _FREE, {_FRACTION: LOWER}, only=_alone),

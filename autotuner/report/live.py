@@ -136,7 +136,9 @@ class Display(AbstractContextManager["Display"]):
         ended = sum(
             trial.state.answered and not trial.is_baseline and not trial.refused for trial in trials
         )
-        budget = self._study.spec.budget
+        # Of a small space no more trials can come than it has points.
+        known = (self._study.spec.budget, self._study.spec.parameter_space.size())
+        budget = min((each for each in known if each is not None), default=None)
         return f"search {ended}" + ("" if budget is None else f" of {budget}")
 
     def _left(self, trials: Sequence[Trial]) -> str:

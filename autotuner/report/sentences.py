@@ -20,7 +20,7 @@ from autotuner.report.words import (
     title,
     trial_in,
 )
-from autotuner.study.metrics import METRICS
+from autotuner.study.metrics import MAX_LOAD, METRICS
 from autotuner.study.verdict import Finding, Standing
 
 _ONE_RUN = (
@@ -45,7 +45,21 @@ def statement(summary: Json) -> Statement:
     study = summary["study"]
     said = _of_search(summary) if summary["verdict"] is None else _of_finals(summary)
     notes = [study["reason"]] if study["reason"] else []
-    return Statement(said.sentence, (*notes, *said.notes, *_several(summary), *_alike(summary)))
+    return Statement(
+        said.sentence,
+        (*notes, *said.notes, *_several(summary), *_alike(summary), *_at_the_edge(summary)),
+    )
+
+
+def _at_the_edge(summary: Json) -> Iterator[str]:
+    """That the highest load allowed was borne: how far a trial could go is not known then."""
+    highest = max(summary["study"]["spec"]["workload"]["concurrency"], default=0)
+    reached = [t["number"] for t in summary["trials"] if t["objectives"].get(MAX_LOAD) == highest]
+    if reached:
+        yield (
+            f"{counted(len(reached), 'trial')} bore {highest} requests in flight, the highest "
+            "that the study allows: raise the upper concurrency to tell them apart."
+        )
 
 
 def _alike(summary: Json) -> Iterator[str]:

@@ -103,6 +103,17 @@ def profile(name: str) -> dict[str, Any]:
     return dict(YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")))
 
 
+def bound_problem(name: str, bound: float) -> str:
+    """Why a bound on a metric can mean nothing, or empty."""
+    if name not in bounded_metrics():
+        return "is counted, not promised: it has no bound"
+    if bound < 0:
+        return f"{bound:g} is below 0, which {name} never is"
+    if METRICS[name].unit == "" and bound > 1:
+        return f"{bound:g} is more than all: {name} is a share, 0 to 1"
+    return ""
+
+
 def bounded_metrics() -> list[str]:
     """The metrics a service level may be about."""
     return [name for name in METRICS if name not in _UNBOUNDED]
@@ -126,6 +137,9 @@ def _mistakes(model: type[BaseModel], name: str, row: Any) -> Iterator[_Mistake]
     if not isinstance(row, Mapping):
         yield (str(name),), row, f"{row!r} is not a row; write {{{right}: NUMBER}}"
         return
+    bound = row.get(right)
+    if isinstance(bound, int | float) and bound >= 0 and (why := bound_problem(name, bound)):
+        yield (name, right), bound, why
     for key in row:
         if key not in SLO.model_fields:
             yield (name, str(key)), row[key], _unknown("a key of an SLO", key, SLO.model_fields)

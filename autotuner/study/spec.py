@@ -32,7 +32,7 @@ from autotuner.study.objective import (
 )
 from autotuner.study.quantization import QUANTIZATION, QuantizationSpec
 from autotuner.study.quantization import parameters_of as quantization_parameters
-from autotuner.study.slo import SLOSpec
+from autotuner.study.slo import SLOSpec, bound_problem
 from autotuner.study.space import (
     ENVIRONMENT,
     Choice,
@@ -72,6 +72,9 @@ NUMBERS_OF_A_REQUEST = frozenset(
     )
 )
 """Fields of a request that engines refuse as a text, with every single request."""
+
+MOST_STEPS = 100_000
+"""Values of a float range with a step, at most: they are listed."""
 
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 
@@ -311,7 +314,9 @@ class SearchSpec(BaseModel):
 
     kind: str = Field(default="optuna", description="`grid`, `random`, `optuna` or `hyperopt`.")
     trials: int | None = Field(default=None, ge=1, description="Another place for `limits.trials`.")
-    seed: int = Field(default=0, ge=0, description="Seed of the search and of the prompts.")
+    seed: int = Field(
+        default=0, ge=0, lt=2**31, description="Seed of the search and of the prompts."
+    )
     parallel: int | None = Field(
         default=None,
         ge=1,
@@ -507,6 +512,9 @@ class StudySpec(_Part):
             _known_metric(name)
             if name == MAX_LOAD:
                 raise Misplaced("is an objective; it has no bound", name)
+            problem = bound_problem(name, bounds[name])
+            if problem:
+                raise Misplaced(problem, name)
         return bounds
 
     @model_validator(mode="after")
@@ -782,6 +790,8 @@ def space_of(raw: Mapping[str, Any]) -> Space:
     for name, value in canonical_keys(raw).items():
         if name.startswith(ENVIRONMENT):
             _refuse_secret(name)
+        if name.startswith(QUANTIZATION):
+            raise Misplaced("number formats are varied under quantization, as lists there", name)
         parameter = _parameter(name, value)
         if parameter is not None:
             parameters[name] = parameter
@@ -892,6 +902,14 @@ def _range(name: str, kind: str, raw: Mapping[str, Any]) -> Domain:
         raise Misplaced(f"low {low} is above high {high}", name)
     if step is not None and step <= 0:
         raise Misplaced(f"step must be above 0, not {step}", name)
+    if max(abs(low), abs(high)) > 2**53:
+        raise Misplaced(f"a range within 2**53 either way is meant, not {low} to {high}", name)
+    if kind == "float" and step is not None and (high - low) / step > MOST_STEPS:
+        raise Misplaced(
+            f"step {step} makes more than {MOST_STEPS:,} values; leave it out for a range without "
+            "steps",
+            name,
+        )
     if log and (low <= 0 or step is not None):
         raise Misplaced("a log range needs low above 0 and no step", name)
     if kind == "int":

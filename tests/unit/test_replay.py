@@ -196,3 +196,13 @@ def test_every_searcher_asks_for_whole_points_of_one_engine(tmp_path: Path, kind
     for point in asked:
         alone, own = study.at(point)
         assert set(own) == set(alone.space)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [("x,output_throughput\n8,1,2\n", "more cells"), ("x,output_throughput\n", "no rows")],
+)
+def test_what_is_no_table_is_said(tmp_path: Path, text: str, problem: str) -> None:
+    (tmp_path / "table.csv").write_text(text)
+    with pytest.raises(ConfigError, match=problem):
+        read_table(tmp_path / "table.csv")

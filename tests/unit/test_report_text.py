@@ -428,7 +428,9 @@ def test_progress_says_where_the_search_is_what_it_cost_and_the_best(
 ) -> None:
     baseline, best = of_one(BASELINE), of_one(BEST)
     (line,) = lines(capsys, Loop(baseline, best), best)
-    assert line.startswith("trial 1 COMPLETE  output_throughput 150 tok/s; search 1 of 5; ")
+    assert line.startswith("trial 1 COMPLETE  output_throughput 150 tok/s; search 1 of 1; "), (
+        "of all the points there are"
+    )
     assert "0.0367 GPU-hours; best so far: trial 1, 150 tok/s (+50 %)" in line
 
 

@@ -172,6 +172,7 @@ def test_what_libraries_say_is_known(line: str, failure: FailureClass) -> None:
 def test_the_machines_faults_are_those_that_parameters_do_not_cause() -> None:
     F = FailureClass
     machine = {F.PORT, F.NCCL, F.SHARED_MEMORY, F.DEVICE, F.IMAGE, F.HOST_MEMORY}
+    machine |= {F.NOT_INSTALLED}
     assert machine == MACHINE_FAULTS
 
 

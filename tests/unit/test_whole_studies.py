@@ -421,3 +421,79 @@ def test_a_mistake_in_a_task_has_its_file_and_line(tmp_path: Path) -> None:
         load_job(path)
     assert (caught.value.file, caught.value.where) == (str(path), "optimization.strategy")
     assert caught.value.line == 10
+
+
+# What a user tried, and a check should have found.
+
+
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({"space": {"quantization:gemm": ["auto", "fp8"]}}, "space.quantization:gemm"),
+        ({"space": {"x": {"type": "int", "low": 1, "high": 10**30}}}, "space.x"),
+        (
+            {"space": {"x": {"type": "float", "low": 0.1, "high": 0.9, "step": 1e-12}}},
+            "space.x",
+        ),
+        ({"search": {"kind": "random", "seed": 2**40}}, "search.seed"),
+        ({"constraints": {"error_rate": 5}}, "constraints.error_rate"),
+        ({"constraints": {"ttft_p90": -1}}, "constraints.ttft_p90"),
+        ({"constraints": {"requests": 3}}, "constraints.requests"),
+        ({"slo": {"error_rate": {"max": 5}}}, "slo.error_rate.max"),
+    ],
+)
+def test_what_can_mean_nothing_is_refused(changes: dict[str, Any], where: str) -> None:
+    assert mistake(study_content(**changes)).where == where
+
+
+def test_a_misspelt_flag_is_found_though_its_list_is_empty(tmp_path: Path) -> None:
+    path = study_file(tmp_path, space={"max-num-sqs": [], "block-size": []})
+    with pytest.raises(ConfigError) as caught:
+        load_job(path)
+    assert caught.value.where == "space.max-num-sqs"
+    assert not caught.value.others
+
+
+def test_a_plan_of_a_large_space_looks_at_a_part_of_it(tmp_path: Path) -> None:
+    space = {
+        "max-num-seqs": {"type": "int", "low": 1, "high": 10**8},
+        "max-num-batched-tokens": [1024, 2048],
+    }
+    planned = plan(load_job(study_file(tmp_path, space=space, search={"kind": "random"})))
+    assert planned["looked_at"] == 1000
+    assert planned["trials"] == 20
+
+
+def test_a_plan_without_a_point_to_try_has_no_verdict(tmp_path: Path) -> None:
+    space = {"max-num-batched-tokens": [1, 2], "max-num-seqs": [16]}
+    planned = plan(load_job(study_file(tmp_path, space=space, verdict={})))
+    assert (planned["trials"], planned["finals"]) == (0, 0)
+
+
+def test_the_highest_load_allowed_is_said_to_be_that(tmp_path: Path) -> None:
+    from autotuner.report.sentences import statement
+    from autotuner.report.summary import summary
+    from autotuner.study.study import Study
+
+    _, study, trials = replayed(
+        tmp_path,
+        loads(defaults=0.001, tuned=0.001),
+        space={"x": [1]},
+        objectives=["max_load"],
+        slo={"ttft_p99": {"max": 1.0}},
+        workload={"scenarios": ["D(100,20)"], "concurrency": [1, 64]},
+        **ONCE,
+    )
+    notes = statement(summary(Study(study, "/x", StudyState.COMPLETE), trials)).notes
+    assert any("trials bore 64 requests in flight, the highest" in note for note in notes)
+
+
+@pytest.mark.parametrize("kind", ["vllm", "sglang"])
+def test_an_engine_that_is_not_installed_is_the_operators_to_install(kind: str) -> None:
+    from autotuner.plugins import load_kind
+
+    found = load_kind("engine", kind).diagnose(
+        f"Traceback (most recent call last):\nModuleNotFoundError: No module named '{kind}'\n"
+    )
+    assert found.machine_fault
+    assert found.reason == f"No module named '{kind}'"
