@@ -181,11 +181,20 @@ def status(name: str, as_json: bool) -> None:
         "state": study.state.value,
         "driven": studies.driven(study),
         "reason": study.reason,
-        "trials": counts(trials),
+        "trials": counts([trial for trial in trials if trial.searched]),
+        "finals": {
+            "round": max((trial.round for trial in trials), default=0),
+            "launches": sum(not trial.searched for trial in trials),
+        },
         "started_at": study.started_at,
         "ended_at": study.ended_at,
         "running": [
-            {"trial": t.number, "state": t.state.value, "note": t.note}
+            {
+                "trial": t.number if t.repeat_of is None else t.repeat_of,
+                "round": t.round,
+                "state": t.state.value,
+                "note": t.note,
+            }
             for t in trials
             if not t.state.ended
         ],
@@ -196,8 +205,12 @@ def status(name: str, as_json: bool) -> None:
     by_state = ", ".join(f"{count} {state}" for state, count in content["trials"].items())
     click.echo(f"{study.name}: {studies.true_state(study)}" + _in_brackets(study.reason))
     click.echo(f"  trials: {by_state or 'none yet'}")
+    if content["finals"]["launches"]:
+        finals = content["finals"]
+        click.echo(f"  finals: round {finals['round']}, {finals['launches']} launches")
     for each in content["running"]:
-        click.echo(f"  trial {each['trial']} {each['state']} {each['note']}".rstrip())
+        again = f" again (round {each['round']})" if each["round"] else ""
+        click.echo(f"  trial {each['trial']}{again} {each['state']} {each['note']}".rstrip())
 
 
 @cli.command("list")

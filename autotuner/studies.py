@@ -10,6 +10,7 @@ import random
 import shlex
 import shutil
 import socket
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from autotuner.backends.base import Backend
 from autotuner.backends.guarded import is_running, this_process
 from autotuner.benchmarks.base import Benchmark, Recorded
 from autotuner.engines.rules import Rules, rules_of
-from autotuner.errors import ConfigError, StudyStateError
+from autotuner.errors import ConfigError, FailureClass, StudyStateError
 from autotuner.estimators.aiconfigurator import AIConfigurator
 from autotuner.foresight import AllForesight, Foresight
 from autotuner.plugins import load_kind
@@ -388,15 +389,17 @@ def plan(job: Job, *, trials: int = 3) -> dict[str, Any]:
     """What a study would do, as JSON; nothing is started.
 
     Keys: ``size`` of the space (None: infinite), ``refused`` (reason -> count, with ``looked_at``
-    points), ``launches`` (the baseline and the first trials, each with its exact argv), ``gpus``
-    per launch, ``trials`` to launch, launches of the ``finals`` at least, ``seconds_expected``
-    (a start of a minute assumed), ``seconds_at_most`` for all of them one after another,
-    ``gpu_hours_expected`` (as if each took as many GPUs as the largest shown), ``limits``,
-    ``quantization`` (by engine: how many different sets of flags, and the first ten), ``notes``.
+    points), ``doubted`` (reason -> count of points that are tried last), ``launches`` (the
+    baseline and the first trials, each with its exact argv), ``gpus`` per launch, ``trials`` to
+    launch, launches of the ``finals`` at least, ``seconds_expected`` (a start of a minute
+    assumed), ``seconds_at_most`` for all of them one after another, ``gpu_hours_expected`` (as if
+    each took as many GPUs as the largest shown), ``limits``, ``quantization`` (by engine: how
+    many different sets of flags, and the first ten), ``notes``.
     """
     spec, foresight = job.spec, job.foresight()
     space = spec.parameter_space
-    looked_at, refused, different = _refusals(job, foresight)
+    known_of = _known(job, foresight)
+    looked_at, refused = known_of.looked_at, known_of.refused
     searcher = job.searcher()
     launches = [_planned(job, {}, "baseline")]
     # Told as the loop of a study does, so that the same points come in the same order, as long
@@ -408,7 +411,10 @@ def plan(job: Job, *, trials: int = 3) -> dict[str, Any]:
             break
         planned = _planned(job, point, f"trial {len(launches)}")
         if foresight.refuse(point) is not None:
-            searcher.tell(Trial(len(launches), point, state=TrialState.INFEASIBLE))
+            refusal = FailureClass.REFUSED
+            searcher.tell(Trial(len(launches), point, state=TrialState.INFEASIBLE, failure=refusal))
+        elif foresight.doubt(point) is not None:
+            continue  # tried after the others, as in the loop of a study
         elif not _same_server(planned, launches):
             launches.append(planned)
     loads, limits = spec.loads(), spec.limits
@@ -416,7 +422,7 @@ def plan(job: Job, *, trials: int = 3) -> dict[str, Any]:
         limits.trial_seconds,
         limits.ready_seconds + limits.stop_seconds + sum(load.seconds_at_most for load in loads),
     )
-    known = [number for number in (different, spec.budget) if number is not None]
+    known = [number for number in (known_of.launches, spec.budget) if number is not None]
     budget = min(known, default=space.size())
     finals = LEAST_ROUNDS * verdict_launches(spec) if budget != 0 else 0
     launched = None if budget is None else 1 + budget + finals
@@ -429,6 +435,7 @@ def plan(job: Job, *, trials: int = 3) -> dict[str, Any]:
         "size": space.size(),
         "looked_at": looked_at,
         "refused": refused,
+        "doubted": known_of.doubted,
         "trials": budget,
         "load_points": [load.name for load in loads],
         "load_seconds_at_most": sum(load.max_seconds for load in loads),
@@ -465,9 +472,23 @@ def _quantization(spec: StudySpec) -> dict[str, Any]:
     }
 
 
-def _refusals(job: Job, foresight: Foresight) -> tuple[int, dict[str, int], int | None]:
-    """Points looked at, how many of them are refused for which reason, and how many launches
-    the others are besides the baseline; None where the space is too large to say."""
+@dataclass(frozen=True)
+class _Known:
+    """What can be said of a space without a launch.
+
+    Attributes:
+        looked_at: points; of a large space a part.
+        refused, doubted: reason -> how many of them.
+        launches: different ones besides the baseline; None where the space is too large to say.
+    """
+
+    looked_at: int
+    refused: dict[str, int]
+    doubted: dict[str, int]
+    launches: int | None
+
+
+def _known(job: Job, foresight: Foresight) -> _Known:
     space, size = job.spec.parameter_space, job.spec.parameter_space.size()
     points: Iterable[Parameters]
     if size is not None and size <= ENUMERATED:
@@ -475,22 +496,25 @@ def _refusals(job: Job, foresight: Foresight) -> tuple[int, dict[str, int], int 
     else:
         rng = random.Random(job.spec.search.seed)
         points = [space.sample(rng) for _ in range(SAMPLED)]
-    looked_at, refused = 0, dict[str, int]()
+    looked_at, refused, doubted = 0, Counter[str](), Counter[str]()
     launched: list[Parameters] = []
     for point in points:
         looked_at += 1
         reason = foresight.refuse(point)
         if reason:
-            refused[reason] = refused.get(reason, 0) + 1
-        else:
-            launched.append(point)
-    refused = dict(sorted(refused.items(), key=lambda item: -item[1]))
-    if size is None or size > looked_at:
-        return looked_at, refused, None
-    if size > TOLD_APART:
-        return looked_at, refused, len(launched)
-    servers = {_server(job, {})} | {_server(job, point) for point in launched}
-    return looked_at, refused, len(servers) - 1
+            refused[reason] += 1
+            continue
+        launched.append(point)
+        doubt = foresight.doubt(point)
+        doubted.update([doubt] if doubt else [])
+    launches: int | None = None
+    if size is not None and size <= looked_at:
+        launches = len(launched)
+        if size <= TOLD_APART:
+            servers = {_server(job, {})} | {_server(job, point) for point in launched}
+            launches = len(servers) - 1
+    by_count = dict(refused.most_common()), dict(doubted.most_common())
+    return _Known(looked_at, *by_count, launches)
 
 
 def _server(job: Job, point: Parameters) -> tuple[object, ...]:

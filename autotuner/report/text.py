@@ -298,6 +298,9 @@ def plan_text(plan: Json) -> RenderableType:
     total = sum(plan["refused"].values())
     lines.append(f"refused      {total:,} of {plan['looked_at']:,} points looked at")
     lines += _reasons(list(plan["refused"].items()))
+    if plan["doubted"]:
+        lines.append(f"doubted      {sum(plan['doubted'].values()):,} points, which are tried last")
+        lines += _reasons(list(plan["doubted"].items()))
     lines += _quantization(plan["quantization"])
     lines += [f"note         {note}" for note in plan["notes"]]
     for launch in plan["launches"]:

@@ -254,6 +254,7 @@ def test_a_plan_says_size_duration_refusals_and_launch_lines() -> None:
         },
         "notes": ["preset vllm/throughput merged"],
         "refused": {f"reason {number}": number for number in range(1, 13)},
+        "doubted": {"it will hardly fit": 3},
         "looked_at": 1234,
         "launches": [
             {

@@ -497,3 +497,33 @@ def test_an_engine_that_is_not_installed_is_the_operators_to_install(kind: str) 
     )
     assert found.machine_fault
     assert found.reason == f"No module named '{kind}'"
+
+
+def test_a_plan_counts_what_is_doubted_and_shows_what_comes_before_it(tmp_path: Path) -> None:
+    """A model whose weights leave room for a short context on this GPU and not for a long one."""
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_attention_heads": 32,
+        "num_hidden_layers": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 128256,
+        "max_position_embeddings": 131072,
+        "torch_dtype": "bfloat16",
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    path = tmp_path / "study.json"
+    content = study_content(
+        engine={"kind": "vllm", "version": "0.32.0"},
+        model={"path": str(tmp_path)},
+        hardware={"gpu_memory_gib": 24},
+        space={"max-model-len": [58000, 4096]},
+        search={"kind": "grid"},
+    )
+    path.write_text(json.dumps(content))
+    planned = plan(load_job(path))
+    assert sum(planned["doubted"].values()) == 1
+    assert planned["refused"] == {}
+    assert [each["parameters"] for each in planned["launches"]] == [{}, {"max-model-len": 4096}]
