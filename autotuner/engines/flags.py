@@ -17,9 +17,10 @@ from autotuner.engines.quantization import (
     preview,
 )
 from autotuner.errors import ConfigError
+from autotuner.study.domains import environment_text
 from autotuner.study.quantization import QUANTIZATION, chosen
 from autotuner.study.space import ENVIRONMENT, Choice, Float, Parameter, Parameters
-from autotuner.study.spec import StudySpec, environment_text
+from autotuner.study.spec import StudySpec
 
 
 def catalog_of(spec: StudySpec) -> Catalog:

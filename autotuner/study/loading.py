@@ -19,8 +19,9 @@ from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from autotuner.errors import ConfigError
+from autotuner.study.domains import Misplaced
 from autotuner.study.space import canonical_name
-from autotuner.study.spec import Misplaced, StudySpec
+from autotuner.study.spec import StudySpec
 
 
 @dataclass(frozen=True)

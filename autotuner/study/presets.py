@@ -17,6 +17,7 @@ from ruamel.yaml.error import YAMLError
 
 from autotuner.errors import ConfigError
 from autotuner.shipped import shipped
+from autotuner.study.domains import canonical_keys, space_of
 from autotuner.study.space import (
     ENVIRONMENT,
     Choice,
@@ -27,7 +28,6 @@ from autotuner.study.space import (
     identity,
     left_out,
 )
-from autotuner.study.spec import canonical_keys, space_of
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 # The name is a file's own path; `autotuner presets NAME --json` prints it, and that is a file too.

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from autotuner.errors import ConfigError
+from autotuner.study.domains import canonical_keys
 from autotuner.study.objective import ALIASES
 from autotuner.study.quantization import respelled
 from autotuner.study.space import identity, left_out
-from autotuner.study.spec import canonical_keys
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from autotuner.engines.catalog import load_catalog
 from autotuner.engines.flags import check_flags
 from autotuner.errors import ConfigError
 from autotuner.shipped import shipped
+from autotuner.study.domains import space_of
 from autotuner.study.presets import (
     How,
     Preset,
@@ -25,7 +26,6 @@ from autotuner.study.presets import (
     written,
 )
 from autotuner.study.space import identity
-from autotuner.study.spec import space_of
 from tests.builders import spec, study_content
 
 VERSIONS = {"vllm": "0.32.0", "sglang": "0.5.23"}

@@ -14,8 +14,8 @@ from autotuner.search.axes import Axis, axes_of
 from autotuner.search.lessons import CRASHED, lessons, losses
 from autotuner.search.ranking import promising
 from autotuner.search.surrogate import Layout, Surrogate
+from autotuner.study.domains import space_of
 from autotuner.study.space import Choice, Float, Int, Parameter, same
-from autotuner.study.spec import space_of
 from autotuner.study.trial import Trial, TrialState
 from tests.builders import trial
 

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from autotuner.study.domains import canonical_keys, environment_text, space_of
 from autotuner.study.metrics import METRICS
 from autotuner.study.space import Choice, Float, Int
-from autotuner.study.spec import StudySpec, canonical_keys, environment_text, space_of
+from autotuner.study.spec import StudySpec
 from autotuner.study.workload import scenario
 from tests.builders import spec, study_content
 
