@@ -40,9 +40,9 @@ def run_example(name: str, home: Path, *, seconds: float) -> tuple[int, dict[str
     return done.returncode, json.loads(done.stdout), done.stderr
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1800)
 def test_the_laptop_example_finds_a_gain_over_vllms_defaults(tmp_path: Path) -> None:
-    code, report, said = run_example("01-laptop", tmp_path, seconds=1180)
+    code, report, said = run_example("01-laptop", tmp_path, seconds=1780)
     assert code == 0, said
     trials = [trial for trial in report["trials"] if not trial["refused"]]
     assert len(trials) >= 7, "at least six trials and the baseline"
