@@ -9,6 +9,20 @@ from autotuner.study.metrics import Measurement, Request
 from autotuner.study.spec import StudySpec
 from autotuner.study.trial import Trial, TrialState
 
+LLAMA_8B: Mapping[str, Any] = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+    "max_position_embeddings": 131072,
+    "torch_dtype": "bfloat16",
+}
+"""What the config.json of a Llama with eight billion weights says."""
+
 
 def study_content(**changes: Any) -> dict[str, Any]:
     """What a small study file says; `changes` replace its blocks."""

@@ -8,13 +8,9 @@ from collections.abc import Mapping
 
 from autotuner.engines import signatures as said
 from autotuner.engines.base import LOWER, RAISE, Diagnosis, Engine
-from autotuner.engines.catalog import whole_number
 from autotuner.engines.flags import (
     catalog_of,
     check_flags,
-    environment,
-    flag_values,
-    given,
 )
 from autotuner.engines.formats import element_bytes, weight_bytes
 from autotuner.engines.refusal import (
@@ -70,26 +66,25 @@ class _VLLM:
     def launch(
         self, spec: StudySpec, parameters: Parameters, *, port: int, host: str = "127.0.0.1"
     ) -> LaunchSpec:
-        catalog = catalog_of(spec)
-        values = flag_values(spec, parameters)
+        point = point_of(spec, parameters)
         command = tuple(spec.engine.command or COMMAND)
         # `vllm serve` takes the model by position; the server's module only by name.
         model = [spec.model.path] if command[-1] == "serve" else ["--model", spec.model.path]
         own = [*model, "--served-model-name", spec.model.served_name]
         if spec.model.tokenizer:
             own += ["--tokenizer", spec.model.tokenizer]
-        gpus = 1
-        for name in _PARALLEL:
-            gpus *= whole_number(given(catalog, values, name)) or 1
         return LaunchSpec(
             command=command,
-            arguments=(*own, "--host", host, "--port", str(port), *catalog.argv(values)),
-            environment=environment(spec, parameters),
-            image=spec.engine.image or f"{IMAGE}:v{catalog.version}",
+            arguments=(
+                *(*own, "--host", host, "--port", str(port)),
+                *point.catalog.argv(point.values),
+            ),
+            environment=point.environment,
+            image=spec.engine.image or f"{IMAGE}:v{point.catalog.version}",
             model_path=spec.model.path,
             served_name=spec.model.served_name,
             port=port,
-            gpus=gpus,
+            gpus=math.prod(point.size(name) for name in _PARALLEL),
         )
 
     def refuse(self, spec: StudySpec, parameters: Parameters) -> str | None:

@@ -128,7 +128,7 @@ _KEYS = {
     "float": {"type", "low", "high", "log", "step", "when"},
 }
 # The predecessor's words for the same three domains.
-_TYPES = {
+TYPES = {
     "categorical": "choice",
     "integer": "int",
     "continuous": "float",
@@ -146,7 +146,7 @@ def _parameter(name: str, raw: Any) -> Parameter | None:
             f"or {{type: float, low, high}}, or move a fixed value to engine.arguments",
             name,
         )
-    kind = _TYPES.get(str(raw.get("type", "choice" if "values" in raw else "")))
+    kind = TYPES.get(str(raw.get("type", "choice" if "values" in raw else "")))
     if kind is None:
         raise Misplaced(
             f"type {raw.get('type')!r} is not a domain; allowed: choice, int, float", name

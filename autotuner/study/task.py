@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from autotuner.errors import ConfigError
-from autotuner.study.domains import canonical_keys
+from autotuner.study.domains import TYPES, canonical_keys
 from autotuner.study.objective import ALIASES
 from autotuner.study.quantization import respelled
 from autotuner.study.space import identity, left_out
@@ -51,14 +51,6 @@ _STRATEGIES = {
 _MAX_ITERATIONS = 100
 """The predecessor's trials where a bayesian or random task did not say."""
 _LATENCIES = {"p50": "e2e_latency_p50", "p90": "e2e_latency_p90", "p99": "e2e_latency_p99"}
-_TYPES = {
-    "choice": "choice",
-    "categorical": "choice",
-    "integer": "int",
-    "int": "int",
-    "continuous": "float",
-    "float": "float",
-}
 # The names of the predecessor's database, which its API took too.
 _STORED = {
     "model_config": "model",
@@ -264,10 +256,10 @@ def _domain(said: Any, where: str) -> Any:
         return said
     if not isinstance(said, Mapping):
         return [said]
-    kind = _TYPES.get(str(said.get("type", "choice" if "values" in said else "")))
+    kind = TYPES.get(str(said.get("type", "choice" if "values" in said else "")))
     if kind is None:
         raise ConfigError(
-            f"{said.get('type')!r} is no type", where=f"{where}.type", allowed=list(_TYPES)
+            f"{said.get('type')!r} is no type", where=f"{where}.type", allowed=list(TYPES)
         )
     rest = {key: value for key, value in said.items() if key != "type"}
     if kind == "choice" and set(rest) <= {"values"}:

@@ -16,7 +16,7 @@ from autotuner.prior import Prior, prior_of_model, prior_of_trials
 from autotuner.study.space import point_key
 from autotuner.study.spec import StudySpec
 from autotuner.study.trial import TrialState
-from tests.builders import spec, trial
+from tests.builders import LLAMA_8B, spec, trial
 
 SPACE = {"tensor-parallel-size": [1, 2, 4, 8], "max-num-seqs": [16, 64]}
 
@@ -136,19 +136,7 @@ def test_memory_is_refused_only_when_it_is_proven(tmp_path: Path) -> None:
     """Eight billion weights of 16 bits: 16 GB cannot be on a GPU with 8, and can on one with 80."""
     import json
 
-    config = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_size": 4096,
-        "intermediate_size": 14336,
-        "num_attention_heads": 32,
-        "num_hidden_layers": 32,
-        "num_key_value_heads": 8,
-        "vocab_size": 128256,
-        "max_position_embeddings": 8192,
-        "torch_dtype": "bfloat16",
-    }
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "config.json").write_text(json.dumps({**LLAMA_8B, "max_position_embeddings": 8192}))
 
     def foresight(gib: float | None) -> AllForesight:
         asked = study(model={"path": str(tmp_path)}, hardware={"gpu_memory_gib": gib}, prior=None)

@@ -18,7 +18,7 @@ from autotuner.study.pareto import pareto_front
 from autotuner.study.spec import StudySpec
 from autotuner.study.study import StudyState
 from autotuner.study.trial import Trial, TrialState
-from tests.builders import spec, study_content, trial
+from tests.builders import LLAMA_8B, spec, study_content, trial
 from tests.replays import replayed
 from tests.simulated import study_file
 
@@ -501,19 +501,7 @@ def test_an_engine_that_is_not_installed_is_the_operators_to_install(kind: str) 
 
 def test_a_plan_counts_what_is_doubted_and_shows_what_comes_before_it(tmp_path: Path) -> None:
     """A model whose weights leave room for a short context on this GPU and not for a long one."""
-    config = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_size": 4096,
-        "intermediate_size": 14336,
-        "num_attention_heads": 32,
-        "num_hidden_layers": 32,
-        "num_key_value_heads": 8,
-        "vocab_size": 128256,
-        "max_position_embeddings": 131072,
-        "torch_dtype": "bfloat16",
-    }
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "config.json").write_text(json.dumps(dict(LLAMA_8B)))
     path = tmp_path / "study.json"
     content = study_content(
         engine={"kind": "vllm", "version": "0.32.0"},
