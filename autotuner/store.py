@@ -112,6 +112,12 @@ _ADDED_IN_2 = {
 }
 """Columns a store of schema version 1 does not have; they all have defaults."""
 
+_ALONE = {
+    "sqlite": "BEGIN IMMEDIATE",
+    "postgresql": "SELECT pg_advisory_xact_lock(7463914253)",
+}
+"""Keeps others out while tables are made or changed; any number of ours does for PostgreSQL."""
+
 
 class Store:
     """The database. Methods raise InfrastructureError when it cannot be reached."""
@@ -254,12 +260,16 @@ class Store:
     def _prepare(self) -> None:
         """Make the tables, or bring those of an older version up to date.
 
-        Another process may be doing the same at this very moment; what it did is found there
-        when looked at again.
+        Other processes may want the same at this very moment: one after another.
         """
         for attempt in range(PREPARED_AT_ONCE):
             try:
                 with self._engine.begin() as connection:
+                    # Both end with the transaction. Python's SQLite begins none by itself
+                    # for what changes tables.
+                    alone = _ALONE.get(connection.dialect.name)
+                    if alone:
+                        connection.exec_driver_sql(alone)
                     for table in _METADATA.sorted_tables:
                         connection.execute(CreateTable(table, if_not_exists=True))
                     self._to_this_version(connection)
