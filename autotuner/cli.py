@@ -29,7 +29,9 @@ EXIT_FOUND, EXIT_NOTHING, EXIT_USER, EXIT_OPERATOR, EXIT_INTERRUPTED = 0, 1, 2, 
 
 _STUDY_FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 _NAME = click.argument("name")
-_BACKEND = click.option("--backend", help="Kind of backend, instead of the file's: process.")
+_BACKEND = click.option(
+    "--backend", help="Kind of backend, instead of the file's: process, docker, ome."
+)
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -300,16 +302,15 @@ def export(name: str, form: str, trial: int | None, as_json: bool) -> None:
 @cli.command()
 @click.option("--study", help="Only what belongs to this study.")
 @click.option("--owned", is_flag=True, help="Also what still has a living owner.")
+@click.option("--backend", help="Only of this kind, even where no stored study used it.")
 @_JSON
-def sweep(study: str | None, owned: bool, as_json: bool) -> None:
-    """Remove what trials left behind on this machine; prints what it removed."""
-    from autotuner.plugins import kinds, load_kind
+def sweep(study: str | None, owned: bool, backend: str | None, as_json: bool) -> None:
+    """Remove what trials left behind on this machine, by the backends that studies used; prints
+    what it removed."""
+    from autotuner.settings import Settings
 
-    removed = [
-        text
-        for kind in kinds("backend")
-        for text in load_kind("backend", kind).sweep(study, owned=owned)
-    ]
+    backends = _studies().backends_used(Settings().site, only=backend)
+    removed = [text for each in backends for text in each.sweep(study, owned=owned)]
     if as_json:
         _print_json({"removed": removed})
         return
@@ -458,16 +459,19 @@ def _run(
     """Run to the end, report, and say the exit code."""
     from autotuner.execution.cluster import address
     from autotuner.report.live import Display
+    from autotuner.settings import Settings
     from autotuner.study.study import StudyState
 
-    place = Path(study.directory)
+    place, site = Path(study.directory), Settings().site
+    backend = job.backend.open(study.spec.backend.options, site)
     with Display(study) as display, address(study.name, place, meanwhile=_driver) as cluster:
         state: StudyState = _driver()(
             study,
             studies.store,
             job.searcher(),
             job.rules,
-            job.backend,
+            backend,
+            site=site,
             foresight=job.foresight(),
             scheduler=job.scheduler(),
             address=cluster,

@@ -1,4 +1,5 @@
-"""The values that engine, backend and benchmark exchange: launch spec, slot, plan, endpoint."""
+"""The values that engine, backend and benchmark exchange: place, launch spec, slot, plan,
+endpoint, ending, finding."""
 
 from __future__ import annotations
 
@@ -6,14 +7,38 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from autotuner.errors import FailureClass
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a command line must know of where its server runs.
+
+    Attributes:
+        host: address to listen on, as seen there.
+        port: port to listen on there; None: the slot's, free a moment ago.
+        model_path: the model's directory there; None: as the study names it.
+        image: whether the program is the image's own, not one of the machine.
+    """
+
+    host: str = "127.0.0.1"
+    port: int | None = None
+    model_path: str | None = None
+    image: bool = False
+
+
+HERE = Place()
+"""This machine, for this machine."""
+
 
 @dataclass(frozen=True)
 class LaunchSpec:
-    """What an engine wants started; nothing in it knows where.
+    """What an engine wants started in a place.
 
     Attributes:
-        command: the program, without its flags, as started on a machine (not in an image).
+        command: the program, without its flags: the machine's, or the image's, see `Place`.
         arguments: its flags and values, each one item; never a shell string.
+        flags: the study's own part of `arguments`: without model, names, host and port.
         environment: variables to set, none of them secret.
         image: container image that holds the program.
         model_path: the model as the arguments name it.
@@ -33,6 +58,7 @@ class LaunchSpec:
     health_path: str = "/health"
     gpus: int = 1
     cpus: float | None = None
+    flags: tuple[str, ...] = ()
 
     @property
     def argv(self) -> tuple[str, ...]:
@@ -111,7 +137,43 @@ class Plan:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A server's address, without a path, and the model's name in requests."""
+    """A server's address, without a path, and the model's name in requests.
+
+    Attributes:
+        server: its name in its place, such as that of its container.
+    """
 
     url: str
     model: str
+    server: str = ""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a server ended, as far as its place knows.
+
+    Attributes:
+        exit_code: None where the place cannot tell.
+        failure: where the place knows it better than the log; None: the log decides.
+        reason: one line; may be empty.
+    """
+
+    exit_code: int | None = None
+    failure: FailureClass | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that `autotuner doctor` looked at.
+
+    Attributes:
+        ok: None where it could not be looked at, or does not matter here.
+        said: what was found.
+        hint: what to do about it.
+    """
+
+    name: str
+    ok: bool | None
+    said: str
+    hint: str = ""

@@ -1,38 +1,154 @@
-"""What the operator sets, by ``AUTOTUNER_*`` variables or a ``.env`` file; never by a study."""
+"""What the operator sets, by variables or a ``.env`` file; never by a study."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+FIRST_PORT, LAST_PORT = 20000, 31999
+"""Above Ray's worker ports (10002-19999) and below what the kernel hands out (32768 and up)."""
+
+
+def _either(name: str, *others: str) -> AliasChoices:
+    """AUTOTUNER_NAME wins over the name that everybody reads."""
+    return AliasChoices(f"AUTOTUNER_{name}", *others)
+
+
+class Site(BaseModel):
+    """What the operator says of the machines that trials run on.
+
+    The driver passes it to every actor in memory. Its secrets are in no plan, store or log.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    models: Path | None = None
+    hub_cache: Path | None = None
+    mounts: tuple[str, ...] = ()
+    registry: str = ""
+    ports: tuple[int, int] = (FIRST_PORT, LAST_PORT)
+    http_proxy: SecretStr | None = None
+    https_proxy: SecretStr | None = None
+    no_proxy: SecretStr | None = None
+    hf_token: SecretStr | None = None
+    kube_context: str = ""
+    ome_namespace: str = "autotuner"
+
+    def environment(self) -> dict[str, str]:
+        """Variables of a server that are set here, in every spelling that is read; in the clear,
+        so for `Backend.start` only."""
+        proxies = {
+            "HTTP_PROXY": self.http_proxy,
+            "HTTPS_PROXY": self.https_proxy,
+            "NO_PROXY": self.no_proxy,
+        }
+        both = {n: v for name, v in proxies.items() for n in (name, name.lower())}
+        tokens = dict.fromkeys(("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"), self.hf_token)
+        found = {**both, **tokens}
+        return {name: value.get_secret_value() for name, value in found.items() if value}
 
 
 class Settings(BaseSettings):
     """Read once, by the command line or the API, and passed on as values."""
 
-    model_config = SettingsConfigDict(env_prefix="AUTOTUNER_", env_file=".env", extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="AUTOTUNER_", env_file=".env", extra="ignore", populate_by_name=True
+    )
 
     home: Path = Field(
         default_factory=lambda: Path.home() / ".autotuner",
         description="Directory of the studies and, by default, of the database.",
     )
-    store: str = Field(
-        default="",
+    store: SecretStr = Field(
+        default=SecretStr(""),
         description="Database URL, such as postgresql+psycopg://user@host/autotuner; "
         "an SQLite file in `home` by default.",
     )
-
     aiconfigurator: Path | None = Field(
         default=None,
         description="A Python that has aiconfigurator, for `prior: {kind: aiconfigurator}`; this "
         "one by default.",
     )
+    models: Path | None = Field(
+        default=None,
+        description="Directory of models, the same on every node; containers get it read-only.",
+    )
+    hub_cache: Path | None = Field(
+        default=None,
+        validation_alias=_either("HUB_CACHE", "HF_HOME"),
+        description="Hugging Face's directory on every node; containers get it, to read and write.",
+    )
+    mounts: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Further directories that containers get, read-only, at the same path; "
+        "separated by commas.",
+    )
+    registry: str = Field(
+        default="", description="Put before the names of images that name no registry."
+    )
+    ports: Annotated[tuple[int, int], NoDecode] = Field(
+        default=(FIRST_PORT, LAST_PORT),
+        description="Ports for servers, as FIRST-LAST.",
+    )
+    http_proxy: SecretStr | None = Field(
+        default=None, validation_alias=_either("HTTP_PROXY", "HTTP_PROXY", "http_proxy")
+    )
+    https_proxy: SecretStr | None = Field(
+        default=None, validation_alias=_either("HTTPS_PROXY", "HTTPS_PROXY", "https_proxy")
+    )
+    no_proxy: SecretStr | None = Field(
+        default=None, validation_alias=_either("NO_PROXY", "NO_PROXY", "no_proxy")
+    )
+    hf_token: SecretStr | None = Field(
+        default=None,
+        validation_alias=_either("HF_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"),
+        description="For gated models.",
+    )
+    kube_context: str = Field(
+        default="", description="Context of the kubeconfig; its current one by default."
+    )
+    ome_namespace: str = Field(
+        default="autotuner", description="Namespace of InferenceServices where a study says none."
+    )
+    timezone: str = Field(
+        default="UTC",
+        validation_alias=_either("TIMEZONE", "TIMEZONE"),
+        description="Of the times that are shown, such as Europe/Berlin; stored times are UTC.",
+    )
+
+    @field_validator("mounts", mode="before")
+    @classmethod
+    def _by_commas(cls, said: Any) -> Any:
+        if not isinstance(said, str):
+            return said
+        return tuple(part.strip() for part in said.split(",") if part.strip())
+
+    @field_validator("ports", mode="before")
+    @classmethod
+    def _first_and_last(cls, said: Any) -> Any:
+        if not isinstance(said, str):
+            return said
+        first, _, last = said.partition("-")
+        if not (first.strip().isdigit() and last.strip().isdigit()):
+            raise ValueError(f"{said!r} is not FIRST-LAST, such as {FIRST_PORT}-{LAST_PORT}")
+        ports = int(first), int(last)
+        if not 1024 <= ports[0] <= ports[1] <= 65535:
+            raise ValueError(f"{said!r} is not within 1024-65535, the first not above the last")
+        return ports
 
     @property
     def store_url(self) -> str:
-        return self.store or f"sqlite:///{self.home.expanduser().absolute() / 'autotuner.db'}"
+        said = self.store.get_secret_value()
+        return said or f"sqlite:///{self.home.expanduser().absolute() / 'autotuner.db'}"
 
     @property
     def studies(self) -> Path:
         return self.home.expanduser().absolute() / "studies"
+
+    @property
+    def site(self) -> Site:
+        """The part that trials need."""
+        return Site(**{name: getattr(self, name) for name in Site.model_fields})

@@ -5,6 +5,7 @@ How trials run is not in here (see `execution.driver`), so that none of this nee
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shlex
@@ -16,21 +17,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autotuner.backends.base import Backend
+from autotuner.backends.base import Backend, BackendKind
 from autotuner.backends.guarded import is_running, this_process
 from autotuner.benchmarks.base import Benchmark, Recorded
 from autotuner.engines.rules import Rules, rules_of
 from autotuner.errors import ConfigError, FailureClass, StudyStateError
 from autotuner.estimators.aiconfigurator import AIConfigurator
 from autotuner.foresight import AllForesight, Foresight
-from autotuner.plugins import load_kind
+from autotuner.plugins import kinds, load_kind
 from autotuner.prior import NO_PRIOR, Prior, prior_of_model, prior_of_trials
 from autotuner.report.summary import summary
 from autotuner.report.words import command_line
 from autotuner.search.asha import scheduler_of
 from autotuner.search.base import Scheduler, Searcher, SearchKind
 from autotuner.search.primed import Primed
-from autotuner.serving import LaunchSpec
+from autotuner.serving import LaunchSpec, Place
+from autotuner.settings import Site
 from autotuner.study.budget import LEAST_ROUNDS, verdict_launches
 from autotuner.study.finals import winner
 from autotuner.study.loading import StudyFile, located, parse_study, read_study
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
 EXPORT_PORT = 8000
 """Port in an exported command: the engines' own default."""
 
-EXPORT_HOST = "0.0.0.0"
+EVERYONE = Place(host="0.0.0.0")
 
 START_GUESS = 60.0
 """Seconds from launch to ready that a plan assumes: nobody knows before the first trial."""
@@ -76,7 +78,7 @@ class Job:
 
     spec: StudySpec
     rules: Rules
-    backend: Backend
+    backend: BackendKind
     benchmark: Benchmark | Recorded
     search: SearchKind
     notes: tuple[str, ...] = ()
@@ -107,7 +109,7 @@ def load_job(
 
     Args:
         name: replaces the file's own name.
-        backend: replaces the file's own backend, with the options of that kind at their defaults.
+        backend: replaces the kind of the file's own backend.
         presets: directories with presets of the user's own.
 
     Raises:
@@ -118,7 +120,9 @@ def load_job(
         file, notes = _converted(file)
     if isinstance(file.content, Mapping):
         changes: dict[str, Any] = {} if name is None else {"name": name}
-        changes |= {} if backend is None else {"backend": {"kind": backend}}
+        if backend is not None:
+            said = file.content.get("backend")
+            changes["backend"] = {**(said if isinstance(said, Mapping) else {}), "kind": backend}
         file = replace(file, content={**file.content, **changes})
         file, merged = _expanded(file, presets)
         notes += merged
@@ -148,14 +152,32 @@ def _expanded(file: StudyFile, directories: Sequence[Path]) -> tuple[StudyFile, 
 def checked(spec: StudySpec) -> Job:
     """The kinds of a study, each having checked what is its own."""
     rules = rules_of(spec)
-    backend: Backend = load_kind("backend", spec.backend.kind)
+    backend: BackendKind = load_kind("backend", spec.backend.kind)
     benchmark: Benchmark | Recorded = load_kind("benchmark", spec.benchmark.kind)
     search: SearchKind = load_kind("search", spec.search.kind)
     rules.check(spec)
-    backend.check(spec.backend.options)
+    _check_backends(spec)
     benchmark.check(spec)
     search.check(spec)
     return Job(spec, rules, backend, benchmark, search)
+
+
+def _check_backends(spec: StudySpec) -> None:
+    """Every block of options, that of a backend which is not chosen too."""
+    known = kinds("backend")
+    for kind, options in {spec.backend.kind: {}, **spec.backend.blocks}.items():
+        where = f"backend.{kind}"
+        if kind not in known:
+            raise ConfigError(
+                f"unknown key {kind!r}",
+                where=where,
+                allowed=["kind", *known],
+                hint=f"an option of {spec.backend.kind} is said under "
+                f"backend.{spec.backend.kind}.{kind}",
+            )
+        if not isinstance(options, Mapping):
+            raise ConfigError(f"{options!r} is no mapping of options", where=where)
+        load_kind("backend", kind).check(options)
 
 
 def local_paths(spec: StudySpec, base: Path) -> StudySpec:
@@ -307,6 +329,26 @@ class Studies:
         if not self.store.claim(name, this_process(), was=was, renewed_at=study.renewed_at):
             raise StudyStateError(f"another process has just taken study {name!r}")
         return study
+
+    def backends_used(self, site: Site, *, only: str | None = None) -> Sequence[Backend]:
+        """Backends that stored studies named, opened as they said; processes always.
+
+        Args:
+            only: a kind, even where no study named it.
+
+        Raises:
+            ConfigError: no such kind.
+        """
+        said: list[tuple[str, dict[str, Any]]] = [(only or "process", {})]
+        said += [(s.spec.backend.kind, s.spec.backend.options) for s, _ in self.list()]
+        different = {
+            (kind, json.dumps(options, sort_keys=True)): load_kind("backend", kind).open(
+                options, site
+            )
+            for kind, options in said
+            if only in (None, kind)
+        }
+        return list(different.values())
 
     def show(self, name: str) -> tuple[Study, list[Trial]]:
         return self.store.study(name), self.store.trials(name)
@@ -540,9 +582,9 @@ def _same_server(planned: Mapping[str, Any], others: Iterable[Mapping[str, Any]]
     )
 
 
-def launch_of(spec: StudySpec, parameters: Parameters) -> LaunchSpec:
+def launch_of(spec: StudySpec, parameters: Parameters, place: Place = EVERYONE) -> LaunchSpec:
     """The launch to use outside of trials: on the engine's default port, for everyone."""
-    return rules_of(spec).launch(spec, parameters, port=EXPORT_PORT, host=EXPORT_HOST)
+    return rules_of(spec).launch(spec, parameters, port=EXPORT_PORT, place=place)
 
 
 def command_text(launch: LaunchSpec) -> str:
@@ -556,8 +598,7 @@ def docker_text(spec: StudySpec, parameters: Parameters) -> str:
     The entry point is said, because images of different versions have different ones.
     """
     spec, parameters = spec.at(parameters)
-    in_image = spec.model_copy(update={"engine": spec.engine.model_copy(update={"command": None})})
-    launch = launch_of(in_image, parameters)
+    launch = launch_of(spec, parameters, replace(EVERYONE, image=True))
     program, *rest = launch.command
     parts = ["docker", "run", "--rm", "--network=host", "--ipc=host", "--entrypoint", program]
     if launch.gpus:

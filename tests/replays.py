@@ -13,7 +13,7 @@ from autotuner.benchmarks.replay import REPLAY
 from autotuner.execution.virtual import replay_study
 from autotuner.plugins import load_kind
 from autotuner.search.asha import scheduler_of
-from autotuner.serving import LaunchSpec
+from autotuner.serving import HERE, LaunchSpec, Place
 from autotuner.store import Store
 from autotuner.study.space import Parameters
 from autotuner.study.spec import StudySpec
@@ -31,7 +31,7 @@ class AnyFlags:
         pass
 
     def launch(
-        self, spec: StudySpec, parameters: Parameters, *, port: int, host: str = "127.0.0.1"
+        self, spec: StudySpec, parameters: Parameters, *, port: int, place: Place = HERE
     ) -> LaunchSpec:
         arguments = tuple(f"--{name}={json.dumps(value)}" for name, value in parameters.items())
         return LaunchSpec(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from autotuner.serving import LaunchSpec, Plan, Slot
+from autotuner.serving import Ending, Finding, LaunchSpec, Place, Plan, Slot
+from autotuner.settings import Site
+from autotuner.study.spec import StudySpec
 
 
 class Server(Protocol):
@@ -15,31 +17,54 @@ class Server(Protocol):
     2. `log` holds everything it printed from its first line, also after it died.
     3. `stop` may be called twice, and returns when nothing of it is left: no process, no GPU
        memory. InfrastructureError when that takes longer than `seconds`.
+    4. `ending` is asked for once it is no longer alive, and never fails.
     """
+
+    @property
+    def name(self) -> str:
+        """Its name in its place: a PID, that of a container."""
+
+    @property
+    def url(self) -> str | None:
+        """Its base URL as reached from this process, without a path; None: not known yet."""
 
     def alive(self) -> bool: ...
 
     def log(self) -> str: ...
 
+    def ending(self) -> Ending: ...
+
     def stop(self, seconds: float) -> None: ...
 
 
 class Backend(Protocol):
-    """A place to run servers.
+    """A place to run servers, opened with a study's options and the operator's site.
 
     1. `plan` starts nothing and is a function of its arguments; equal arguments give equal
        plans, and a plan is JSON without secrets.
     2. `start` returns at once: a server that cannot come up says so by dying.
        InfrastructureError, here or from `alive`, where the place cannot start programs.
-    3. Whatever `start` made is gone within 10 s of the death of the process that called it,
-       however that process died.
+    3. Whatever `start` made is gone within `gone_seconds` of the death of the process that
+       called it, however that process died.
     4. What is started carries labels (study, trial, owner); `sweep` finds it by them alone.
+    5. `prepare` gets what all trials on this machine share, such as the image, and says how it
+       gets on; it returns at once where everything is there. InfrastructureError.
+    6. `examine` never raises.
     """
 
-    def check(self, options: Mapping[str, Any]) -> None:
-        """Raise ConfigError where an option is not this backend's."""
+    @property
+    def place(self) -> Place: ...
+
+    @property
+    def gone_seconds(self) -> float: ...
+
+    @property
+    def gpu_resource(self) -> str:
+        """The Ray resource that a trial's GPUs are counted in."""
 
     def plan(self, launch: LaunchSpec, slot: Slot) -> Plan: ...
+
+    def prepare(self, launch: LaunchSpec, said: Callable[[str], None]) -> None: ...
 
     def start(self, plan: Plan) -> Server: ...
 
@@ -52,3 +77,19 @@ class Backend(Protocol):
         Args:
             owned: also what still has an owner.
         """
+
+    def examine(self, launch: LaunchSpec | None = None) -> list[Finding]:
+        """What is here, and what is missing to run servers, or this one."""
+
+    def exports(self, spec: StudySpec) -> Mapping[str, str]:
+        """Files that running such a study needs beside its plan, by name: rights, manifests."""
+
+
+class BackendKind(Protocol):
+    """What the table of kinds names. Importing it is cheap: a vendor's library is imported when
+    a backend is opened or later."""
+
+    def check(self, options: Mapping[str, Any]) -> None:
+        """Raise ConfigError where an option is not this backend's."""
+
+    def open(self, options: Mapping[str, Any], site: Site) -> Backend: ...

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from autotuner.backends.base import Backend, Server
+from autotuner.backends.base import Backend, BackendKind, Server
 from autotuner.backends.guarded import Guarded, labelled, labels, said, sweep_processes
 from autotuner.errors import InfrastructureError
-from autotuner.serving import LaunchSpec, Plan, Slot
-from autotuner.study.spec import NoOptions, options_of
+from autotuner.serving import HERE, Ending, Finding, LaunchSpec, Plan, Slot
+from autotuner.settings import Site
+from autotuner.study.spec import NoOptions, StudySpec, options_of
 
 LOG = "server.log"
+
+GONE_SECONDS = 10.0
 
 _NOT_INHERITED = (
     *("RAY_", "AUTOTUNER_", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"),
@@ -26,7 +30,22 @@ load out. A study sets what it wants under engine.environment."""
 
 class _Process:
     def check(self, options: Mapping[str, Any]) -> None:
-        options_of(NoOptions, options, "backend")
+        options_of(NoOptions, options, "backend.process")
+
+    def open(self, options: Mapping[str, Any], site: Site) -> Backend:  # noqa: ARG002
+        return _Programs(site)
+
+
+class _Programs:
+    place = HERE
+    gone_seconds = GONE_SECONDS
+    gpu_resource = "GPU"
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+
+    def prepare(self, launch: LaunchSpec, said: Callable[[str], None]) -> None:
+        """Nothing: the program is there, or its first trial says that it is not."""
 
     def plan(self, launch: LaunchSpec, slot: Slot) -> Plan:
         environment = dict(launch.environment)
@@ -38,13 +57,14 @@ class _Process:
                 "argv": list(launch.argv),
                 "environment": environment,
                 "directory": slot.directory,
+                "port": launch.port,
                 "study": slot.study,
                 "trial": slot.trial,
             },
         )
 
     def start(self, plan: Plan) -> Server:
-        return _ProcessServer(plan)
+        return _ProcessServer(plan, self._site.environment())
 
     def left(self, study: str | None = None) -> list[str]:
         return [said(process, environment) for process, environment in labelled(study)]
@@ -52,9 +72,20 @@ class _Process:
     def sweep(self, study: str | None = None, *, owned: bool = False) -> list[str]:
         return sweep_processes(study, owned=owned)
 
+    def examine(self, launch: LaunchSpec | None = None) -> list[Finding]:
+        if launch is None:
+            return []
+        program = launch.command[0]
+        found = shutil.which(program)
+        hint = "" if found else "install the engine there, or name its program in engine.command"
+        return [Finding("engine", found is not None, found or f"no program {program!r}", hint)]
+
+    def exports(self, spec: StudySpec) -> Mapping[str, str]:  # noqa: ARG002
+        return {}
+
 
 class _ProcessServer:
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, secret: Mapping[str, str]) -> None:
         request = plan.request
         self._log = Path(request["directory"]) / LOG
         self._program = request["argv"][0]
@@ -63,12 +94,19 @@ class _ProcessServer:
                 request["argv"],
                 environment={
                     **inherited(),
+                    **secret,
                     **request["environment"],
                     **labels(request["study"], request["trial"]),
                 },
                 directory=request["directory"],
                 output=output,
             )
+
+        self.url = f"http://127.0.0.1:{request['port']}"
+
+    @property
+    def name(self) -> str:
+        return str(self._guarded.pid or "")
 
     def alive(self) -> bool:
         running = self._guarded.alive()
@@ -81,6 +119,9 @@ class _ProcessServer:
     def log(self) -> str:
         return self._log.read_text(encoding="utf-8", errors="replace")
 
+    def ending(self) -> Ending:
+        return Ending(exit_code=self._guarded.exit_code)
+
     def stop(self, seconds: float) -> None:
         self._guarded.stop(seconds)
 
@@ -92,4 +133,4 @@ def inherited() -> dict[str, str]:
     }
 
 
-PROCESS: Backend = _Process()
+PROCESS: BackendKind = _Process()

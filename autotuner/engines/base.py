@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from autotuner.errors import FailureClass
-from autotuner.serving import LaunchSpec, MemoryRequest
+from autotuner.serving import HERE, LaunchSpec, MemoryRequest, Place
 from autotuner.study.space import Parameters
 from autotuner.study.spec import StudySpec
 
@@ -66,8 +66,9 @@ class Engine(Protocol):
         """Raise ConfigError where a flag or a value is not the engine's."""
 
     def launch(
-        self, spec: StudySpec, parameters: Parameters, *, port: int, host: str = "127.0.0.1"
-    ) -> LaunchSpec: ...
+        self, spec: StudySpec, parameters: Parameters, *, port: int, place: Place = HERE
+    ) -> LaunchSpec:
+        """The launch in a place, on `port` unless the place has one of its own."""
 
     def refuse(self, spec: StudySpec, parameters: Parameters) -> str | None:
         """Why this point cannot start, or None."""

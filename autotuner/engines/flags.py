@@ -17,10 +17,11 @@ from autotuner.engines.quantization import (
     preview,
 )
 from autotuner.errors import ConfigError
+from autotuner.serving import Place
 from autotuner.study.domains import environment_text
 from autotuner.study.quantization import QUANTIZATION, chosen
 from autotuner.study.space import ENVIRONMENT, Choice, Float, Parameter, Parameters
-from autotuner.study.spec import StudySpec
+from autotuner.study.spec import EngineSettings, StudySpec
 
 
 def catalog_of(spec: StudySpec) -> Catalog:
@@ -193,3 +194,18 @@ def given(catalog: Catalog, values: Mapping[str, Any], name: str) -> Any:
         if flag is not None and flag.name == name:
             return value
     return None
+
+
+def command_at(
+    place: Place, engine: EngineSettings, here: tuple[str, ...], in_image: tuple[str, ...]
+) -> tuple[str, ...]:
+    """The engine's program in a place: the study's own, else the engine's usual."""
+    if place.image:
+        return tuple(engine.image_command or in_image)
+    return tuple(engine.command or here)
+
+
+def image_of(engine: EngineSettings, official: str, tag: str) -> str:
+    """The whole reference of the study's image, which it may say by its tag alone."""
+    said = engine.image or tag
+    return said if "/" in said or ":" in said or "@" in said else f"{official}:{said}"

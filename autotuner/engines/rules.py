@@ -10,7 +10,7 @@ from typing import Protocol
 from autotuner.engines.base import Engine
 from autotuner.errors import ConfigError
 from autotuner.plugins import load_kind
-from autotuner.serving import LaunchSpec
+from autotuner.serving import HERE, LaunchSpec, Place
 from autotuner.study.space import Parameters
 from autotuner.study.spec import StudySpec
 
@@ -21,7 +21,7 @@ class Rules(Protocol):
     def check(self, spec: StudySpec) -> None: ...
 
     def launch(
-        self, spec: StudySpec, parameters: Parameters, *, port: int, host: str = "127.0.0.1"
+        self, spec: StudySpec, parameters: Parameters, *, port: int, place: Place = HERE
     ) -> LaunchSpec: ...
 
     def refuse(self, spec: StudySpec, parameters: Parameters) -> str | None: ...
@@ -58,10 +58,10 @@ class _Several:
             raise errors[0].with_others(errors[1:])
 
     def launch(
-        self, spec: StudySpec, parameters: Parameters, *, port: int, host: str = "127.0.0.1"
+        self, spec: StudySpec, parameters: Parameters, *, port: int, place: Place = HERE
     ) -> LaunchSpec:
         alone, own = spec.at(parameters)
-        return self._engine(alone).launch(alone, own, port=port, host=host)
+        return self._engine(alone).launch(alone, own, port=port, place=place)
 
     def refuse(self, spec: StudySpec, parameters: Parameters) -> str | None:
         alone, own = spec.at(parameters)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from autotuner.engines import signatures as said
 from autotuner.engines.base import LOWER, RAISE, Diagnosis, Engine
-from autotuner.engines.flags import catalog_of, check_flags
+from autotuner.engines.flags import catalog_of, check_flags, command_at, image_of
 from autotuner.engines.formats import element_bytes, weight_bytes
 from autotuner.engines.refusal import (
     Point,
@@ -21,12 +21,13 @@ from autotuner.engines.refusal import (
 )
 from autotuner.engines.signatures import Signature, diagnose, observed
 from autotuner.errors import FailureClass
-from autotuner.serving import LaunchSpec, MemoryRequest
+from autotuner.serving import HERE, LaunchSpec, MemoryRequest, Place
 from autotuner.study.space import Parameters
 from autotuner.study.spec import StudySpec
 
 IMAGE = "lmsysorg/sglang"
 COMMAND = ("python", "-m", "sglang.launch_server")
+IMAGE_COMMAND = ("python3", "-m", "sglang.launch_server")
 
 _OWNED = {
     "model-path": "say it as model.path",
@@ -49,21 +50,21 @@ class _SGLang:
         check_flags(spec, catalog_of(spec), _OWNED)
 
     def launch(
-        self, spec: StudySpec, parameters: Parameters, *, port: int, host: str = "127.0.0.1"
+        self, spec: StudySpec, parameters: Parameters, *, port: int, place: Place = HERE
     ) -> LaunchSpec:
         point = point_of(spec, parameters)
-        own = ["--model-path", spec.model.path, "--served-model-name", spec.model.served_name]
+        path, port = place.model_path or spec.model.path, place.port or port
+        own = ["--model-path", path, "--served-model-name", spec.model.served_name]
         if spec.model.tokenizer:
             own += ["--tokenizer-path", spec.model.tokenizer]
+        flags = tuple(point.catalog.argv(point.values))
         return LaunchSpec(
-            command=tuple(spec.engine.command or COMMAND),
-            arguments=(
-                *(*own, "--host", host, "--port", str(port)),
-                *point.catalog.argv(point.values),
-            ),
+            command=command_at(place, spec.engine, COMMAND, IMAGE_COMMAND),
+            arguments=(*own, "--host", place.host, "--port", str(port), *flags),
+            flags=flags,
             environment=point.environment,
-            image=spec.engine.image or f"{IMAGE}:v{point.catalog.version}",
-            model_path=spec.model.path,
+            image=image_of(spec.engine, IMAGE, f"v{point.catalog.version}"),
+            model_path=path,
             served_name=spec.model.served_name,
             port=port,
             gpus=point.size("tp-size") * point.size("pp-size") * _replicas(point),

@@ -15,18 +15,21 @@ from autotuner.engines.catalog import Catalog, whole_number
 from autotuner.engines.flags import (
     catalog_of,
     check_flags,
+    command_at,
     environment,
     flag_values,
     given,
+    image_of,
 )
 from autotuner.engines.signatures import Signature, diagnose, observed
 from autotuner.errors import FailureClass
-from autotuner.serving import LaunchSpec, MemoryRequest
+from autotuner.serving import HERE, LaunchSpec, MemoryRequest, Place
 from autotuner.study.space import Parameters
 from autotuner.study.spec import StudySpec
 
 IMAGE = "autotuner"
 COMMAND = (sys.executable, "-m", "autotuner.engines.simulated_server")
+IMAGE_COMMAND = ("python3", "-m", "autotuner.engines.simulated_server")
 
 _OWNED = {
     "model": "say it as model.path",
@@ -44,21 +47,24 @@ class _Simulated:
         check_flags(spec, catalog_of(spec), _OWNED)
 
     def launch(
-        self, spec: StudySpec, parameters: Parameters, *, port: int, host: str = "127.0.0.1"
+        self, spec: StudySpec, parameters: Parameters, *, port: int, place: Place = HERE
     ) -> LaunchSpec:
         catalog = catalog_of(spec)
-        own = ["--model", spec.model.path, "--served-model-name", spec.model.served_name]
+        path, port = place.model_path or spec.model.path, place.port or port
+        own = ["--model", path, "--served-model-name", spec.model.served_name]
         values = flag_values(spec, parameters)
+        flags = tuple(catalog.argv(values))
         return LaunchSpec(
-            command=tuple(spec.engine.command or COMMAND),
-            arguments=(*own, "--host", host, "--port", str(port), *catalog.argv(values)),
+            command=command_at(place, spec.engine, COMMAND, IMAGE_COMMAND),
+            arguments=(*own, "--host", place.host, "--port", str(port), *flags),
+            flags=flags,
             environment=environment(spec, parameters),
-            image=spec.engine.image or f"{IMAGE}:simulated-{catalog.version}",
-            model_path=spec.model.path,
+            image=image_of(spec.engine, IMAGE, f"simulated-{catalog.version}"),
+            model_path=path,
             served_name=spec.model.served_name,
             port=port,
-            # Its accelerators are numbers, whatever tensor-parallel-size says.
-            gpus=0,
+            # Where a cluster has GPUs, so that placing can be tried out; it computes on none.
+            gpus=whole_number(given(catalog, values, "tensor-parallel-size")) or 1,
             cpus=1,
         )
 

@@ -11,6 +11,8 @@ from autotuner.engines.base import LOWER, RAISE, Diagnosis, Engine
 from autotuner.engines.flags import (
     catalog_of,
     check_flags,
+    command_at,
+    image_of,
 )
 from autotuner.engines.formats import element_bytes, weight_bytes
 from autotuner.engines.refusal import (
@@ -27,13 +29,15 @@ from autotuner.engines.refusal import (
 )
 from autotuner.engines.signatures import Signature, diagnose, observed
 from autotuner.errors import FailureClass
-from autotuner.serving import LaunchSpec, MemoryRequest
+from autotuner.serving import HERE, LaunchSpec, MemoryRequest, Place
 from autotuner.study.model import GIB
 from autotuner.study.space import Parameters
 from autotuner.study.spec import StudySpec
 
 IMAGE = "vllm/vllm-openai"
 COMMAND = ("vllm", "serve")
+IMAGE_COMMAND = ("python3", "-m", "vllm.entrypoints.openai.api_server")
+"""Works in its images of every version; `vllm serve` in the newer ones."""
 
 # Decode context parallelism is not among them: it shares the GPUs of the others.
 _PARALLEL = (
@@ -64,24 +68,24 @@ class _VLLM:
         check_flags(spec, catalog_of(spec), _OWNED)
 
     def launch(
-        self, spec: StudySpec, parameters: Parameters, *, port: int, host: str = "127.0.0.1"
+        self, spec: StudySpec, parameters: Parameters, *, port: int, place: Place = HERE
     ) -> LaunchSpec:
         point = point_of(spec, parameters)
-        command = tuple(spec.engine.command or COMMAND)
+        command = command_at(place, spec.engine, COMMAND, IMAGE_COMMAND)
+        path, port = place.model_path or spec.model.path, place.port or port
         # `vllm serve` takes the model by position; the server's module only by name.
-        model = [spec.model.path] if command[-1] == "serve" else ["--model", spec.model.path]
+        model = [path] if command[-1] == "serve" else ["--model", path]
         own = [*model, "--served-model-name", spec.model.served_name]
         if spec.model.tokenizer:
             own += ["--tokenizer", spec.model.tokenizer]
+        flags = tuple(point.catalog.argv(point.values))
         return LaunchSpec(
             command=command,
-            arguments=(
-                *(*own, "--host", host, "--port", str(port)),
-                *point.catalog.argv(point.values),
-            ),
+            arguments=(*own, "--host", place.host, "--port", str(port), *flags),
+            flags=flags,
             environment=point.environment,
-            image=spec.engine.image or f"{IMAGE}:v{point.catalog.version}",
-            model_path=spec.model.path,
+            image=image_of(spec.engine, IMAGE, f"v{point.catalog.version}"),
+            model_path=path,
             served_name=spec.model.served_name,
             port=port,
             gpus=math.prod(point.size(name) for name in _PARALLEL),

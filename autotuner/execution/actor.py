@@ -16,6 +16,7 @@ from autotuner.execution.recorded import RecordedRun
 from autotuner.execution.reservation import Reservation
 from autotuner.execution.trial import Assignment, Kinds, TrialRun
 from autotuner.plugins import load_kind
+from autotuner.settings import Site
 from autotuner.study.trial import BASELINE, Outcome
 from autotuner.study.workload import Load
 
@@ -50,7 +51,8 @@ class TrialActor(tune.Trainable):
             [{"CPU": reserved.cpus, "GPU": reserved.gpus}], strategy="STRICT_PACK"
         )
 
-    def setup(self, config: dict[str, Any]) -> None:
+    def setup(self, config: dict[str, Any], site: Site | None = None) -> None:
+        self._site = site or Site()
         self._assignment: Assignment = config[ASSIGNMENT]
         self._gpu_ids = tuple(str(each) for each in ray.get_gpu_ids())
         self._node = ray.util.get_node_ip_address()
@@ -60,7 +62,7 @@ class TrialActor(tune.Trainable):
     def step(self) -> dict[str, Any]:
         try:
             if self._run is None:
-                self._run = run_of(self._assignment, self._gpu_ids)
+                self._run = run_of(self._assignment, self._gpu_ids, self._site)
                 self._run.deploy()
             elif self._next is not None:
                 self._run.measure(self._next)
@@ -106,7 +108,7 @@ class TrialActor(tune.Trainable):
         return {NEWS: news, "done": ended}
 
 
-def run_of(assignment: Assignment, gpu_ids: tuple[str, ...]) -> TrialRun | RecordedRun:
+def run_of(assignment: Assignment, gpu_ids: tuple[str, ...], site: Site) -> TrialRun | RecordedRun:
     """The run of an assignment, with the kinds its study names, loaded where the trial runs."""
     spec = assignment.spec
     benchmark = load_kind("benchmark", spec.benchmark.kind)
@@ -114,7 +116,7 @@ def run_of(assignment: Assignment, gpu_ids: tuple[str, ...]) -> TrialRun | Recor
         return RecordedRun(assignment, benchmark)
     kinds = Kinds(
         engine=load_kind("engine", spec.engine.kinds[0]),
-        backend=load_kind("backend", spec.backend.kind),
+        backend=load_kind("backend", spec.backend.kind).open(spec.backend.options, site),
         benchmark=benchmark,
     )
-    return TrialRun(assignment, kinds, gpu_ids=gpu_ids)
+    return TrialRun(assignment, kinds, gpu_ids=gpu_ids, site=site)

@@ -33,6 +33,7 @@ from autotuner.execution.reservation import (
 from autotuner.foresight import Foresight
 from autotuner.plugins import load_kind
 from autotuner.search.base import Scheduler, Searcher
+from autotuner.settings import Site
 from autotuner.store import Store
 from autotuner.study.space import Parameters
 from autotuner.study.study import Study, StudyState
@@ -53,6 +54,7 @@ def run_study(
     *,
     foresight: Foresight | None = None,
     scheduler: Scheduler | None = None,
+    site: Site | None = None,
     address: str | None = None,
     resume: bool = False,
     listener: Listener = lambda trial: None,
@@ -64,6 +66,7 @@ def run_study(
     Args:
         address: of the cluster; that of RAY_ADDRESS by default. See `execution.cluster`.
         foresight, scheduler: see `StudyLoop`.
+        site: what the operator says of the machines; all defaults by default.
         resume: go on from the trials in the store.
         listener: hears of every change of a trial.
         begun: hears of the loop once the cluster is there.
@@ -84,7 +87,8 @@ def run_study(
         def reserve(parameters: Parameters) -> Reservation:
             if recorded:  # nothing is started
                 return Reservation(1, 0)
-            return reservation(engine.launch(study.spec, parameters, port=0), nodes)
+            launch = engine.launch(study.spec, parameters, port=0, place=backend.place)
+            return reservation(launch, nodes)
 
         def can_hold(parameters: Parameters) -> str | None:
             return cannot_hold(reserve(parameters), nodes)
@@ -108,7 +112,7 @@ def run_study(
         begun(loop)
         try:
             with _signals(loop):
-                _tune(study, loop, reserve, at_once, tick)
+                _tune(study, loop, reserve, at_once, tick, site or Site())
         except Exception as error:  # Tune's and Ray's are of many kinds
             loop.broken = loop.broken or f"the driver failed: {error!r}"[:300]
             raise InfrastructureError(loop.broken) from error
@@ -131,11 +135,13 @@ def _tune(
     reserve: Callable[[Parameters], Reservation],
     at_once: int,
     tick: Callable[[], None],
+    site: Site,
 ) -> None:
     spec = study.spec
     scratch = Path(study.directory) / "tune"
     tuner = tune.Tuner(
-        TrialActor,
+        # In Ray's object store, and not in the trials' configurations, which Tune writes to files.
+        tune.with_parameters(TrialActor, site=site),
         tune_config=tune.TuneConfig(
             search_alg=Asker(loop, reserve),
             scheduler=Decider(loop),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import select
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ WATCH_SECONDS = 0.5
 STARTUP_SECONDS = 120.0
 
 
-def _environment() -> dict[str, str]:
+def _environment(secret: Mapping[str, str]) -> dict[str, str]:
     """The machine's, as a server sees it; the server itself is never behind a proxy."""
-    environment = inherited()
+    environment = {**inherited(), **secret}
     for name in ("NO_PROXY", "no_proxy"):
         others = [environment[name]] if environment.get(name) else []
         environment[name] = ",".join([*others, "127.0.0.1", "localhost"])
@@ -30,12 +30,20 @@ def _environment() -> dict[str, str]:
 class LoadRunner:
     """A benchmark's runner under a guard; see `Benchmark.runner`."""
 
-    def __init__(self, argv: Sequence[str], directory: Path, *, study: str, trial: int) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        directory: Path,
+        *,
+        study: str,
+        trial: int,
+        secret: Mapping[str, str],
+    ) -> None:
         self._log = directory / LOG
         with self._log.open("ab") as log:
             self._program = Guarded(
                 argv,
-                environment={**_environment(), **labels(study, trial)},
+                environment={**_environment(secret), **labels(study, trial)},
                 directory=str(directory),
                 output=log,
                 errors=log,

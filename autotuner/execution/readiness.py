@@ -8,7 +8,6 @@ import urllib.request
 from collections.abc import Callable
 
 from autotuner.backends.base import Server
-from autotuner.serving import Endpoint
 
 POLL_SECONDS = 0.1
 TIMEOUT_SECONDS = 2.0
@@ -27,7 +26,7 @@ class NotReady(Exception):
 
 def wait_ready(
     server: Server,
-    endpoint: Endpoint,
+    model: str,
     health_path: str,
     *,
     deadline: float,
@@ -39,6 +38,7 @@ def wait_ready(
     Both are asked for: another program, left on the port, may be healthy too.
 
     Args:
+        model: its name in requests.
         deadline: on `clock`, in seconds.
 
     Raises:
@@ -47,17 +47,18 @@ def wait_ready(
     while True:
         if not server.alive():
             raise ServerDied
-        if _status(endpoint.url + health_path) == 200 and endpoint.model in models(endpoint):
+        url = server.url
+        if url and _status(url + health_path) == 200 and model in models(url):
             return
         if clock() >= deadline:
             raise NotReady
         sleep(POLL_SECONDS)
 
 
-def models(endpoint: Endpoint) -> list[str]:
-    """Names the server at an endpoint answers to; none where it does not answer."""
+def models(url: str) -> list[str]:
+    """Names the server at a base URL answers to; none where it does not answer."""
     try:
-        with _OPENER.open(endpoint.url + "/v1/models", timeout=TIMEOUT_SECONDS) as answer:
+        with _OPENER.open(url + "/v1/models", timeout=TIMEOUT_SECONDS) as answer:
             return [str(each["id"]) for each in json.load(answer)["data"]]
     except (OSError, ValueError, KeyError, TypeError):
         return []

@@ -16,11 +16,12 @@ from pathlib import Path
 
 from autotuner.backends.base import Backend, Server
 from autotuner.benchmarks.base import Benchmark
-from autotuner.engines.base import Engine
+from autotuner.engines.base import Diagnosis, Engine
 from autotuner.errors import FailureClass, InfrastructureError, TrialError
 from autotuner.execution.loadrunner import LoadRunner
 from autotuner.execution.readiness import NotReady, ServerDied, wait_ready
 from autotuner.serving import Endpoint, LaunchSpec, Slot
+from autotuner.settings import FIRST_PORT, LAST_PORT, Site
 from autotuner.study.metrics import METRICS, metrics_of
 from autotuner.study.objective import latency_bounds
 from autotuner.study.space import Parameters
@@ -29,8 +30,6 @@ from autotuner.study.trial import LoadPoint, Outcome, Phase, TrialState
 from autotuner.study.workload import Load
 
 TAIL_LINES = 40
-PORTS = range(20000, 32000)
-"""Above Ray's worker ports (10002-19999) and below what the kernel hands out (32768 and up)."""
 
 DEPLOY, STOP = "deploy", "stop"
 
@@ -68,6 +67,7 @@ class TrialRun:
         kinds: Kinds,
         *,
         gpu_ids: tuple[str, ...] = (),
+        site: Site | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -75,6 +75,7 @@ class TrialRun:
         self._spec = assignment.spec
         self._kinds = kinds
         self._gpu_ids = gpu_ids
+        self._site = site or Site()
         self._clock = clock
         self._sleep = sleep
         self._began = clock()
@@ -95,22 +96,27 @@ class TrialRun:
             slot = Slot(
                 study=spec.name,
                 trial=self._assignment.number,
-                port=free_port(),
+                port=free_port(self._site.ports),
                 directory=str(self._directory),
                 gpu_ids=self._gpu_ids,
             )
-            launch = kinds.engine.launch(spec, self._assignment.parameters, port=slot.port)
-            plan = kinds.backend.plan(launch, slot)
+            backend = kinds.backend
+            launch = kinds.engine.launch(
+                spec, self._assignment.parameters, port=slot.port, place=backend.place
+            )
+            plan = backend.plan(launch, slot)
             _write_json(self._directory / "plan.json", plan.to_json())
             self._launch = launch
             # What a killed trial left on this machine may still hold the GPU given to this one.
-            kinds.backend.sweep()
-            self._server = kinds.backend.start(plan)
+            backend.sweep()
+            backend.prepare(launch, lambda text: None)
+            self._server = backend.start(plan)
             self._runner = LoadRunner(
                 kinds.benchmark.runner(spec.tokenizer),
                 self._directory,
                 study=spec.name,
                 trial=slot.trial,
+                secret=self._site.environment(),
             )
             try:
                 self._wait_ready(launch)
@@ -199,7 +205,10 @@ class TrialRun:
     @property
     def _endpoint(self) -> Endpoint:
         assert self._launch is not None
-        return Endpoint(f"http://127.0.0.1:{self._launch.port}", self._launch.served_name)
+        assert self._server is not None
+        url = self._server.url
+        assert url is not None, "it was ready"
+        return Endpoint(url, self._launch.served_name, self._server.name)
 
     def _wait_ready(self, launch: LaunchSpec) -> None:
         assert self._server is not None
@@ -207,7 +216,7 @@ class TrialRun:
         try:
             wait_ready(
                 self._server,
-                self._endpoint,
+                launch.served_name,
                 launch.health_path,
                 deadline=min(self._clock() + seconds, self._deadline),
                 clock=self._clock,
@@ -231,12 +240,25 @@ class TrialRun:
 
     def _death(self) -> TrialError | InfrastructureError:
         assert self._server is not None
-        diagnosis = self._kinds.engine.diagnose(self._server.log())
+        diagnosis = self._diagnosis()
         if diagnosis.machine_fault:
             return InfrastructureError(f"{diagnosis.failure.value}: {diagnosis.reason}")
         return TrialError(
             diagnosis.failure, diagnosis.reason, self._tail(), advice=diagnosis.advice
         )
+
+    def _diagnosis(self) -> Diagnosis:
+        """What the log says of the death; the place may know better, or how it ended."""
+        assert self._server is not None
+        said, ending = self._kinds.engine.diagnose(self._server.log()), self._server.ending()
+        if ending.failure is not None:
+            return Diagnosis(ending.failure, ending.reason or said.reason)
+        if said.failure is not FailureClass.CRASH:
+            return said
+        reason = ending.reason or said.reason
+        if ending.exit_code is not None:
+            reason += f" (exit code {ending.exit_code})"
+        return Diagnosis(said.failure, reason)
 
     def _tail(self) -> str:
         assert self._server is not None
@@ -275,6 +297,7 @@ def run_trial(
     kinds: Kinds,
     *,
     gpu_ids: tuple[str, ...] = (),
+    site: Site | None = None,
     notify: Callable[[TrialState, str], None] = lambda state, note: None,
 ) -> Outcome:
     """A whole trial in this process; `notify` hears of each state and phase as it begins.
@@ -282,7 +305,7 @@ def run_trial(
     Raises:
         InfrastructureError: the machine is at fault; nothing is left running.
     """
-    run = TrialRun(assignment, kinds, gpu_ids=gpu_ids)
+    run = TrialRun(assignment, kinds, gpu_ids=gpu_ids, site=site)
     error: TrialError | None = None
     try:
         notify(TrialState.DEPLOYING, "")
@@ -297,20 +320,21 @@ def run_trial(
     return run.outcome(error)
 
 
-def free_port(host: str = "127.0.0.1") -> int:
-    """A port nothing listens on at this moment.
+def free_port(ports: tuple[int, int] = (FIRST_PORT, LAST_PORT), host: str = "127.0.0.1") -> int:
+    """A port, from the first to the last of `ports`, that nothing listens on at this moment.
 
     Raises:
         InfrastructureError: none found.
     """
-    for port in random.SystemRandom().sample(PORTS, 100):
+    among = range(ports[0], ports[1] + 1)
+    for port in random.SystemRandom().sample(among, min(len(among), 100)):
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             try:
                 probe.bind((host, port))
             except OSError:
                 continue
             return port
-    raise InfrastructureError(f"no free port found between {PORTS.start} and {PORTS.stop}")
+    raise InfrastructureError(f"no free port found from {ports[0]} to {ports[1]}")
 
 
 def _fresh(directory: Path) -> None:

@@ -130,7 +130,15 @@ class EngineSettings(_Part):
         "the engine's usual command by default.",
     )
     image: str | None = Field(
-        default=None, description="Container image; the engine's official one by default."
+        default=None,
+        description="Container image, or only a tag of the engine's official one; that one's "
+        "tag for `version` by default.",
+    )
+    image_command: list[str] | None = Field(
+        default=None,
+        min_length=1,
+        description="How the engine is started in its image, as a list, without its flags; the "
+        "engine's usual command by default.",
     )
     arguments: dict[str, Any] = Field(
         default_factory=dict,
@@ -205,15 +213,26 @@ class EngineSpec(EngineSettings):
 
 
 class BackendSpec(BaseModel):
-    """Where servers run. Further options belong to the kind."""
+    """Where servers run. A further key is a kind of backend, and holds its options: only `kind`
+    changes when the study moves."""
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True)
 
-    kind: str = Field(default="process", description="`process`: a program on the trial's machine.")
+    kind: str = Field(
+        default="process",
+        description="`process`: a program on the trial's machine; `docker`: a container there; "
+        "`ome`: an InferenceService on Kubernetes.",
+    )
+
+    @property
+    def blocks(self) -> dict[str, Any]:
+        """Options by kind, as written."""
+        return dict(self.model_extra or {})
 
     @property
     def options(self) -> dict[str, Any]:
-        return dict(self.model_extra or {})
+        """Those of the kind."""
+        return dict(self.blocks.get(self.kind) or {})
 
 
 class WorkloadSpec(_Part):

@@ -209,8 +209,8 @@ def _backend(task: Mapping[str, Any], notes: _Notes) -> dict[str, Any]:
     notes.renamed("deployment_mode", f"backend.kind: {mode}")
     namespace = _section(task, "model").get("namespace")
     if mode == "ome" and namespace:
-        notes.renamed("model.namespace", "backend.namespace")
-        return {"kind": mode, "namespace": namespace}
+        notes.renamed("model.namespace", "backend.ome.namespace")
+        return {"kind": mode, "ome": {"namespace": namespace}}
     return {"kind": mode}
 
 

@@ -14,6 +14,7 @@ from autotuner.engines.base import Engine
 from autotuner.engines.flags import catalog_of
 from autotuner.errors import ConfigError, FailureClass
 from autotuner.plugins import kinds, load_kind
+from autotuner.serving import Place
 from autotuner.study.space import Parameters
 from autotuner.study.spec import StudySpec
 from tests.builders import spec
@@ -126,7 +127,7 @@ def test_null_and_the_empty_text_leave_flag_and_variable_out(engine: Engine, kin
 
 def test_the_command_host_and_image_of_the_study_are_used(engine: Engine, kind: str) -> None:
     found = study(kind, command=["/opt/python", "-m", "server"], image="mine:1")
-    launch = engine.launch(found, {}, port=1, host="0.0.0.0")
+    launch = engine.launch(found, {}, port=1, place=Place(host="0.0.0.0"))
     assert launch.command == ("/opt/python", "-m", "server")
     assert launch.image == "mine:1"
     assert "0.0.0.0" in launch.arguments

@@ -11,6 +11,7 @@ import pytest
 from autotuner.errors import FailureClass, InfrastructureError
 from autotuner.execution.trial import Assignment, Kinds, run_trial
 from autotuner.plugins import load_kind
+from autotuner.settings import Site
 from autotuner.study.spec import StudySpec
 from autotuner.study.trial import Outcome, TrialState
 from tests.processes import ours
@@ -25,7 +26,7 @@ def run(directory: Path, parameters: dict[str, Any], **changes: Any) -> tuple[Ou
     )
     kinds = Kinds(
         load_kind("engine", "simulated"),
-        load_kind("backend", "process"),
+        load_kind("backend", "process").open({}, Site()),
         load_kind("benchmark", "genai-bench"),
     )
     place = directory / "trial"

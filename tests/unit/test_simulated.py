@@ -489,7 +489,7 @@ def test_launch_writes_flags_the_parser_takes() -> None:
         *("--no-enable-prefix-caching", "--speed", "50", "--max-num-seqs", "64"),
     )
     assert launch.environment == {"SIM_NOTE": "a"}
-    assert (launch.gpus, launch.cpus) == (0, 1)
+    assert (launch.gpus, launch.cpus) == (1, 1)
     options = simulated_server.make_parser().parse_args(list(launch.arguments))
     assert (options.max_num_seqs, options.speed) == (64, 50)
     assert options.enable_prefix_caching is False

@@ -80,10 +80,11 @@ def test_an_unknown_key_is_an_error(changes: dict[str, Any]) -> None:
 
 def test_keys_of_a_kind_are_carried_along() -> None:
     study = spec(
-        search={"kind": "optuna", "startup_trials": 7}, backend={"kind": "process", "cores": 2}
+        search={"kind": "optuna", "startup_trials": 7},
+        backend={"kind": "ome", "ome": {"gpus": 2}, "docker": {"network": "bridge"}},
     )
     assert study.search.options == {"startup_trials": 7}
-    assert study.backend.options == {"cores": 2}
+    assert study.backend.options == {"gpus": 2}
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,10 @@ def test_the_tokenizer_is_said_only_where_it_is_another() -> None:
 
 
 def test_a_namespace_belongs_to_kubernetes() -> None:
-    assert converted(deployment_mode="ome")["backend"] == {"kind": "ome", "namespace": "autotuner"}
+    assert converted(deployment_mode="ome")["backend"] == {
+        "kind": "ome",
+        "ome": {"namespace": "autotuner"},
+    }
     assert converted()["backend"] == {"kind": "docker"}
     assert any(line.startswith("model.namespace: left out") for line in notes())
 

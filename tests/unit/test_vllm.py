@@ -13,6 +13,7 @@ from autotuner.engines.catalog import Catalog, Flag, FlagKind, load_catalog, wri
 from autotuner.engines.signatures import REASON_LENGTH
 from autotuner.engines.vllm import VLLM
 from autotuner.errors import ConfigError, FailureClass
+from autotuner.serving import Place
 from autotuner.study.spec import StudySpec
 from tests.builders import spec
 
@@ -90,7 +91,10 @@ def test_the_model_stands_where_the_command_takes_it(command: list[str], model: 
 def test_fixed_arguments_come_first_and_then_the_point() -> None:
     arguments = {"max_model_len": "8k", "enforce-eager": True, "enable-prefix-caching": False}
     launch = VLLM.launch(
-        study(arguments), {"max-num-seqs": 64, "block-size": None}, port=1, host="0.0.0.0"
+        study(arguments),
+        {"max-num-seqs": 64, "block-size": None},
+        port=1,
+        place=Place(host="0.0.0.0"),
     )
     assert launch.arguments[5:] == (
         *("--port", "1"),
