@@ -1,0 +1,1 @@
+"""Small true servers that stand in for those that are not at hand."""
