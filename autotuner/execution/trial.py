@@ -18,6 +18,7 @@ from autotuner.backends.base import Backend, Server
 from autotuner.benchmarks.base import Benchmark
 from autotuner.engines.base import Diagnosis, Engine
 from autotuner.errors import FailureClass, InfrastructureError, TrialError
+from autotuner.execution.gate import Gauge, nvidia_gauge, wait_clear
 from autotuner.execution.loadrunner import LoadRunner
 from autotuner.execution.readiness import NotReady, ServerDied, wait_ready
 from autotuner.serving import Endpoint, LaunchSpec, Slot
@@ -68,6 +69,7 @@ class TrialRun:
         *,
         gpu_ids: tuple[str, ...] = (),
         site: Site | None = None,
+        gauge: Gauge | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -76,6 +78,8 @@ class TrialRun:
         self._kinds = kinds
         self._gpu_ids = gpu_ids
         self._site = site or Site()
+        self._gauge = gauge
+        self._held = ""
         self._clock = clock
         self._sleep = sleep
         self._began = clock()
@@ -110,6 +114,12 @@ class TrialRun:
             # What a killed trial left on this machine may still hold the GPU given to this one.
             backend.sweep()
             backend.prepare(launch, lambda text: None)
+            self._held = wait_clear(
+                self._gpu_ids if backend.gpu_resource == "GPU" else (),
+                self._gauge or nvidia_gauge(),
+                clock=self._clock,
+                sleep=self._sleep,
+            )
             self._server = backend.start(plan)
             self._runner = LoadRunner(
                 kinds.benchmark.runner(spec.tokenizer),
@@ -200,7 +210,9 @@ class TrialRun:
 
     def outcome(self, error: TrialError | None = None) -> Outcome:
         """What the trial came to: INFEASIBLE with an error, else COMPLETE."""
-        return outcome_of(error, self.load_points, self.phases, self._observed)
+        outcome = outcome_of(error, self.load_points, self.phases, self._observed)
+        said = "; ".join(part for part in (outcome.reason, self._held) if part)
+        return dataclasses.replace(outcome, reason=said)
 
     @property
     def _endpoint(self) -> Endpoint:
