@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import signal
 import threading
@@ -23,6 +22,7 @@ from autotuner.errors import InfrastructureError
 from autotuner.execution.actor import TrialActor
 from autotuner.execution.bridge import Asker, Canceller, Decider, Teller
 from autotuner.execution.loop import Listener, StudyLoop
+from autotuner.execution.nodes import connected
 from autotuner.execution.reservation import (
     Node,
     Reservation,
@@ -75,7 +75,7 @@ def run_study(
     Raises:
         InfrastructureError: no cluster, or one that cannot hold the baseline.
     """
-    with _connected(address):
+    with connected(address):
         nodes = [
             Node(cpus=each["Resources"].get("CPU", 0), gpus=each["Resources"].get("GPU", 0))
             for each in ray.nodes()
@@ -167,19 +167,6 @@ def _tune(
     finally:
         # Tune's own record of the experiment; ours is the store.
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-@contextmanager
-def _connected(address: str | None) -> Iterator[None]:
-    place = address or os.environ.get("RAY_ADDRESS", "")
-    try:
-        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-    except (ConnectionError, RuntimeError, OSError, ValueError) as error:
-        raise InfrastructureError(f"the Ray cluster at {place} cannot be used: {error}") from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 @contextmanager

@@ -1,0 +1,82 @@
+"""The Ray cluster we are connected to: something done on each of its nodes, and what they say."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from autotuner.errors import InfrastructureError
+
+Answer = TypeVar("Answer")
+
+SECONDS = 60.0
+"""For a node to answer, where nothing else is said."""
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """Connected to a cluster: that of RAY_ADDRESS by default.
+
+    Raises:
+        InfrastructureError: it cannot be used.
+    """
+    place = address or os.environ.get("RAY_ADDRESS", "")
+    try:
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+    except (ConnectionError, RuntimeError, OSError, ValueError) as error:
+        raise InfrastructureError(f"the Ray cluster at {place} cannot be used: {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@dataclass(frozen=True)
+class Said(Generic[Answer]):
+    """What a node answered, or why it did not."""
+
+    node: str
+    answer: Answer | None
+    problem: str = ""
+
+
+def on_every_node(
+    what: Callable[[], Answer], *, seconds: float = SECONDS, name: str = ""
+) -> list[Said[Answer]]:
+    """Call `what` on each living node at the same time, whatever else runs there.
+
+    Args:
+        what: pickled; imports what it needs.
+        seconds: after which a node is not waited for any more.
+        name: of the task, as the Ray dashboard shows it.
+    """
+    task = ray.remote(num_cpus=0, max_retries=0)(what)
+    asked = {
+        task.options(
+            name=name or what.__name__,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
+        ).remote(): f"{node['NodeManagerAddress']} ({node['NodeManagerHostname']})"
+        for node in ray.nodes()
+        if node["Alive"]
+    }
+    ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=seconds)
+    said: list[Said[Answer]] = [_answer(each, asked[each]) for each in ready]
+    for each in late:
+        ray.cancel(each, force=True)
+        said.append(Said(asked[each], None, f"did not answer within {seconds:g} s"))
+    return said
+
+
+def _answer(reference: ray.ObjectRef[Answer], node: str) -> Said[Answer]:
+    try:
+        return Said(node, ray.get(reference))
+    except ray.exceptions.RayError as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        return Said(node, None, (lines or [repr(error)])[-1].strip())
