@@ -1,5 +1,5 @@
 """The command line: check, plan, run, resume, status, list, report, export, convert, presets,
-sweep, catalog.
+sweep, doctor, catalog.
 
 Exit codes: 0 found, 1 nothing feasible, 2 the user must act, 3 the operator must act,
 130 interrupted. Heavy libraries are imported by the commands that need them, so that `check`
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ from autotuner.errors import AutotunerError, ConfigError, InfrastructureError, S
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from autotuner.execution.doctor import Patient
+    from autotuner.serving import Finding
     from autotuner.studies import Job, Studies
     from autotuner.study.study import Study, StudyState
 
@@ -321,6 +324,35 @@ def sweep(study: str | None, owned: bool, backend: str | None, as_json: bool) ->
 
 
 @cli.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), required=False)
+@_BACKEND
+@_JSON
+def doctor(file: Path | None, backend: str | None, as_json: bool) -> None:
+    """Check whether servers can run here, and on every node of the cluster of RAY_ADDRESS.
+
+    With a study FILE, also what its own servers need: program or image, model, rights.
+    """
+    from autotuner.execution.doctor import Patient
+    from autotuner.report.text import findings_table, show
+    from autotuner.settings import Settings
+    from autotuner.studies import load_job
+
+    settings = Settings()
+    job = None
+    if file is not None:
+        job = load_job(file, backend=backend, presets=_preset_directories())
+    spec, kind = (job.spec, job.spec.backend.kind) if job else (None, backend or "process")
+    found = _examined(Patient(spec, kind, settings.site, settings.studies))
+    healthy = all(each.ok is not False for findings in found.values() for each in findings)
+    if as_json:
+        content = {node: [dataclasses.asdict(f) for f in each] for node, each in found.items()}
+        _print_json({"healthy": healthy, "nodes": content})
+    else:
+        show(*(findings_table(node, findings) for node, findings in found.items()))
+    sys.exit(EXIT_FOUND if healthy else EXIT_OPERATOR)
+
+
+@cli.command()
 @_STUDY_FILE
 @click.option(
     "--output", type=click.Path(path_type=Path, dir_okay=False), help="File to write the study to."
@@ -479,12 +511,22 @@ def _run(
             listener=display.changed,
             begun=display.begun,
             tick=display.tick,
+            said=display.said,
         )
     page = html or place / "report.html"
     _report(studies, study.name, html=page, as_json=as_json)
     if state is StudyState.CANCELLED:
         return EXIT_INTERRUPTED
     return EXIT_FOUND if state is StudyState.COMPLETE else EXIT_NOTHING
+
+
+def _examined(patient: Patient) -> dict[str, list[Finding]]:
+    """What each node says of itself: those of a cluster, or this machine."""
+    if not os.environ.get("RAY_ADDRESS"):
+        return {"this machine": patient.examined()}
+    from autotuner.execution.everywhere import examined_everywhere
+
+    return examined_everywhere(patient)
 
 
 def _with_prior(studies: Studies, job: Job) -> Job:

@@ -5,43 +5,59 @@ from __future__ import annotations
 import platform
 import shutil
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from autotuner.backends.base import Backend
-from autotuner.execution.gate import FLOOR_GIB, Gauge
-from autotuner.serving import Finding, LaunchSpec
+from autotuner.backends.base import BackendKind
+from autotuner.engines.rules import rules_of
+from autotuner.execution.gate import FLOOR_GIB, Gauge, GpuMemory, nvidia_gauge
+from autotuner.plugins import load_kind
+from autotuner.serving import Finding, LaunchSpec, Place
 from autotuner.settings import Site
+from autotuner.study.spec import StudySpec
 
 GIB = 2**30
 LEAST_DISK_GIB = 5.0
 """Free where logs and reports go: a warning below."""
 
 
-def examine(
-    *,
-    backend: Backend,
-    launch: LaunchSpec | None,
-    site: Site,
-    home: Path,
-    gpus: Iterable[str] = (),
-    gauge: Gauge = lambda gpu: None,
-    disk: Callable[[Path], float] = lambda path: shutil.disk_usage(path).free / GIB,
-) -> list[Finding]:
-    """What this machine has of what trials need; never raises.
+@dataclass(frozen=True)
+class Patient:
+    """What a machine is examined for.
 
-    Args:
-        launch: a server that is to run here; None: no study was named.
-        gpus: ids of the GPUs that Ray has here.
+    Attributes:
+        spec: a study that is to run here; None: none was named.
+        kind: of backend.
+        home: where the studies' files go.
     """
-    found = [_python(), *_packages(), _disk(home, disk)]
-    if site.models is not None:
-        found.append(_directory("models", site.models, "AUTOTUNER_MODELS"))
-    if launch is not None and launch.model_path.startswith("/"):
-        found.append(_directory("model", Path(launch.model_path), "model.path"))
-    found += [_gpu(each, gauge) for each in gpus]
-    return [*found, *backend.examine(launch)]
+
+    spec: StudySpec | None
+    kind: str
+    site: Site
+    home: Path
+
+    def examined(self) -> list[Finding]:
+        """What this machine has of what trials need; never raises."""
+        kind: BackendKind = load_kind("backend", self.kind)
+        spec = self.spec
+        backend = kind.open(spec.backend.options if spec else {}, self.site)
+        found = [_python(), *_packages(), disk_at(self.home)]
+        if self.site.models is not None:
+            found.append(_directory("models", self.site.models, "AUTOTUNER_MODELS"))
+        here = backend.gpu_resource == "GPU"
+        if spec is not None and spec.model.path.startswith("/") and here:
+            found.append(_directory("model", Path(spec.model.path), "model.path"))
+        found += gpus_by(nvidia_gauge()) if here else []
+        launches = baselines(spec, backend.place) if spec else [None]
+        return [*found, *(each for launch in launches for each in backend.examine(launch))]
+
+
+def baselines(spec: StudySpec, place: Place) -> list[LaunchSpec]:
+    """The launch of each engine's defaults: together they name every program and image."""
+    alone = [spec.alone(kind) for kind in spec.engine.kinds]
+    return [rules_of(each).launch(each, {}, port=0, place=place) for each in alone]
 
 
 def _python() -> Finding:
@@ -61,7 +77,13 @@ def _packages() -> list[Finding]:
     return found
 
 
-def _disk(home: Path, disk: Callable[[Path], float]) -> Finding:
+def disk_at(home: Path, free_gib: Callable[[Path], float] | None = None) -> Finding:
+    """Whether logs and reports have room.
+
+    Args:
+        free_gib: of a directory's disk; the true one by default.
+    """
+    disk = free_gib or (lambda path: shutil.disk_usage(path).free / GIB)
     there = next((each for each in (home, *home.parents) if each.exists()), Path("/"))
     try:
         free = disk(there)
@@ -79,10 +101,15 @@ def _directory(name: str, path: Path, said_by: str) -> Finding:
     return Finding(name, False, f"no directory {path}", hint)
 
 
-def _gpu(gpu: str, gauge: Gauge) -> Finding:
-    memory = gauge(gpu)
-    if memory is None:
-        return Finding(f"gpu {gpu}", None, "NVIDIA's library does not know it")
+def gpus_by(gauge: Gauge) -> list[Finding]:
+    """A finding for each GPU that the gauge knows, counted from 0."""
+    found: list[Finding] = []
+    while (memory := gauge(str(len(found)))) is not None:
+        found.append(_gpu(str(len(found)), memory))
+    return found or [Finding("gpus", None, "NVIDIA's library knows none on this machine")]
+
+
+def _gpu(gpu: str, memory: GpuMemory) -> Finding:
     said = f"{memory.used:.1f} of {memory.total:.0f} GiB used"
     if memory.used <= FLOOR_GIB:
         return Finding(f"gpu {gpu}", True, said)

@@ -21,6 +21,7 @@ from autotuner.engines.rules import Rules
 from autotuner.errors import InfrastructureError
 from autotuner.execution.actor import TrialActor
 from autotuner.execution.bridge import Asker, Canceller, Decider, Teller
+from autotuner.execution.everywhere import prepare_everywhere, sweep_everywhere
 from autotuner.execution.loop import Listener, StudyLoop
 from autotuner.execution.nodes import connected
 from autotuner.execution.reservation import (
@@ -60,6 +61,7 @@ def run_study(
     listener: Listener = lambda trial: None,
     begun: Callable[[StudyLoop], None] = lambda loop: None,
     tick: Callable[[], None] = lambda: None,
+    said: Callable[[str], None] = lambda text: None,
 ) -> StudyState:
     """Run a study to its end on a Ray cluster.
 
@@ -71,6 +73,7 @@ def run_study(
         listener: hears of every change of a trial.
         begun: hears of the loop once the cluster is there.
         tick: called several times a second.
+        said: hears how the nodes get ready.
 
     Raises:
         InfrastructureError: no cluster, or one that cannot hold the baseline.
@@ -108,16 +111,21 @@ def run_study(
             scheduler=scheduler,
             listener=listener,
         )
+        site = site or Site()
+        if not recorded:
+            prepare_everywhere(study.spec, backend, site, said)
         loop.begin()
         begun(loop)
         try:
             with _signals(loop):
-                _tune(study, loop, reserve, at_once, tick, site or Site())
+                _tune(study, loop, reserve, at_once, tick, site)
         except Exception as error:  # Tune's and Ray's are of many kinds
             loop.broken = loop.broken or f"the driver failed: {error!r}"[:300]
             raise InfrastructureError(loop.broken) from error
         finally:
             _wait_gone(backend, study.name)
+            if len(nodes) > 1 and not recorded:
+                sweep_everywhere(study.spec, site)
             state = loop.finish()
         if loop.broken and not loop.cancelled:
             raise InfrastructureError(loop.broken)

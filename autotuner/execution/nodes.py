@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -47,36 +47,62 @@ class Said(Generic[Answer]):
     problem: str = ""
 
 
-def on_every_node(
-    what: Callable[[], Answer], *, seconds: float = SECONDS, name: str = ""
-) -> list[Said[Answer]]:
+def asked_of_every_node(
+    what: Callable[[], Answer], *, name: str = ""
+) -> dict[ray.ObjectRef[Answer], str]:
     """Call `what` on each living node at the same time, whatever else runs there.
 
     Args:
         what: pickled; imports what it needs.
-        seconds: after which a node is not waited for any more.
         name: of the task, as the Ray dashboard shows it.
+
+    Returns:
+        What stands for each node's answer -> the node.
     """
-    task = ray.remote(num_cpus=0, max_retries=0)(what)
-    asked = {
+    task = ray.remote(num_cpus=0, max_retries=0)(_called)
+    return {
         task.options(
-            name=name or what.__name__,
+            name=name,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
-        ).remote(): f"{node['NodeManagerAddress']} ({node['NodeManagerHostname']})"
+        ).remote(what): f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
         for node in ray.nodes()
         if node["Alive"]
     }
-    ready, late = ray.wait(list(asked), num_returns=len(asked), timeout=seconds)
-    said: list[Said[Answer]] = [_answer(each, asked[each]) for each in ready]
+
+
+def answered(
+    asked: Mapping[ray.ObjectRef[Answer], str],
+    late: Sequence[ray.ObjectRef[Answer]],
+    *,
+    seconds: float,
+) -> tuple[list[Said[Answer]], list[ray.ObjectRef[Answer]]]:
+    """Of the late ones, those who have answered after at most `seconds`, and the rest."""
+    ready, rest = ray.wait(list(late), num_returns=len(late), timeout=seconds)
+    return [_answer(each, asked[each]) for each in ready], rest
+
+
+def on_every_node(
+    what: Callable[[], Answer], *, seconds: float = SECONDS, name: str = ""
+) -> list[Said[Answer]]:
+    """What each node says within `seconds`; see `asked_of_every_node`."""
+    asked = asked_of_every_node(what, name=name)
+    said: list[Said[Answer]]
+    said, late = answered(asked, list(asked), seconds=seconds)
     for each in late:
         ray.cancel(each, force=True)
         said.append(Said(asked[each], None, f"did not answer within {seconds:g} s"))
     return said
 
 
+def _called(what: Callable[[], Answer]) -> Answer:
+    return what()
+
+
 def _answer(reference: ray.ObjectRef[Answer], node: str) -> Said[Answer]:
     try:
         return Said(node, ray.get(reference))
+    except ray.exceptions.RayTaskError as error:
+        return Said(node, None, str(error.cause))
     except ray.exceptions.RayError as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
         return Said(node, None, (lines or [repr(error)])[-1].strip())

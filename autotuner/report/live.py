@@ -76,6 +76,13 @@ class Display(AbstractContextManager["Display"]):
         self._before = sum(trial.state.ended and bool(trial.phases) for trial in loop.trials)
         self._say(f"study {self._study.name}: {', '.join(load_names(self._study.spec))}")
 
+    def said(self, text: str) -> None:
+        """Something that is neither a trial's nor the loop's, such as an image on its way."""
+        if self._live is not None:
+            self._live.console.print(text)
+        else:
+            self._say(text)
+
     def changed(self, trial: Trial) -> None:
         seen = (trial.state, trial.note)
         if trial.state is TrialState.PENDING or self._said.get(trial.number) == seen:

@@ -31,6 +31,7 @@ from autotuner.report.words import (
     span,
     title,
 )
+from autotuner.serving import Finding
 
 LONGEST_VALUE = 32
 """Characters of a parameter's value in a table; longer ones are written once, below it."""
@@ -330,6 +331,22 @@ def _quantization(engines: Json) -> list[str]:
             lines.append(f"          ... and {each['count'] - len(shown):,} more")
         lines += [f"          note: {note}" for note in each["notes"]]
     return lines
+
+
+def findings_table(node: str, findings: Sequence[Finding]) -> Table:
+    """What `autotuner doctor` found on one node."""
+    table = Table(box=SIMPLE_HEAD, title=node, title_justify="left")
+    table.add_column("")
+    table.add_column("what", no_wrap=True)
+    table.add_column("found", overflow="fold")
+    table.add_column("what to do", overflow="fold")
+    for each in findings:
+        mark, style = _MARKS[each.ok]
+        table.add_row(Text(mark, style), each.name, each.said, each.hint)
+    return table
+
+
+_MARKS = {True: ("ok", "green"), False: ("NO", "red"), None: ("-", "dim")}
 
 
 def show(*parts: RenderableType) -> None:
