@@ -96,15 +96,27 @@ def check(file: Path, backend: str | None, as_json: bool) -> None:
 @cli.command()
 @_STUDY_FILE
 @click.option("--trials", default=3, show_default=True, help="Trials to show besides the baseline.")
+@click.option(
+    "--export",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Write what the backend needs beside the study, such as Kubernetes manifests, there.",
+)
 @_BACKEND
 @_JSON
-def plan(file: Path, trials: int, backend: str | None, as_json: bool) -> None:
+def plan(file: Path, trials: int, export: Path | None, backend: str | None, as_json: bool) -> None:
     """Show what a study would launch and what it would refuse; starts nothing."""
     from autotuner import studies
+    from autotuner.settings import Settings
 
-    planned = studies.plan(
-        studies.load_job(file, backend=backend, presets=_preset_directories()), trials=trials
-    )
+    job = studies.load_job(file, backend=backend, presets=_preset_directories())
+    planned = studies.plan(job, trials=trials, site=Settings().site)
+    if export is not None:
+        export.mkdir(parents=True, exist_ok=True)
+        for name, text in planned["exports"].items():
+            (export / name).write_text(text, encoding="utf-8")
+            click.echo(f"wrote {export / name}", err=True)
+        if not planned["exports"]:
+            click.echo(f"the backend {job.spec.backend.kind} needs nothing beside", err=True)
     if as_json:
         _print_json(planned)
     else:

@@ -31,7 +31,7 @@ from autotuner.report.words import command_line
 from autotuner.search.asha import scheduler_of
 from autotuner.search.base import Scheduler, Searcher, SearchKind
 from autotuner.search.primed import Primed
-from autotuner.serving import LaunchSpec, Place
+from autotuner.serving import LaunchSpec, Place, Slot
 from autotuner.settings import Site
 from autotuner.study.budget import LEAST_ROUNDS, verdict_launches
 from autotuner.study.finals import winner
@@ -427,23 +427,26 @@ class Studies:
         return self.store.study(name) if name in self.store.names() else None
 
 
-def plan(job: Job, *, trials: int = 3) -> dict[str, Any]:
+def plan(job: Job, *, trials: int = 3, site: Site | None = None) -> dict[str, Any]:
     """What a study would do, as JSON; nothing is started.
 
     Keys: ``size`` of the space (None: infinite), ``refused`` (reason -> count, with ``looked_at``
     points), ``doubted`` (reason -> count of points that are tried last), ``launches`` (the
-    baseline and the first trials, each with its exact argv), ``gpus`` per launch, ``trials`` to
-    launch, launches of the ``finals`` at least, ``seconds_expected`` (a start of a minute
-    assumed), ``seconds_at_most`` for all of them one after another, ``gpu_hours_expected`` (as if
-    each took as many GPUs as the largest shown), ``limits``, ``quantization`` (by engine: how
-    many different sets of flags, and the first ten), ``notes``.
+    baseline and the first trials, each with its exact argv and the ``request`` that its backend
+    would send), ``gpus`` per launch, ``exports`` (files such a study needs beside, by name; see
+    `Backend.exports`), ``trials`` to launch, launches of the ``finals`` at least,
+    ``seconds_expected`` (a start of a minute assumed), ``seconds_at_most`` for all of them one
+    after another, ``gpu_hours_expected`` (as if each took as many GPUs as the largest shown),
+    ``limits``, ``quantization`` (by engine: how many different sets of flags, and the first
+    ten), ``notes``.
     """
     spec, foresight = job.spec, job.foresight()
     space = spec.parameter_space
     known_of = _known(job, foresight)
     looked_at, refused = known_of.looked_at, known_of.refused
     searcher = job.searcher()
-    launches = [_planned(job, {}, "baseline")]
+    backend = job.backend.open(spec.backend.options, site or Site())
+    launches = [_planned(job, backend, {}, 0)]
     # Told as the loop of a study does, so that the same points come in the same order, as long
     # as the searcher does not look at answers, which a plan has none of.
     searcher.tell(Trial(BASELINE, {}, state=TrialState.CANCELLED))
@@ -451,7 +454,7 @@ def plan(job: Job, *, trials: int = 3) -> dict[str, Any]:
         point = searcher.ask() if len(launches) <= trials else None
         if point is None:
             break
-        planned = _planned(job, point, f"trial {len(launches)}")
+        planned = _planned(job, backend, point, len(launches))
         if foresight.refuse(point) is not None:
             refusal = FailureClass.REFUSED
             searcher.tell(Trial(len(launches), point, state=TrialState.INFEASIBLE, failure=refusal))
@@ -495,6 +498,7 @@ def plan(job: Job, *, trials: int = 3) -> dict[str, Any]:
         "quantization": _quantization(spec),
         "notes": list(job.notes),
         "launches": launches,
+        "exports": dict(backend.exports(spec)),
     }
 
 
@@ -564,14 +568,18 @@ def _server(job: Job, point: Parameters) -> tuple[object, ...]:
     return (launch.argv, *sorted(launch.environment.items()))
 
 
-def _planned(job: Job, point: Parameters, name: str) -> dict[str, Any]:
-    launch = job.rules.launch(job.spec, point, port=EXPORT_PORT)
+def _planned(job: Job, backend: Backend, point: Parameters, number: int) -> dict[str, Any]:
+    launch = job.rules.launch(job.spec, point, port=EXPORT_PORT, place=backend.place)
+    slot = Slot(job.spec.name, number, port=EXPORT_PORT, directory="")
+    recorded = isinstance(job.benchmark, Recorded)
     return {
-        "name": name,
+        "name": f"trial {number}" if number else "baseline",
         "parameters": point,
         "argv": list(launch.argv),
         "environment": dict(launch.environment),
         "gpus": launch.gpus,
+        "image": launch.image if backend.place.image else None,
+        "request": {} if recorded else dict(backend.plan(launch, slot).request),
     }
 
 

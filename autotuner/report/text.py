@@ -306,7 +306,8 @@ def plan_text(plan: Json) -> RenderableType:
     lines += [f"note         {note}" for note in plan["notes"]]
     for launch in plan["launches"]:
         gpus = plain(counted(launch["gpus"], "GPU"))
-        lines += ["", f"{launch['name']}: {parameters_text(launch['parameters'])}  ({gpus})"]
+        where = f", in {launch['image']}" if launch["image"] else ""
+        lines += ["", f"{launch['name']}: {parameters_text(launch['parameters'])}  ({gpus}{where})"]
         lines.append("  " + command_line(launch["argv"], launch["environment"]))
     return Text("\n".join(lines))
 
