@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import UTC, tzinfo
 from functools import partial
 from typing import Any
 
@@ -38,16 +39,17 @@ from autotuner.report.words import (
 )
 
 
-def html(summary: Json) -> str:
+def html(summary: Json, zone: tzinfo = UTC) -> str:
     """The page of one study.
 
     Args:
         summary: what `summary.summary` returns, or the same read back from JSON.
+        zone: of the times shown.
     """
-    return _ENVIRONMENT.get_template("page.html.j2").render(_view(summary))
+    return _ENVIRONMENT.get_template("page.html.j2").render(_view(summary, zone))
 
 
-def _view(summary: Json) -> dict[str, Any]:
+def _view(summary: Json, zone: tzinfo) -> dict[str, Any]:
     """What the template shows beside the summary itself."""
     study, trials, found = summary["study"], summary["trials"], summary["verdict"]
     best, baseline = trial_in(summary, "best"), trial_in(summary, "baseline")
@@ -56,6 +58,7 @@ def _view(summary: Json) -> dict[str, Any]:
     return {
         "summary": summary,
         "study": study,
+        "started": moment(study["started_at"], zone),
         "spec": study["spec"],
         "spec_text": json.dumps(study["spec"], indent=2, ensure_ascii=False),
         "engine": engine_name(summary),
@@ -119,7 +122,7 @@ _ENVIRONMENT.globals.update(
     **{
         each.__name__: each
         for each in (
-            *(measured, percent, span, duration, moment, gain, difference, phases),
+            *(measured, percent, span, duration, gain, difference, phases),
             *(accuracy_line, apart, candidate, misses),
         )
     },

@@ -6,7 +6,7 @@ import math
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Any, TypeAlias
 
 from autotuner.study.metrics import METRICS, Better
@@ -84,11 +84,11 @@ def duration(seconds: float | None) -> str:
     return " ".join(largest).replace(" ", "\N{NO-BREAK SPACE}")
 
 
-def moment(stored: str) -> str:
-    """A stored time, to the minute."""
+def moment(stored: str, zone: tzinfo = UTC) -> str:
+    """A stored time to the minute, in a time zone and with its name: stored are UTC's."""
     if not stored:
         return MISSING
-    return datetime.fromisoformat(stored).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return datetime.fromisoformat(stored).astimezone(zone).strftime("%Y-%m-%d %H:%M %Z")
 
 
 def title(metric: str) -> str:
