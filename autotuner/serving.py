@@ -19,12 +19,16 @@ class Place:
         port: port to listen on there; None: the slot's, free a moment ago.
         model_path: the model's directory there; None: as the study names it.
         image: whether the program is the image's own, not one of the machine.
+        rank: which part of a server that spans nodes; the first answers requests.
+        meeting: HOST:PORT on the first node, where the parts of such a server meet.
     """
 
     host: str = "127.0.0.1"
     port: int | None = None
     model_path: str | None = None
     image: bool = False
+    rank: int = 0
+    meeting: str = "FIRST_NODE:29500"
 
 
 HERE = Place()
@@ -45,6 +49,7 @@ class LaunchSpec:
         served_name: the model's name in requests.
         health_path: answers 200 once the server can serve.
         gpus: GPUs to reserve (tensor x pipeline x data parallel).
+        nodes: nodes that the server spans, with equally many of the GPUs on each.
         cpus: CPUs to reserve; None lets the cluster decide (see `execution.reservation`).
     """
 
@@ -59,6 +64,7 @@ class LaunchSpec:
     gpus: int = 1
     cpus: float | None = None
     flags: tuple[str, ...] = ()
+    nodes: int = 1
 
     @property
     def argv(self) -> tuple[str, ...]:

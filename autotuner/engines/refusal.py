@@ -80,6 +80,16 @@ def first_refusal(rules: Iterable[Rule], point: Point) -> str | None:
     return next((reason for rule in rules if (reason := rule.says(point))), None)
 
 
+def evenly(gpus: Callable[[Point], int]) -> Callable[[Point], str | None]:
+    """The GPUs of a server that spans nodes, equally many of which are on each."""
+
+    def says(point: Point) -> str | None:
+        count, nodes = gpus(point), point.spec.engine.nodes
+        return f"{count} GPUs do not divide among {nodes} nodes" if count % nodes else None
+
+    return says
+
+
 def not_above(low: str, high: str) -> Callable[[Point], str | None]:
     """Two whole numbers, of which the first must not be above the second."""
 

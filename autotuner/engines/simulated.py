@@ -36,6 +36,7 @@ _OWNED = {
     "served-model-name": "say it as model.served_name",
     "host": "the backend binds the server",
     "port": "every trial gets a free port",
+    **dict.fromkeys(("nnodes", "node-rank", "meeting"), "say it as engine.nodes"),
 }
 
 
@@ -56,8 +57,13 @@ class _Simulated:
         flags = tuple(catalog.argv(values))
         return LaunchSpec(
             command=command_at(place, spec.engine, COMMAND, IMAGE_COMMAND),
-            arguments=(*own, "--host", place.host, "--port", str(port), *flags),
+            arguments=(
+                *(*own, "--host", place.host, "--port", str(port)),
+                *_part(spec.engine.nodes, place),
+                *flags,
+            ),
             flags=flags,
+            nodes=spec.engine.nodes,
             environment=environment(spec, parameters),
             image=image_of(spec.engine, IMAGE, f"simulated-{catalog.version}"),
             model_path=path,
@@ -75,7 +81,11 @@ class _Simulated:
         sequences = _number(catalog, values, "max-num-seqs")
         if batched is not None and sequences is not None and batched < sequences:
             return f"max-num-batched-tokens {batched} is below max-num-seqs {sequences}"
-        return None
+        gpus, nodes = (
+            whole_number(given(catalog, values, "tensor-parallel-size")) or 1,
+            spec.engine.nodes,
+        )
+        return f"{gpus} GPUs do not divide among {nodes} nodes" if gpus % nodes else None
 
     def diagnose(self, log: str) -> Diagnosis:
         return diagnose(log, _SIGNATURES, _PREFIX)
@@ -85,6 +95,13 @@ class _Simulated:
 
     def memory(self, spec: StudySpec, parameters: Parameters) -> MemoryRequest | None:  # noqa: ARG002
         return None  # its model and its accelerators are notional, whatever the study names
+
+
+def _part(nodes: int, place: Place) -> tuple[str, ...]:
+    """The flags of one part of a server that spans nodes."""
+    if nodes == 1:
+        return ()
+    return ("--nnodes", str(nodes), "--node-rank", str(place.rank), "--meeting", place.meeting)
 
 
 def _number(catalog: Catalog, values: Parameters, name: str) -> int | None:
@@ -105,6 +122,7 @@ _FRACTION = "gpu-memory-fraction"
 
 _SIGNATURES = (
     Signature(FailureClass.ARGUMENT, r"error: (?:unrecognized arguments|argument ).*"),
+    Signature(FailureClass.NCCL, r"NCCL error: .*"),
     Signature(FailureClass.PORT, r"\[Errno 98\] .*[Aa]ddress already in use.*"),
     Signature(
         FailureClass.KV_CACHE,

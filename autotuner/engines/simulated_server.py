@@ -49,6 +49,9 @@ LATE_SECONDS = 0.05
 CHILD_SECONDS = 600
 """Children end by themselves, so that a failed kill test does not leave them for ever."""
 
+MEETING_SECONDS = 0.1
+"""Between two looks for the first of several parts."""
+
 DEFAULT_OUTPUT = 128
 """Output tokens where a request names no limit."""
 
@@ -83,6 +86,10 @@ def make_parser() -> argparse.ArgumentParser:
     add("--start-seconds", type=amount, default=0.2, help="from start to ready")
     add("--noise", type=amount, default=0.0, help="relative, of each start and of each step")
     add("--seed", type=int, default=None, help="of the noise; another at each start by default")
+
+    add("--nnodes", type=count, default=1, help="programs that are one server")
+    add("--node-rank", type=_bounded(int, 0), default=0, help="0 serves, the others only stay")
+    add("--meeting", default="127.0.0.1:29500", help="HOST:PORT where they find each other")
 
     failures = ("none", "argument", "memory", "kv-cache", "port", "crash")
     add("--fail-at-start", choices=failures, default="none")
@@ -253,6 +260,10 @@ class Server:
         """Bind, load, then serve for ever; every way to fail ends the process."""
         options = self.options
         log("INFO", f"Simulated engine {VERSION}, model {options.model}, {self.flags}")
+        if options.node_rank:
+            await self._stay_with_the_first()
+        if options.nnodes > 1:
+            await self._meet_the_others()
         try:
             if options.fail_at_start == "port":
                 raise OSError(
@@ -271,6 +282,33 @@ class Server:
             self.ready = True
             log("INFO", "Application startup complete.")
             await self._step_for_ever()
+
+    async def _meet_the_others(self) -> None:
+        """Return once every other part is here; losing one later is the end."""
+        host, _, port = self.options.meeting.rpartition(":")
+        here: asyncio.Queue[None] = asyncio.Queue()
+
+        async def part(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+            here.put_nowait(None)
+            await reader.read()
+            die("NCCL error: unhandled system error, a remote process has exited", 1)
+
+        self._meeting = await asyncio.start_server(part, host, int(port))
+        for _ in range(self.options.nnodes - 1):
+            await here.get()
+
+    async def _stay_with_the_first(self) -> None:
+        """Be there for as long as the part that serves is."""
+        host, _, port = self.options.meeting.rpartition(":")
+        while True:
+            try:
+                reader, _writer = await asyncio.open_connection(host, int(port))
+                break
+            except OSError:
+                await asyncio.sleep(MEETING_SECONDS)
+        log("INFO", f"part {self.options.node_rank} is connected")
+        await reader.read()
+        die("NCCL error: the first part has exited", 1)
 
     def _load(self) -> None:
         options, fraction = self.options, self.options.gpu_memory_fraction

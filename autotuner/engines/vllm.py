@@ -19,6 +19,7 @@ from autotuner.engines.refusal import (
     Point,
     Rule,
     at_least,
+    evenly,
     first_refusal,
     kv_heads_split,
     not_above,
@@ -28,7 +29,7 @@ from autotuner.engines.refusal import (
     within,
 )
 from autotuner.engines.signatures import Signature, diagnose, observed
-from autotuner.errors import FailureClass
+from autotuner.errors import ConfigError, FailureClass
 from autotuner.serving import HERE, LaunchSpec, MemoryRequest, Place
 from autotuner.study.model import GIB
 from autotuner.study.space import Parameters
@@ -58,6 +59,7 @@ _OWNED = {
     "api-key": "trials run without a key; set it where you serve",
     "config": "give the flags here, so that they are checked",
     "headless": "a trial needs the API server",
+    **dict.fromkeys(("nnodes", "node-rank", "master-addr", "master-port"), "say engine.nodes"),
 }
 
 
@@ -65,7 +67,14 @@ class _VLLM:
     api = "vllm"
 
     def check(self, spec: StudySpec) -> None:
-        check_flags(spec, catalog_of(spec), _OWNED)
+        catalog = catalog_of(spec)
+        check_flags(spec, catalog, _OWNED)
+        if spec.engine.nodes > 1 and catalog.find("nnodes") is None:
+            raise ConfigError(
+                f"vLLM {catalog.version} spans nodes only on a Ray cluster of its own",
+                where="engine.nodes",
+                hint="a version with the flag --nnodes does without",
+            )
 
     def launch(
         self, spec: StudySpec, parameters: Parameters, *, port: int, place: Place = HERE
@@ -81,14 +90,19 @@ class _VLLM:
         flags = tuple(point.catalog.argv(point.values))
         return LaunchSpec(
             command=command,
-            arguments=(*own, "--host", place.host, "--port", str(port), *flags),
+            arguments=(
+                *(*own, "--host", place.host, "--port", str(port)),
+                *_part(spec.engine.nodes, place),
+                *flags,
+            ),
             flags=flags,
+            nodes=spec.engine.nodes,
             environment=point.environment,
             image=image_of(spec.engine, IMAGE, f"v{point.catalog.version}"),
             model_path=path,
             served_name=spec.model.served_name,
             port=port,
-            gpus=math.prod(point.size(name) for name in _PARALLEL),
+            gpus=math.prod(map(point.size, _PARALLEL)),
         )
 
     def refuse(self, spec: StudySpec, parameters: Parameters) -> str | None:
@@ -129,6 +143,16 @@ class _VLLM:
             batched_tokens=point.whole("max-num-batched-tokens"),
             block=point.whole("block-size"),
         )
+
+
+def _part(nodes: int, place: Place) -> tuple[str, ...]:
+    """The flags of one part of a server that spans nodes."""
+    if nodes == 1:
+        return ()
+    host, _, port = place.meeting.rpartition(":")
+    meeting = ("--master-addr", host, "--master-port", port)
+    part = ("--nnodes", str(nodes), "--node-rank", str(place.rank), *meeting)
+    return (*part, "--headless") if place.rank else part
 
 
 _FRACTION = "gpu-memory-utilization"
@@ -247,6 +271,7 @@ def _method(point: Point) -> str | None:
 # Sources: vLLM 0.32.0. Its vocabularies are padded, so that none has to be divisible; which
 # attention backend takes which KV dtype depends on the device, so that is not refused here.
 _RULES = (
+    Rule(evenly(lambda point: math.prod(map(point.size, _PARALLEL))), "config/parallel.py"),
     Rule(not_below("max-num-batched-tokens", "max-num-seqs"), "config/scheduler.py:327"),
     Rule(not_above("max-num-active-seqs", "max-num-seqs"), "config/scheduler.py:334"),
     Rule(_unchunked, "config/scheduler.py:314"),

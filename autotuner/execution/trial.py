@@ -21,7 +21,8 @@ from autotuner.errors import FailureClass, InfrastructureError, TrialError
 from autotuner.execution.gate import Gauge, nvidia_gauge, wait_clear
 from autotuner.execution.loadrunner import LoadRunner
 from autotuner.execution.readiness import NotReady, ServerDied, wait_ready
-from autotuner.serving import Endpoint, LaunchSpec, Slot
+from autotuner.execution.spanning import Part, SpanningServer
+from autotuner.serving import HERE, Endpoint, LaunchSpec, Slot
 from autotuner.settings import FIRST_PORT, LAST_PORT, Site
 from autotuner.study.metrics import METRICS, metrics_of
 from autotuner.study.objective import latency_bounds
@@ -58,6 +59,10 @@ class Assignment:
 class TrialRun:
     """The life of one trial's server. Not thread-safe; `stop` must be called, and may be twice.
 
+    Args:
+        gauge: tells the memory of GPUs; NVIDIA's library by default.
+        others, meeting: further parts of a server that spans nodes, and where they meet.
+
     `deploy` and `measure` raise TrialError where the parameters are at fault, and
     InfrastructureError where the machine is.
     """
@@ -70,6 +75,8 @@ class TrialRun:
         gpu_ids: tuple[str, ...] = (),
         site: Site | None = None,
         gauge: Gauge | None = None,
+        others: Sequence[Part] = (),
+        meeting: str = HERE.meeting,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -79,6 +86,8 @@ class TrialRun:
         self._gpu_ids = gpu_ids
         self._site = site or Site()
         self._gauge = gauge
+        self._others = others
+        self._meeting = meeting
         self._held = ""
         self._clock = clock
         self._sleep = sleep
@@ -105,8 +114,9 @@ class TrialRun:
                 gpu_ids=self._gpu_ids,
             )
             backend = kinds.backend
+            place = dataclasses.replace(backend.place, meeting=self._meeting)
             launch = kinds.engine.launch(
-                spec, self._assignment.parameters, port=slot.port, place=backend.place
+                spec, self._assignment.parameters, port=slot.port, place=place
             )
             plan = backend.plan(launch, slot)
             _write_json(self._directory / "plan.json", plan.to_json())
@@ -120,7 +130,9 @@ class TrialRun:
                 clock=self._clock,
                 sleep=self._sleep,
             )
-            self._server = backend.start(plan)
+            self._server = SpanningServer(backend.start(plan), self._others)
+            for part in self._others:
+                part.start(self._meeting)
             self._runner = LoadRunner(
                 kinds.benchmark.runner(spec.tokenizer),
                 self._directory,
@@ -185,7 +197,7 @@ class TrialRun:
             return 0.0, dict.fromkeys(METRICS)
         measurement = dataclasses.replace(
             measured,
-            gpus=len(self._gpu_ids),
+            gpus=len(self._gpu_ids) * self._spec.engine.nodes,
             latency_bounds=latency_bounds(self._spec.bounds),
         )
         return measurement.seconds, metrics_of(measurement)

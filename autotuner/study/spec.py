@@ -140,6 +140,11 @@ class EngineSettings(_Part):
         description="How the engine is started in its image, as a list, without its flags; the "
         "engine's usual command by default.",
     )
+    nodes: int = Field(
+        default=1,
+        ge=1,
+        description="Nodes that one server spans, with equally many of its GPUs on each.",
+    )
     arguments: dict[str, Any] = Field(
         default_factory=dict,
         description="Fixed flags under the engine's own names. `true` is a bare flag, `false` "
