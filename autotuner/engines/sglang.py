@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from autotuner.engines import signatures as said
 from autotuner.engines.base import LOWER, RAISE, Diagnosis, Engine
-from autotuner.engines.flags import catalog_of, check_flags, command_at, image_of
+from autotuner.engines.flags import (
+    catalog_of,
+    check_flags,
+    command_at,
+    environment,
+    flag_values,
+    image_of,
+)
 from autotuner.engines.formats import element_bytes, weight_bytes
 from autotuner.engines.refusal import (
     Point,
@@ -15,12 +23,11 @@ from autotuner.engines.refusal import (
     at_least,
     first_refusal,
     kv_heads_split,
-    point_of,
     splits,
     within,
 )
 from autotuner.engines.signatures import Signature, diagnose, observed
-from autotuner.errors import FailureClass
+from autotuner.errors import ConfigError, FailureClass
 from autotuner.serving import HERE, LaunchSpec, MemoryRequest, Place
 from autotuner.study.space import Parameters
 from autotuner.study.spec import StudySpec
@@ -28,6 +35,9 @@ from autotuner.study.spec import StudySpec
 IMAGE = "lmsysorg/sglang"
 COMMAND = ("python", "-m", "sglang.launch_server")
 IMAGE_COMMAND = ("python3", "-m", "sglang.launch_server")
+
+_TAGS = {"0.5.2": "v0.5.2-cu126"}
+"""Images of versions whose tags all name what they are built for; elsewhere `v` and the version."""
 
 _OWNED = {
     "model-path": "say it as model.path",
@@ -48,11 +58,12 @@ class _SGLang:
 
     def check(self, spec: StudySpec) -> None:
         check_flags(spec, catalog_of(spec), _OWNED)
+        _check_name(spec.model.served_name)
 
     def launch(
         self, spec: StudySpec, parameters: Parameters, *, port: int, place: Place = HERE
     ) -> LaunchSpec:
-        point = point_of(spec, parameters)
+        point = _point(spec, parameters)
         path, port = place.model_path or spec.model.path, place.port or port
         own = ["--model-path", path, "--served-model-name", spec.model.served_name]
         if spec.model.tokenizer:
@@ -63,7 +74,7 @@ class _SGLang:
             arguments=(*own, "--host", place.host, "--port", str(port), *flags),
             flags=flags,
             environment=point.environment,
-            image=image_of(spec.engine, IMAGE, f"v{point.catalog.version}"),
+            image=image_of(spec.engine, IMAGE, _tag(point.catalog.version)),
             model_path=path,
             served_name=spec.model.served_name,
             port=port,
@@ -71,7 +82,7 @@ class _SGLang:
         )
 
     def refuse(self, spec: StudySpec, parameters: Parameters) -> str | None:
-        return first_refusal(_RULES, point_of(spec, parameters))
+        return first_refusal(_RULES, _point(spec, parameters))
 
     def diagnose(self, log: str) -> Diagnosis:
         return diagnose(log, _SIGNATURES, _PREFIX)
@@ -80,7 +91,7 @@ class _SGLang:
         return observed(log, _NUMBERS)
 
     def memory(self, spec: StudySpec, parameters: Parameters) -> MemoryRequest | None:
-        point = point_of(spec, parameters)
+        point = _point(spec, parameters)
         if point.value("json-model-override-args") is not None:
             return None
         dtype = point.text("dtype")
@@ -105,6 +116,35 @@ class _SGLang:
 
 
 _FRACTION = "mem-fraction-static"
+
+
+def _tag(version: str) -> str:
+    return _TAGS.get(version, f"v{version}")
+
+
+def _check_name(served_name: str) -> None:
+    """Raise ConfigError for a name that it takes for ``model:adapter`` in requests
+    (arg_groups/validation_hook.py:214, which leaves out names of object stores)."""
+    if ":" in served_name and "://" not in served_name:
+        raise ConfigError(
+            f"SGLang serves no name with a colon, such as {served_name!r}",
+            where="model.served_name",
+            hint="give one without; what follows the colon is an adapter's name there",
+        )
+
+
+class _Point(Point):
+    def value(self, name: str) -> Any:
+        # `tp-size` here; older versions put `tensor-parallel-size` first and know this one too.
+        flag = self.catalog.find(name)
+        return super().value(flag.name if flag else name)
+
+
+def _point(spec: StudySpec, parameters: Parameters) -> Point:
+    return _Point(
+        spec, catalog_of(spec), flag_values(spec, parameters), environment(spec, parameters)
+    )
+
 
 _NUMBERS = {
     # At the end of the start; while the pool is allocated, and in older versions only there.
@@ -201,9 +241,34 @@ def _dense(point: Point) -> str | None:
 
 def _nodes(point: Point) -> str | None:
     nodes, replicas = point.size("nnodes"), _replicas(point)
+    if point.text("ep-join-mode") == "scale":
+        return None
     if nodes > 1 and replicas > 1:
         return f"dp-size {replicas} runs on one node only, not on nnodes {nodes}"
     return splits(point.size("tp-size") * point.size("pp-size"), "GPUs", nodes, "nnodes")
+
+
+def _speculation(point: Point) -> str | None:
+    backend, algorithm = point.text("attention-backend"), point.text("speculative-algorithm")
+    if backend != "flex_attention" or algorithm is None:
+        return None
+    return f"attention-backend flex_attention knows no speculative-algorithm, such as {algorithm}"
+
+
+# A checkpoint's method and one that cannot read it; those that convert are not among them.
+_UNRELATED = {
+    "awq": ("gptq", "fp8", "bitsandbytes"),
+    "gptq": ("awq", "fp8", "bitsandbytes"),
+    "fp8": ("awq", "gptq", "bitsandbytes"),
+}
+
+
+def _method(point: Point) -> str | None:
+    own = point.shape.quantization if point.shape else None
+    method = point.text("quantization")
+    if method not in _UNRELATED.get(own or "", ()):
+        return None
+    return f"quantization {method} does not match the model's {own}"
 
 
 def _conservativeness(point: Point) -> str | None:
@@ -235,6 +300,8 @@ _RULES = (
     Rule(_padding, "arg_groups/validation_hook.py:188"),
     Rule(_dense, "arg_groups/validation_hook.py:207"),
     Rule(_nodes, "arg_groups/validation_hook.py:179, :199"),
+    Rule(_speculation, "arg_groups/attention_hook.py:161"),
+    Rule(_method, "configs/model_config.py:2144"),
     Rule(_multiplexing, "arg_groups/validation_hook.py:250"),
     Rule(at_least("pp-max-micro-batch-size", 1), "arg_groups/validation_hook.py:183"),
     Rule(_conservativeness, "arg_groups/validation_hook.py:323"),
@@ -254,6 +321,7 @@ _QUANTIZATION = (
     r"Invalid quantization method.*",
     r".*argument --quantization: invalid choice.*",
     r"\w+LinearMethod on CPU requires.*",
+    r"ValueError: CPU FP8 KV cache requires.*",
     r"Cannot find the config file for \w+.*",
 )
 

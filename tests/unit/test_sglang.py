@@ -80,7 +80,7 @@ def test_the_tokenizer_and_an_older_image_can_be_chosen() -> None:
         *("--model-path", "org/name", "--served-model-name", "name"),
         *("--tokenizer-path", "/t"),
     )
-    assert launch.image == "lmsysorg/sglang:v0.5.2"
+    assert launch.image == "lmsysorg/sglang:v0.5.2-cu126"
 
 
 @pytest.mark.parametrize(
