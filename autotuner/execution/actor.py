@@ -20,8 +20,11 @@ from autotuner.settings import Site
 from autotuner.study.trial import BASELINE, Outcome
 from autotuner.study.workload import Load
 
-ASSIGNMENT, RESERVATION, NEWS = "assignment", "reservation", "news"
+ASSIGNMENT, RESERVATION, NODES, NEWS = "assignment", "reservation", "nodes", "news"
 """Keys of an actor's config, and of its results."""
+
+NODE_LABEL = "ray.io/node-id"
+"""Label that Ray gives every node."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +45,17 @@ class News:
 
 class TrialActor(tune.Trainable):
     """Runs one assignment. Where the parameters fail it reports an answer; where the machine
-    fails it raises, and Tune retries the trial from its start."""
+    fails it raises, and the loop says what becomes of the trial."""
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
         reserved: Reservation = config[RESERVATION]
+        nodes: tuple[str, ...] = config[NODES]
         return tune.PlacementGroupFactory(
-            [{"CPU": reserved.cpus, "GPU": reserved.gpus}], strategy="STRICT_PACK"
+            reserved.bundles,
+            strategy="STRICT_PACK" if reserved.nodes == 1 else "STRICT_SPREAD",
+            # A trial is pinned when it is handed to Tune, see `placer`. Nothing keeps the pin.
+            bundle_label_selector=[{NODE_LABEL: node} for node in nodes],
         )
 
     def setup(self, config: dict[str, Any], site: Site | None = None) -> None:

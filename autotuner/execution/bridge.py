@@ -5,9 +5,9 @@ forgets what failed (docs/decisions/0003)."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 from ray.tune import Callback, Stopper
@@ -16,13 +16,29 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher as TuneSearcher
 
 from autotuner.errors import InfrastructureError
-from autotuner.execution.actor import ASSIGNMENT, NEWS, RESERVATION, News
+from autotuner.execution.actor import ASSIGNMENT, NEWS, NODES, RESERVATION, News
 from autotuner.execution.loop import StudyLoop
-from autotuner.execution.reservation import Reservation
+from autotuner.execution.placer import Placed, Placer
+from autotuner.execution.reservation import Node, Reservation, cannot_hold
+from autotuner.execution.trial import Assignment
 from autotuner.study.space import Parameters
 
 HUNG_SECONDS = 60.0
 """Beyond its own deadline, until a trial that says nothing is ended from outside."""
+
+PENDING_SECONDS = 30.0
+"""Until a trial that has not started in its place moves to one that is free: another study of
+the same cluster may have been faster by a moment. Ray takes a few seconds to start an actor."""
+
+
+class Cluster(Protocol):
+    """The nodes that trials run on."""
+
+    def now(self) -> Sequence[Node]:
+        """The nodes that are there, and what of them is in use. Asked many times a second."""
+
+    def lately(self) -> Sequence[Node]:
+        """Those, and the nodes that left a short time ago and may come back."""
 
 
 class _NotSnapshotted:
@@ -33,24 +49,114 @@ class _NotSnapshotted:
 
 
 class Asker(_NotSnapshotted, TuneSearcher):
-    """Hands the loop's assignments to Tune."""
+    """Hands the loop's assignments to Tune, one Tune trial for each attempt, pinned to its place.
 
-    def __init__(self, loop: StudyLoop, reserve: Callable[[Parameters], Reservation]) -> None:
+    Args:
+        beat: called each time Tune asks, which it does several times a second.
+    """
+
+    def __init__(
+        self,
+        loop: StudyLoop,
+        placer: Placer,
+        cluster: Cluster,
+        reserve: Callable[[Parameters], Reservation],
+        *,
+        beat: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         super().__init__()
         self._loop = loop
+        self._placer = placer
+        self._cluster = cluster
         self._reserve = reserve
+        self._beat = beat
+        self._clock = clock
+        self._waiting: dict[int, Assignment] = {}
+        self._handed: dict[str, tuple[Assignment, float]] = {}
+        self._moved: set[int] = set()
+        self._baseline: Reservation | None = None
 
     def suggest(self, trial_id: str) -> Any:
-        assignment = self._loop.next()
-        if assignment is None:
-            return None if self._loop.waiting else TuneSearcher.FINISHED
+        self._beat()
+        self._look()
+        while True:
+            if self._loop.over:
+                return TuneSearcher.FINISHED
+            placed = self._placer.place()
+            if placed is not None:
+                return self._hand(trial_id, placed)
+            if not self._placer.wants_more:
+                return None
+            assignment = self._loop.next()
+            if assignment is None:
+                return None if self._loop.waiting else TuneSearcher.FINISHED
+            needed = self._reserve(self._loop.parameters(assignment.number))
+            self._waiting[assignment.number] = assignment
+            self._placer.wait(assignment.number, needed)
+
+    def _look(self) -> None:
+        """See the nodes as they are now, and tell the loop what that means."""
+        self._placer.see(self._cluster.now())
+        lately = self._cluster.lately()
+        self._baseline = self._baseline or self._reserve({})
+        lost = cannot_hold(self._baseline, lately)
+        if lost:
+            self._loop.broken = self._loop.broken or f"nodes left, and the baseline now {lost}"
+        for number, needed in self._placer.waiting.items():
+            reason = cannot_hold(needed, lately)
+            if reason:
+                self._placer.drop(number)
+                del self._waiting[number]
+                self._loop.unplaceable(number, reason)
+        for id, row in self._placer.sick.items():
+            self._loop.remark(
+                f"{row} trials in a row broke on node {self._names([id])}; others are preferred"
+            )
+
+    def _hand(self, trial_id: str, placed: Placed) -> dict[str, Any]:
+        assignment = self._waiting.pop(placed.number)
+        self._handed[trial_id] = (assignment, self._clock())
+        self._loop.placed(placed.number, node=self._names(placed.nodes), gpu_ids=())
         return {
             ASSIGNMENT: assignment,
-            RESERVATION: self._reserve(self._loop.parameters(assignment.number)),
+            RESERVATION: self._placer.reserved(placed.number),
+            NODES: placed.nodes,
         }
 
+    def _names(self, ids: Sequence[str]) -> str:
+        names = {node.id: node.name for node in self._cluster.lately()}
+        return ", ".join(names.get(id, "") or id for id in ids)
+
+    def started(self, trial_id: str) -> None:
+        """Tune has started the trial."""
+        assignment, _ = self._handed[trial_id]
+        self._placer.started(assignment.number)
+
+    def misplaced(self) -> set[str]:
+        """Tune's trials that are to be taken from it, because they will not start where they are
+        pinned: their node is gone, or somebody else was faster. They wait for a place again."""
+        self._placer.see(self._cluster.now())
+        lost = set(self._placer.lost)
+        found = set()
+        for trial_id, (assignment, since) in list(self._handed.items()):
+            number = assignment.number
+            late = number not in self._moved and self._clock() - since > PENDING_SECONDS
+            if number in lost or (
+                late and self._placer.pending(number) and self._placer.fits_elsewhere(number)
+            ):
+                self._moved.add(number)
+                del self._handed[trial_id]
+                self._waiting[number] = assignment
+                self._placer.take_back(number)
+                found.add(trial_id)
+        return found
+
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
-        """Nothing: `Teller` has told the loop already."""
+        """The place is free again. What became of the trial `Teller` tells the loop."""
+        handed = self._handed.pop(trial_id, None)
+        if handed is not None:
+            self._placer.ended(handed[0].number, broke=error and not self._loop.over)
 
     def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
         return True
@@ -79,9 +185,19 @@ class Decider(_NotSnapshotted, FIFOScheduler):
     """Tells the loop how a trial gets on, and Tune whether it is to go on. Tune does not ask
     about a trial's last report: `Teller` hears of that."""
 
-    def __init__(self, loop: StudyLoop) -> None:
+    def __init__(self, loop: StudyLoop, asker: Asker) -> None:
         super().__init__()
         self._loop = loop
+        self._asker = asker
+
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        """None: trials start in the order in which they got their places. Tune asks this before
+        it starts any, so here those are taken back whose place is no good any more: a placement
+        group that is pinned to a dead node stays pending for ever, and nobody is told."""
+        misplaced = self._asker.misplaced()
+        for trial in tune_controller.get_trials() if misplaced else ():
+            if trial.trial_id in misplaced:
+                tune_controller.stop_trial(trial)
 
     def on_trial_result(
         self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]
@@ -98,15 +214,17 @@ class Teller(_NotSnapshotted, Callback):
     """Tells the loop when Tune's trials begin and break, and ends those that hang or were
     cancelled."""
 
-    def __init__(self, loop: StudyLoop, tick: Callable[[], None], trial_seconds: float) -> None:
+    def __init__(
+        self, loop: StudyLoop, asker: Asker, beat: Callable[[], None], trial_seconds: float
+    ) -> None:
         self._loop = loop
-        self._tick = tick
+        self._asker = asker
+        self._beat = beat
         self._allowed = trial_seconds + HUNG_SECONDS
         self._started: dict[str, float] = {}
 
     def on_step_begin(self, iteration: int, trials: list[TuneTrial], **_: Any) -> None:
-        self._tick()
-        self._loop.renew()
+        self._beat()
         over = self._loop.over
         for trial in trials:
             began = self._started.get(trial.trial_id)
@@ -123,6 +241,7 @@ class Teller(_NotSnapshotted, Callback):
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **_: Any
     ) -> None:
         self._started[trial.trial_id] = time.monotonic()
+        self._asker.started(trial.trial_id)
         self._loop.started(_number(trial))
 
     def on_trial_result(

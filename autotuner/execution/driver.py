@@ -7,30 +7,26 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
+from ray._private.state import available_resources_per_node
 
 from autotuner.backends.base import Backend
 from autotuner.benchmarks.base import Recorded
 from autotuner.engines.rules import Rules
 from autotuner.errors import InfrastructureError
 from autotuner.execution.actor import TrialActor
-from autotuner.execution.bridge import Asker, Canceller, Decider, Teller
+from autotuner.execution.bridge import Asker, Canceller, Cluster, Decider, Teller
 from autotuner.execution.everywhere import prepare_everywhere, sweep_everywhere
 from autotuner.execution.loop import Listener, StudyLoop
 from autotuner.execution.nodes import connected
-from autotuner.execution.reservation import (
-    Node,
-    Reservation,
-    cannot_hold,
-    reservation,
-    slots,
-)
+from autotuner.execution.placer import Placer
+from autotuner.execution.reservation import Node, Reservation, cannot_hold, reservation
 from autotuner.foresight import Foresight
 from autotuner.plugins import load_kind
 from autotuner.search.base import Scheduler, Searcher
@@ -39,8 +35,14 @@ from autotuner.store import Store
 from autotuner.study.space import Parameters
 from autotuner.study.study import Study, StudyState
 
-RETRIES = 1
-"""Fresh starts of a trial whose machine failed."""
+LOOK_SECONDS = 0.2
+"""Between two looks at the nodes, which take a few tenths of a millisecond."""
+
+RETURN_SECONDS = 300.0
+"""How long a node that left is expected back: a restart of its machine, or of its pod."""
+
+MANY = 10_000
+"""More trials than ever have a place at the same time: the placer says how many do."""
 
 GONE_SECONDS = 10.0
 """How long the end of a study waits for killed trials' servers to be gone."""
@@ -79,11 +81,8 @@ def run_study(
         InfrastructureError: no cluster, or one that cannot hold the baseline.
     """
     with connected(address):
-        nodes = [
-            Node(cpus=each["Resources"].get("CPU", 0), gpus=each["Resources"].get("GPU", 0))
-            for each in ray.nodes()
-            if each["Alive"]
-        ]
+        cluster = _Cluster(backend.gpu_resource)
+        nodes = list(cluster.now())
 
         recorded = isinstance(load_kind("benchmark", study.spec.benchmark.kind), Recorded)
 
@@ -91,15 +90,16 @@ def run_study(
             if recorded:  # nothing is started
                 return Reservation(1, 0)
             launch = engine.launch(study.spec, parameters, port=0, place=backend.place)
-            return reservation(launch, nodes)
+            # Whether the cluster has GPUs at all was said when the study began: that its last
+            # node with GPUs has left does not make a trial one for CPUs.
+            return reservation(launch, nodes, resource=backend.gpu_resource)
 
         def can_hold(parameters: Parameters) -> str | None:
-            return cannot_hold(reserve(parameters), nodes)
+            return cannot_hold(reserve(parameters), cluster.lately())
 
         impossible = can_hold({})
         if impossible:
             raise InfrastructureError(f"the baseline {impossible}")
-        at_once = study.spec.search.parallel or _most_at_once(reserve({}), nodes)
         loop = StudyLoop(
             study,
             store,
@@ -118,7 +118,7 @@ def run_study(
         begun(loop)
         try:
             with _signals(loop):
-                _tune(study, loop, reserve, at_once, tick, site)
+                _tune(study, loop, cluster, reserve, tick, site)
         except Exception as error:  # Tune's and Ray's are of many kinds
             loop.broken = loop.broken or f"the driver failed: {error!r}"[:300]
             raise InfrastructureError(loop.broken) from error
@@ -132,30 +132,74 @@ def run_study(
         return state
 
 
-def _most_at_once(baseline: Reservation, nodes: Sequence[Node]) -> int:
-    """Trials that may be under way: on GPUs, as many as the smallest kind of trial allows."""
-    return slots(Reservation(baseline.cpus, 1) if baseline.gpus else baseline, nodes)
+class _Cluster:
+    """The nodes of the cluster that we are connected to; see `bridge.Cluster`.
+
+    Args:
+        resource: what their GPUs are counted in.
+    """
+
+    def __init__(self, resource: str) -> None:
+        self._resource = resource
+        self._looked = -LOOK_SECONDS
+        self._nodes: list[Node] = []
+        self._seen: dict[str, tuple[float, Node]] = {}
+
+    def now(self) -> Sequence[Node]:
+        now = time.monotonic()
+        if now - self._looked >= LOOK_SECONDS:
+            self._looked = now
+            free = available_resources_per_node()
+            self._nodes = [
+                self._node(each, free.get(each["NodeID"])) for each in ray.nodes() if each["Alive"]
+            ]
+            self._seen.update((node.id, (now, node)) for node in self._nodes)
+        return self._nodes
+
+    def lately(self) -> Sequence[Node]:
+        since = time.monotonic() - RETURN_SECONDS
+        self._seen = {id: each for id, each in self._seen.items() if each[0] >= since}
+        return [node for _, node in self._seen.values()]
+
+    def _node(self, each: Mapping[str, Any], free: Mapping[str, float] | None) -> Node:
+        cpus, gpus = (each["Resources"].get(name, 0.0) for name in ("CPU", self._resource))
+        return Node(
+            cpus=cpus,
+            gpus=gpus,
+            id=each["NodeID"],
+            name=each["NodeManagerAddress"],
+            # What is not said is taken as free: Ray keeps the trial waiting where it is not.
+            cpus_used=0.0 if free is None else cpus - free.get("CPU", 0.0),
+            gpus_used=0.0 if free is None else gpus - free.get(self._resource, 0.0),
+        )
 
 
 def _tune(
     study: Study,
     loop: StudyLoop,
+    cluster: Cluster,
     reserve: Callable[[Parameters], Reservation],
-    at_once: int,
     tick: Callable[[], None],
     site: Site,
 ) -> None:
     spec = study.spec
     scratch = Path(study.directory) / "tune"
+
+    def beat() -> None:
+        tick()
+        loop.renew()
+
+    placer = Placer(at_once=spec.search.parallel)
+    asker = Asker(loop, placer, cluster, reserve, beat=beat)
     tuner = tune.Tuner(
         # In Ray's object store, and not in the trials' configurations, which Tune writes to files.
         tune.with_parameters(TrialActor, site=site),
         tune_config=tune.TuneConfig(
-            search_alg=Asker(loop, reserve),
-            scheduler=Decider(loop),
+            search_alg=asker,
+            scheduler=Decider(loop, asker),
             num_samples=-1,
             # Unset, Tune starts one trial at a time.
-            max_concurrent_trials=at_once,
+            max_concurrent_trials=spec.search.parallel or MANY,
             trial_name_creator=lambda trial: f"{spec.name}-{trial.trial_id}",
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
@@ -163,8 +207,9 @@ def _tune(
             name="experiment",
             storage_path=str(scratch),
             stop=Canceller(loop),
-            callbacks=[Teller(loop, tick, spec.limits.trial_seconds)],
-            failure_config=tune.FailureConfig(max_failures=RETRIES),
+            callbacks=[Teller(loop, asker, beat, spec.limits.trial_seconds)],
+            # What the machine broke is started afresh by the loop, on another node.
+            failure_config=tune.FailureConfig(max_failures=0),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=0,
         ),

@@ -29,6 +29,9 @@ from autotuner.study.trial import BASELINE, Outcome, Trial, TrialState
 FAILURES_IN_A_ROW = 3
 """Trials the infrastructure broke, one after another, before the study gives up."""
 
+RETRIES = 1
+"""Fresh starts of a trial that the infrastructure broke."""
+
 REFUSALS_IN_A_ROW = 1000
 """Refused points, one after another, before the search is called exhausted."""
 
@@ -83,6 +86,7 @@ class StudyLoop:
         self._launches: dict[str, int] = {}
         self._twins: dict[int, list[Parameters]] = {}
         self._again: list[Trial] = []
+        self._broke: dict[int, list[str]] = {}
         self._aside: list[Parameters] = []
         self._failures = 0
         self._renewed = self._began
@@ -96,6 +100,8 @@ class StudyLoop:
         """Who cancelled the study, or empty."""
         self.expired: str = ""
         """Which limit of time was reached, or empty."""
+        self.remarks: list[str] = []
+        """What the operator should know of the machines, in order of finding it out."""
         self.usurped: bool = False
         """Whether another driver has taken the study: nothing more of it is written."""
         again = self._to_run_again(known)
@@ -227,6 +233,15 @@ class StudyLoop:
     def started(self, number: int) -> None:
         self._change(number, state=TrialState.DEPLOYING, started_at=timestamp(), note="")
 
+    def remark(self, text: str) -> None:
+        """Say something of the machines that the study runs on, beside the study's state."""
+        if text in self.remarks:
+            return
+        self.remarks.append(text)
+        if not self.usurped:
+            reason = "; ".join(self.remarks)
+            self._store.set_state(self._spec.name, StudyState.RUNNING, reason=reason)
+
     def placed(self, number: int, *, node: str, gpu_ids: tuple[str, ...]) -> None:
         """Where a trial runs; written with the next change."""
         self._trials[number] = dataclasses.replace(self._trials[number], node=node, gpu_ids=gpu_ids)
@@ -257,6 +272,9 @@ class StudyLoop:
     def answered(self, number: int, outcome: Outcome) -> None:
         """A trial ended with an answer; the searcher learns it."""
         trial = scored(self._spec, self._trials[number], outcome, ended_at=timestamp())
+        if number in self._broke and trial.state is TrialState.COMPLETE and not trial.reason:
+            said = f"second attempt; the first broke {self._broke[number][0]}"
+            trial = dataclasses.replace(trial, reason=said)
         self._failures = 0
         self._keep(trial)
         self._learn(trial)
@@ -272,8 +290,17 @@ class StudyLoop:
             self._searcher.tell(dataclasses.replace(trial, parameters=point))
 
     def failed(self, number: int, reason: str) -> None:
-        """The infrastructure broke the trial, retries included; nobody is told."""
-        self._end(number, TrialState.FAILED, reason)
+        """The infrastructure broke the trial. It is due again, as the next one, and FAILED once
+        it has used up its RETRIES; nobody is told."""
+        trial = self._trials[number]
+        broke = self._broke.setdefault(number, [])
+        broke.append(f"on {trial.node or 'an unknown node'}: {reason}")
+        if len(broke) <= RETRIES:
+            trial = dataclasses.replace(_afresh(trial), reason=f"broke {broke[-1]}; started afresh")
+            self._again.insert(0, trial)
+            self._keep(trial)
+            return
+        self._end(number, TrialState.FAILED, "; before that ".join(reversed(broke)))
         trial = self._trials[number]
         # Nothing is learnt from it, but it is no longer under way, and neither are its twins.
         self._learn(trial)
@@ -282,6 +309,16 @@ class StudyLoop:
         self._failures += 1
         if self._failures >= FAILURES_IN_A_ROW:
             self.broken = f"{self._failures} trials in a row failed; the last: {reason}"
+
+    def unplaceable(self, number: int, reason: str) -> None:
+        """No node can hold the trial any more, before it was started: a point of the search is
+        refused; without the baseline, or a round of the finals, there is no study."""
+        trial = self._trials[number]
+        if trial.is_baseline or not trial.searched:
+            self.broken = f"trial {number} has no place any more: it {reason}"
+            return
+        self._keep(_refused(trial, reason))
+        self._learn(self._trials[number])
 
     def cancel(self, reason: str) -> None:
         """Start nothing more; whoever runs trials is to stop them."""
@@ -294,6 +331,7 @@ class StudyLoop:
                 reason = self.cancelled or self.expired or "the study ended"
                 self._end(trial.number, TrialState.CANCELLED, reason)
         state, reason = self._state()
+        reason = "; ".join(filter(None, (reason, *self.remarks)))
         if self.usurped:
             return state
         self._store.set_state(
@@ -402,14 +440,7 @@ class StudyLoop:
         return trial
 
     def _refuse(self, point: Parameters, reason: str) -> None:
-        trial = dataclasses.replace(
-            self._new(point),
-            state=TrialState.INFEASIBLE,
-            failure=FailureClass.REFUSED,
-            reason=reason,
-            directory="",
-            ended_at=timestamp(),
-        )
+        trial = _refused(self._new(point), reason)
         self._keep(trial)
         self._searcher.tell(trial)
 
@@ -440,15 +471,7 @@ class StudyLoop:
 
     def _recall(self, trial: Trial, *, again: bool) -> None:
         if again:
-            trial = Trial(
-                trial.number,
-                trial.parameters,
-                predicted=trial.predicted,
-                repeat_of=trial.repeat_of,
-                round=trial.round,
-                directory=trial.directory,
-                created_at=trial.created_at,
-            )
+            trial = _afresh(trial)
             self._again.append(trial)
         self._trials[trial.number] = trial
         if trial.searched and not trial.refused and trial.state is not FAILED:
@@ -466,3 +489,28 @@ class StudyLoop:
         if not self.usurped:
             self._store.save(self._spec.name, trial)
         self._listener(trial)
+
+
+def _afresh(trial: Trial) -> Trial:
+    """The trial as it was before it was started."""
+    return Trial(
+        trial.number,
+        trial.parameters,
+        predicted=trial.predicted,
+        repeat_of=trial.repeat_of,
+        round=trial.round,
+        directory=trial.directory,
+        created_at=trial.created_at,
+    )
+
+
+def _refused(trial: Trial, reason: str) -> Trial:
+    """The trial as one that is answered without a launch."""
+    return dataclasses.replace(
+        trial,
+        state=TrialState.INFEASIBLE,
+        failure=FailureClass.REFUSED,
+        reason=reason,
+        directory="",
+        ended_at=timestamp(),
+    )

@@ -7,55 +7,98 @@ from dataclasses import dataclass
 
 from autotuner.serving import LaunchSpec
 
+GPU = "GPU"
+"""What Ray itself counts GPUs in; a backend may count them in another resource of the cluster."""
+
 
 @dataclass(frozen=True)
 class Node:
-    """A node's whole resources."""
+    """A node's whole resources, and what of them is in use, by whomever.
+
+    Attributes:
+        id: the cluster's own, of this life of the node: a node that comes back has another.
+        name: what people call it.
+    """
 
     cpus: float
     gpus: float
+    id: str = ""
+    name: str = ""
+    cpus_used: float = 0.0
+    gpus_used: float = 0.0
 
 
 @dataclass(frozen=True)
 class Reservation:
-    """Resources one trial holds from its start until its server is gone."""
+    """Resources one trial holds from its start until its server is gone.
+
+    Attributes:
+        cpus: on each of its nodes.
+        gpus: on all of its nodes together, equally many on each.
+        nodes: how many different nodes it lies on.
+        resource: what the cluster counts those GPUs in.
+    """
 
     cpus: float
     gpus: int
+    nodes: int = 1
+    resource: str = GPU
+
+    @property
+    def share(self) -> int:
+        """GPUs on each of its nodes."""
+        return self.gpus // self.nodes
+
+    @property
+    def bundles(self) -> list[dict[str, float]]:
+        """What is to be held on each node, in Ray's words; the trial itself runs on the first."""
+        return [{"CPU": self.cpus, self.resource: self.share}] * self.nodes
 
 
-def reservation(launch: LaunchSpec, nodes: Sequence[Node]) -> Reservation:
+def reservation(
+    launch: LaunchSpec, nodes: Sequence[Node], *, across: int = 1, resource: str = GPU
+) -> Reservation:
     """What to reserve on these nodes.
 
     A cluster without any GPU runs engines built for CPUs. Such an engine takes every core of
     its machine by default, and two of them side by side would measure each other, so a trial
     then reserves the CPUs of a whole node (the smallest, so that every node can be one) unless
     the launch says how many it needs.
+
+    Args:
+        across: nodes that the study spreads each server over.
+        resource: what the GPUs of the nodes were counted in.
     """
     if launch.gpus and any(node.gpus for node in nodes):
-        return Reservation(1.0 if launch.cpus is None else launch.cpus, launch.gpus)
+        cpus = 1.0 if launch.cpus is None else launch.cpus
+        return Reservation(cpus, launch.gpus, across, resource)
     if launch.cpus is not None:
-        return Reservation(launch.cpus, 0)
-    return Reservation(max(1.0, min((node.cpus for node in nodes if node.cpus), default=1.0)), 0)
+        return Reservation(launch.cpus, 0, across)
+    cpus = min((node.cpus for node in nodes if node.cpus), default=1.0)
+    return Reservation(max(1.0, cpus), 0, across)
+
+
+def holds(node: Node, needed: Reservation) -> bool:
+    """Whether a node, with nothing else on it, has room for its share of a trial."""
+    return node.gpus >= needed.share and node.cpus >= needed.cpus
 
 
 def cannot_hold(needed: Reservation, nodes: Sequence[Node]) -> str | None:
-    """Why no single node can ever hold a trial, or None."""
-    if any(node.gpus >= needed.gpus and node.cpus >= needed.cpus for node in nodes):
+    """Why these nodes can never hold a trial, with their numbers; None where they can."""
+    if needed.gpus % needed.nodes:
+        return f"{needed.gpus} GPUs cannot be shared equally by {needed.nodes} nodes"
+    fit = sum(holds(node, needed) for node in nodes)
+    if fit >= needed.nodes:
         return None
+    named = "GPUs" if needed.resource == GPU else f"GPUs ({needed.resource})"
     gpus = max((node.gpus for node in nodes), default=0)
     cpus = max((node.cpus for node in nodes), default=0)
-    return (
-        f"needs {needed.gpus} GPUs and {needed.cpus:g} CPUs on one node; "
-        f"the largest of {len(nodes)} nodes has {gpus:g} GPUs and {cpus:g} CPUs"
-    )
-
-
-def slots(needed: Reservation, nodes: Sequence[Node]) -> int:
-    """How many such trials fit the cluster at once; at least 1."""
-    fit = 0
-    for node in nodes:
-        limits = [node.cpus // needed.cpus] if needed.cpus else []
-        limits += [node.gpus // needed.gpus] if needed.gpus else []
-        fit += int(min(limits, default=1))
-    return max(1, fit)
+    of = f"the largest of {len(nodes)} nodes has"
+    both = f"{needed.share} {named} and {needed.cpus:g} CPUs"
+    if needed.nodes > 1:
+        return f"needs {both} on each of {needed.nodes} nodes; {fit} of {len(nodes)} have them"
+    if gpus < needed.gpus:
+        return f"needs {needed.gpus} {named} on one node; {of} {gpus:g}"
+    if cpus < needed.cpus:
+        return f"needs {needed.cpus:g} CPUs on one node; {of} {cpus:g}"
+    return f"needs {both} on one node; none of {len(nodes)} has both"
