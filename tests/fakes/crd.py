@@ -194,6 +194,8 @@ def _problems(schema: Mapping[str, Any], value: Any, path: str) -> Iterator[str]
     if "enum" in schema and value not in schema["enum"]:
         allowed = ", ".join(f'"{each}"' for each in schema["enum"])
         yield f'{place}: Unsupported value: "{value}": supported values: {allowed}'
+    if isinstance(value, int | float) and value < schema.get("minimum", value):
+        yield f"{place}: Invalid value: {value}: should be at least {schema['minimum']}"
     if isinstance(value, str):
         yield from _text_problems(schema, value, place)
     if isinstance(value, list):

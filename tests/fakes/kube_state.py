@@ -121,7 +121,9 @@ class KubeState:
         for name in ("default", *namespaces):
             self.create("namespaces", {"metadata": {"name": name}})
         for each in resources:
-            self.create("customresourcedefinitions", _definition(each))
+            # Not by `create`, which would copy schemas of megabytes several times.
+            key = ("customresourcedefinitions", "", each.name)
+            self._state.objects[key] = _definition(each)
 
     def on_change(self, hook: Callable[[Change], None]) -> None:
         """Call `hook` of every change from now on, in order, in a thread of its own.
@@ -536,7 +538,9 @@ def _definition(resource: Resource) -> Object:
         "x-kubernetes-preserve-unknown-fields": True,
     }
     return {
-        "metadata": {"name": resource.name},
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": resource.name, "uid": resource.name, "resourceVersion": "1"},
         "spec": {
             "group": resource.group,
             "names": {"kind": resource.kind, "plural": resource.plural},
