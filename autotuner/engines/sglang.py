@@ -21,6 +21,7 @@ from autotuner.engines.refusal import (
     Point,
     Rule,
     at_least,
+    evenly,
     first_refusal,
     kv_heads_split,
     splits,
@@ -50,6 +51,7 @@ _OWNED = {
     "config": "give the flags here, so that they are checked",
     "grpc-mode": "the benchmark speaks HTTP",
     "smg-grpc-mode": "the benchmark speaks HTTP",
+    **dict.fromkeys(("nnodes", "node-rank", "dist-init-addr"), "say it as engine.nodes"),
 }
 
 
@@ -71,7 +73,11 @@ class _SGLang:
         flags = tuple(point.catalog.argv(point.values))
         return LaunchSpec(
             command=command_at(place, spec.engine, COMMAND, IMAGE_COMMAND),
-            arguments=(*own, "--host", place.host, "--port", str(port), *flags),
+            arguments=(
+                *(*own, "--host", place.host, "--port", str(port)),
+                *_part(spec.engine.nodes, place),
+                *flags,
+            ),
             flags=flags,
             environment=point.environment,
             image=image_of(spec.engine, IMAGE, _tag(point.catalog.version)),
@@ -79,6 +85,7 @@ class _SGLang:
             served_name=spec.model.served_name,
             port=port,
             gpus=point.size("tp-size") * point.size("pp-size") * _replicas(point),
+            nodes=spec.engine.nodes,
         )
 
     def refuse(self, spec: StudySpec, parameters: Parameters) -> str | None:
@@ -120,6 +127,14 @@ _FRACTION = "mem-fraction-static"
 
 def _tag(version: str) -> str:
     return _TAGS.get(version, f"v{version}")
+
+
+def _part(nodes: int, place: Place) -> tuple[str, ...]:
+    """The flags of one part of a server that spans nodes."""
+    if nodes == 1:
+        return ()
+    part = ("--nnodes", str(nodes), "--node-rank", str(place.rank))
+    return (*part, "--dist-init-addr", place.meeting)
 
 
 def _check_name(served_name: str) -> None:
@@ -240,12 +255,10 @@ def _dense(point: Point) -> str | None:
 
 
 def _nodes(point: Point) -> str | None:
-    nodes, replicas = point.size("nnodes"), _replicas(point)
-    if point.text("ep-join-mode") == "scale":
-        return None
+    nodes, replicas = point.spec.engine.nodes, _replicas(point)
     if nodes > 1 and replicas > 1:
-        return f"dp-size {replicas} runs on one node only, not on nnodes {nodes}"
-    return splits(point.size("tp-size") * point.size("pp-size"), "GPUs", nodes, "nnodes")
+        return f"dp-size {replicas} runs on one node only, not on {nodes}"
+    return evenly(lambda each: each.size("tp-size") * each.size("pp-size"))(point)
 
 
 def _speculation(point: Point) -> str | None:

@@ -136,8 +136,6 @@ def test_a_flag_autotuner_sets_itself_is_refused(name: str) -> None:
             "disable-cuda-graph-padding and enable-torch-compile",
         ),
         ({"tp-size": 4, "moe-dense-tp-size": 2}, "moe-dense-tp-size 2 is neither 1 nor tp-size 4"),
-        ({"nnodes": 2, "dp-size": 2, "tp-size": 2}, "dp-size 2 runs on one node only"),
-        ({"nnodes": 3, "tp-size": 4}, "4 GPUs cannot be split by nnodes 3"),
         ({"enable-pdmux": True, "pp-size": 2}, "enable-pdmux needs pp-size 1, not 2"),
         (
             {"enable-pdmux": True, "chunked-prefill-size": 4096},
