@@ -263,11 +263,20 @@ def test_a_plan_says_size_duration_refusals_and_launch_lines() -> None:
                 "gpus": 1,
                 "argv": ["vllm", "serve", "a b"],
                 "environment": {"X": "1"},
+                "image": None,
             },
-            {"name": "first", "parameters": {"tp": 2}, "gpus": 2, "argv": [], "environment": {}},
+            {
+                "name": "first",
+                "parameters": {"tp": 2},
+                "gpus": 2,
+                "argv": [],
+                "environment": {},
+                "image": "vllm/vllm-openai:v0.32.0",
+            },
         ],
     }
     said = plain(plan_text(plan))
+    assert "(2 GPUs, in vllm/vllm-openai:v0.32.0)" in said
     assert "1,234 points" in said
     assert "the baseline and 20 trials, then 8 or more for the verdict" in said
     assert "about 5.60 GPU-hours" in said
