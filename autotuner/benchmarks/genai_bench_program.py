@@ -17,6 +17,9 @@ and why:
   completed for longer than the slowest request took, the window ends when the time is up.
 * The prompts are seeded, so that every trial of a study is measured on the same ones. How much
   they begin alike is written down: a prefix cache would make such a load look lighter than it is.
+* Secrets. genai-bench takes keys of clouds from the environment, and writes all of its options into
+  its log and its metadata. Here no option is read from the environment, and what else looks like a
+  secret there is masked in those files.
 * After the result file is written (atomically) the process ends: no plots, no workbook, and no
   sleeps. The window is in ``window.json`` beside it.
 """
@@ -28,9 +31,11 @@ import itertools
 import json
 import os
 import random
+import re
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -48,9 +53,47 @@ POLL_SECONDS = 0.02
 COMPARED_PROMPTS = 1000
 """Prompts that are compared, at most: the first of a load point."""
 
+MASK = "***"
+SHORTEST_SECRET = 8
+"""Characters: what is shorter is in too many texts by chance, and guards nothing."""
+
 WINDOW = "window.json"
 LOG = "genai-bench.log"
 EXIT_NOTHING_MEASURED = 3
+
+
+def secrets_of(environment: Mapping[str, str]) -> list[str]:
+    """What looks like a secret in an environment: values by their names, and what stands before
+    the host in URLs of proxies; the longest first."""
+    found = {
+        part
+        for name, value in environment.items()
+        for part in _secret_parts(name.upper(), value)
+        if len(part) >= SHORTEST_SECRET
+    }
+    return sorted(found, key=lambda each: (-len(each), each))
+
+
+def _secret_parts(name: str, value: str) -> Iterator[str]:
+    if re.search("TOKEN|KEY|SECRET|PASSWORD|CONNECTION_STRING", name):
+        yield value
+    elif name.endswith("_PROXY"):
+        yield from re.findall(r"//([^/@\s]+:[^/@\s]+)@", value)
+
+
+def masked(text: str, secrets: list[str]) -> str:
+    for secret in secrets:
+        text = text.replace(secret, MASK)
+    return text
+
+
+def scrub(directory: Path, secrets: list[str]) -> None:
+    """Mask secrets in the logs and metadata below a directory."""
+    for path in [*directory.rglob("*.log"), *directory.rglob("*metadata*.json")]:
+        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+        clean = masked(text, secrets)
+        if clean != text:
+            path.write_text(clean, encoding="utf-8", errors="surrogateescape")
 
 
 class Prompts:
@@ -189,11 +232,16 @@ def run(argv: list[str]) -> None:
     random.seed(options.seed)
     numpy.random.seed(options.seed % 2**32)
     os.environ["ENABLE_UI"] = "false"
+    for option in program.benchmark.params:
+        option.envvar = None
     prompts = Prompts()
     prompts.install()
     Window(options, prompts).install()
     sys.argv = ["genai-bench", *theirs]
-    program.cli.main(args=theirs, prog_name="genai-bench")
+    try:
+        program.cli.main(args=theirs, prog_name="genai-bench")
+    finally:
+        scrub(Path(options.into), secrets_of(os.environ))
 
 
 def _split(argv: list[str]) -> tuple[list[str], str, list[str]]:
@@ -207,10 +255,11 @@ def serve(tokenizer: str) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     load_tokenizer = program.validate_tokenizer
+    secrets = secrets_of(os.environ)
     try:
         loaded = {tokenizer: load_tokenizer(tokenizer)}
     except Exception as error:  # any of many libraries; each command says it again, in its log
-        print(f"tokenizer {tokenizer}: {error}", file=sys.stderr, flush=True)
+        print(masked(f"tokenizer {tokenizer}: {error}", secrets), file=sys.stderr, flush=True)
         loaded = {}
     program.validate_tokenizer = lambda name: (
         loaded[name] if name in loaded else load_tokenizer(name)
@@ -226,6 +275,7 @@ def serve(tokenizer: str) -> None:
             gevent.reinit()
             _run_in_fork(command)
         _, status = waitpid(pid, 0)
+        scrub(Path(command["into"]), secrets)  # here, because a fork may die in any way
         _answer(answers, {"exit": os.waitstatus_to_exitcode(status)})
 
 
