@@ -5,7 +5,8 @@ InferenceService.
 
 One runs for each kind and place on a machine. It is a daemon in a session of its own, so that it
 outlives actor, driver and raylet, whose deaths it is there for. It sweeps every two seconds, and
-ends when no process that asked for it is left and there is nothing more to sweep.
+ends when no process that asked for it is left and there is nothing more to sweep. SIGTERM makes
+it hurry.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -31,7 +33,7 @@ from autotuner.errors import AutotunerError, InfrastructureError
 from autotuner.plugins import load_kind
 from autotuner.settings import Site
 
-EVERY_SECONDS = 2.0
+EVERY_SECONDS, HURRY_SECONDS = 2.0, 0.1
 QUIET_SECONDS = 10.0
 """So long nobody was left and nothing removed: a daemon may still be carrying out the last
 request of a process that was killed."""
@@ -155,6 +157,9 @@ def main() -> None:
     os.setsid()
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+    # Whoever ends everything on the machine, or below a study's guard, ends the owners too.
+    hurry = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: hurry.set())
     kind, options, site, place = pickle.load(sys.stdin.buffer)
     post = Post.of(kind, place)
     with post.closed():
@@ -166,9 +171,13 @@ def main() -> None:
         def say(text: str) -> None:
             print(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {text}", file=log, flush=True)
 
+        def pause(seconds: float) -> None:
+            if hurry.wait(seconds):
+                time.sleep(HURRY_SECONDS)
+
         backend = load_kind("backend", kind).open(options, site)
         while True:
-            reap(backend, lambda: any(lives(each) for each in post.owners()), say)
+            reap(backend, lambda: any(lives(each) for each in post.owners()), say, sleep=pause)
             with post.closed():
                 # Whoever came since then found the lock held, and relies on it.
                 if not any(lives(each) for each in post.owners()):
