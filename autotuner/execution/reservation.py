@@ -55,9 +55,7 @@ class Reservation:
         return [{"CPU": self.cpus, self.resource: self.share}] * self.nodes
 
 
-def reservation(
-    launch: LaunchSpec, nodes: Sequence[Node], *, across: int = 1, resource: str = GPU
-) -> Reservation:
+def reservation(launch: LaunchSpec, nodes: Sequence[Node], *, resource: str = GPU) -> Reservation:
     """What to reserve on these nodes.
 
     A cluster without any GPU runs engines built for CPUs. Such an engine takes every core of
@@ -66,16 +64,15 @@ def reservation(
     the launch says how many it needs.
 
     Args:
-        across: nodes that the study spreads each server over.
         resource: what the GPUs of the nodes were counted in.
     """
     if launch.gpus and any(node.gpus for node in nodes):
         cpus = 1.0 if launch.cpus is None else launch.cpus
-        return Reservation(cpus, launch.gpus, across, resource)
+        return Reservation(cpus, launch.gpus, launch.nodes, resource)
     if launch.cpus is not None:
-        return Reservation(launch.cpus, 0, across)
+        return Reservation(launch.cpus, 0, launch.nodes)
     cpus = min((node.cpus for node in nodes if node.cpus), default=1.0)
-    return Reservation(max(1.0, cpus), 0, across)
+    return Reservation(max(1.0, cpus), 0, launch.nodes)
 
 
 def holds(node: Node, needed: Reservation) -> bool:
@@ -86,7 +83,7 @@ def holds(node: Node, needed: Reservation) -> bool:
 def cannot_hold(needed: Reservation, nodes: Sequence[Node]) -> str | None:
     """Why these nodes can never hold a trial, with their numbers; None where they can."""
     if needed.gpus % needed.nodes:
-        return f"{needed.gpus} GPUs cannot be shared equally by {needed.nodes} nodes"
+        return f"needs {needed.gpus} GPUs, which cannot be shared equally by {needed.nodes} nodes"
     fit = sum(holds(node, needed) for node in nodes)
     if fit >= needed.nodes:
         return None

@@ -68,6 +68,18 @@ def assigned(loop: StudyLoop) -> Assignment:
     return assignment
 
 
+def broken(loop: StudyLoop, reason: str) -> int:
+    """The next trial, broken by the machine as often as it is started; its number."""
+    number = -1
+    for node in ("10.0.0.1", "10.0.0.2"):
+        again = assigned(loop).number
+        assert number in (-1, again)
+        number = again
+        loop.placed(number, node=node, gpu_ids=("0",))
+        loop.failed(number, reason)
+    return number
+
+
 def play(loop: StudyLoop, value: float = 100.0) -> list[Assignment]:
     """Run the loop to its end, every trial measured alike."""
     done = []
@@ -185,7 +197,7 @@ def test_failed_trials_cost_no_budget_and_several_in_a_row_break_the_study(
     loop.answered(assigned(loop).number, complete(1))
     for _ in range(3):
         assert loop.remaining == 2
-        loop.failed(assigned(loop).number, "disk gone")
+        broken(loop, "disk gone")
     assert loop.next() is None
     assert loop.finish() is StudyState.FAILED
     assert "disk gone" in store.study("quick").reason
@@ -194,12 +206,100 @@ def test_failed_trials_cost_no_budget_and_several_in_a_row_break_the_study(
 def test_an_answer_ends_a_row_of_failures(tmp_path: Path, store: Store) -> None:
     loop = loop_of(study_of(tmp_path, space={"max-num-seqs": [1, 2, 3, 4, 5]}), store)
     for round_ in range(6):
-        number = assigned(loop).number
         if round_ % 3 == 2:
-            loop.answered(number, complete(1))
+            loop.answered(assigned(loop).number, complete(1))
         else:
-            loop.failed(number, "flaky")
+            broken(loop, "flaky")
     assert not loop.broken
+
+
+def test_what_the_machine_broke_is_started_afresh_at_once_and_says_so(
+    tmp_path: Path, store: Store
+) -> None:
+    loop = loop_of(study_of(tmp_path, space={"max-num-seqs": [1, 2]}), store)
+    loop.answered(assigned(loop).number, complete(1))
+    first, second = assigned(loop), assigned(loop)
+    loop.placed(first.number, node="10.0.0.1", gpu_ids=("0", "1"))
+    loop.failed(first.number, "no such device")
+    waiting = store.trials("quick")[first.number]
+    assert (waiting.state, waiting.node, waiting.gpu_ids) == (TrialState.PENDING, "", ())
+    assert waiting.reason == "broke on 10.0.0.1: no such device; started afresh"
+    assert loop.waiting
+    assert loop.next() == first
+    loop.started(first.number)
+    loop.answered(first.number, complete(2))
+    answered = store.trials("quick")[first.number]
+    assert answered.state is TrialState.COMPLETE
+    assert answered.reason == "second attempt; the first broke on 10.0.0.1: no such device"
+    assert store.trials("quick")[second.number].reason == ""
+
+
+def test_an_answer_of_the_second_attempt_keeps_its_own_reason(tmp_path: Path, store: Store) -> None:
+    loop = loop_of(study_of(tmp_path), store)
+    loop.failed(assigned(loop).number, "flaky")
+    loop.answered(assigned(loop).number, infeasible(FailureClass.CRASH, "it died"))
+    assert store.trials("quick")[0].reason == "it died"
+
+
+def test_a_trial_that_broke_twice_failed_and_says_where(tmp_path: Path, store: Store) -> None:
+    loop = loop_of(study_of(tmp_path), store)
+    number = broken(loop, "no such device")
+    trial = store.trials("quick")[number]
+    assert trial.state is TrialState.FAILED
+    assert trial.reason == ("on 10.0.0.2: no such device; before that on 10.0.0.1: no such device")
+    assert assigned(loop).number != number
+
+
+def test_a_resumed_study_runs_a_trial_again_that_waited_for_its_second_attempt(
+    tmp_path: Path, store: Store
+) -> None:
+    study = study_of(tmp_path)
+    loop = loop_of(study, store)
+    loop.failed(assigned(loop).number, "flaky")
+    again = loop_of(study, store, known=store.trials("quick"))
+    assert [each.number for each in play(again)] == [0, 1, 2]
+    assert store.trials("quick")[0].reason == ""
+
+
+def test_a_point_that_no_node_can_hold_any_more_is_refused(tmp_path: Path, store: Store) -> None:
+    loop = loop_of(study_of(tmp_path), store)
+    loop.answered(assigned(loop).number, complete(1))
+    waiting = loop.next()
+    assert waiting is not None
+    loop.unplaceable(waiting.number, "needs 8 GPUs")
+    refused = store.trials("quick")[waiting.number]
+    assert refused.refused
+    assert refused.reason == "needs 8 GPUs"
+    assert len(play(loop)) == 1
+    assert loop.finish() is StudyState.COMPLETE
+
+
+def test_a_baseline_that_no_node_can_hold_any_more_ends_the_study(
+    tmp_path: Path, store: Store
+) -> None:
+    loop = loop_of(study_of(tmp_path), store)
+    waiting = loop.next()
+    assert waiting is not None
+    loop.unplaceable(waiting.number, "needs 8 GPUs")
+    assert loop.finish() is StudyState.FAILED
+    assert "needs 8 GPUs" in store.study("quick").reason
+    assert [
+        each.number
+        for each in play(loop_of(study_of(tmp_path), store, known=store.trials("quick")))
+    ] == [0, 1, 2]
+
+
+def test_what_is_remarked_of_the_machines_stands_beside_the_studys_state(
+    tmp_path: Path, store: Store
+) -> None:
+    loop = loop_of(study_of(tmp_path), store)
+    for text in ("node a is lame", "node b is too", "node a is lame"):
+        loop.remark(text)
+    assert store.study("quick").state is StudyState.RUNNING
+    assert store.study("quick").reason == "node a is lame; node b is too"
+    play(loop)
+    loop.finish()
+    assert store.study("quick").reason == "node a is lame; node b is too"
 
 
 def test_cancelling_starts_nothing_more_and_cancels_what_runs(tmp_path: Path, store: Store) -> None:
