@@ -23,6 +23,7 @@ KINDS: dict[str, dict[str, str]] = {
     },
     "benchmark": {
         "genai-bench": "autotuner.benchmarks.genai_bench:GENAI_BENCH",
+        "ome-job": "autotuner.benchmarks.ome_job:OME_JOB",
         "replay": "autotuner.benchmarks.replay:REPLAY",
     },
     "search": {
