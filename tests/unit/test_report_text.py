@@ -276,7 +276,7 @@ def test_a_plan_says_size_duration_refusals_and_launch_lines() -> None:
         ],
     }
     said = plain(plan_text(plan))
-    assert "(2 GPUs, in vllm/vllm-openai:v0.32.0)" in said
+    assert "tp=2  (2 GPUs, in vllm/vllm-openai:v0.32.0)" in said
     assert "1,234 points" in said
     assert "the baseline and 20 trials, then 8 or more for the verdict" in said
     assert "about 5.60 GPU-hours" in said
@@ -292,7 +292,6 @@ def test_a_plan_says_size_duration_refusals_and_launch_lines() -> None:
     assert "and 2 more reasons" in said
     assert "baseline: (engine defaults)  (1 GPU)" in said
     assert "X=1 vllm serve 'a b'" in said
-    assert "tp=2  (2 GPUs)" in said
     limits = {"trials": None, "hours": 2.0, "gpu_hours": None}
     small = {"finals": 0, "quantization": {}, "gpu_hours_expected": 0.0, "limits": limits}
     endless = plain(plan_text({**plan, **small, "size": None, "trials": None}))
