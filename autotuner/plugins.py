@@ -20,6 +20,8 @@ KINDS: dict[str, dict[str, str]] = {
     },
     "backend": {
         "process": "autotuner.backends.process:PROCESS",
+        "docker": "autotuner.backends.docker:DOCKER",
+        "ome": "autotuner.backends.ome:OME",
     },
     "benchmark": {
         "genai-bench": "autotuner.benchmarks.genai_bench:GENAI_BENCH",

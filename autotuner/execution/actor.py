@@ -1,10 +1,12 @@
 """A trial as a Ray Tune actor: it holds the resources, starts the server in its first step and
-takes one load point a step. One of the three modules that import Ray."""
+takes one load point a step."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -12,10 +14,14 @@ from ray import tune
 
 from autotuner.benchmarks.base import Recorded
 from autotuner.errors import InfrastructureError, TrialError
+from autotuner.execution.parcel import files_for
+from autotuner.execution.part import RemotePart
 from autotuner.execution.recorded import RecordedRun
 from autotuner.execution.reservation import Reservation
-from autotuner.execution.trial import Assignment, Kinds, TrialRun
+from autotuner.execution.spanning import Part
+from autotuner.execution.trial import Assignment, Kinds, TrialRun, free_port
 from autotuner.plugins import load_kind
+from autotuner.serving import HERE
 from autotuner.settings import Site
 from autotuner.study.trial import BASELINE, Outcome
 from autotuner.study.workload import Load
@@ -34,6 +40,7 @@ class News:
     Attributes:
         outcome: what was measured so far; final when `ended`.
         note: what begins now.
+        files: of an ended trial that the driver cannot see, see `parcel`.
     """
 
     outcome: Outcome
@@ -41,6 +48,7 @@ class News:
     ended: bool
     node: str
     gpu_ids: tuple[str, ...]
+    files: bytes = b""
 
 
 class TrialActor(tune.Trainable):
@@ -58,9 +66,12 @@ class TrialActor(tune.Trainable):
             bundle_label_selector=[{NODE_LABEL: node} for node in nodes],
         )
 
-    def setup(self, config: dict[str, Any], site: Site | None = None) -> None:
+    def setup(self, config: dict[str, Any], site: Site | None = None, driver: str = "") -> None:
         self._site = site or Site()
+        self._driver = driver
         self._assignment: Assignment = config[ASSIGNMENT]
+        self._reserved: Reservation = config[RESERVATION]
+        self._others: list[RemotePart] = []
         self._gpu_ids = tuple(str(each) for each in ray.get_gpu_ids())
         self._node = ray.util.get_node_ip_address()
         self._run: TrialRun | RecordedRun | None = None
@@ -69,7 +80,14 @@ class TrialActor(tune.Trainable):
     def step(self) -> dict[str, Any]:
         try:
             if self._run is None:
-                self._run = run_of(self._assignment, self._gpu_ids, self._site)
+                self._others = self._parts()
+                self._run = run_of(
+                    self._assignment,
+                    self._gpu_ids,
+                    self._site,
+                    others=self._others,
+                    meeting=f"{self._node}:{free_port(self._site.ports, self._node)}",
+                )
                 self._run.deploy()
             elif self._next is not None:
                 self._run.measure(self._next)
@@ -80,6 +98,10 @@ class TrialActor(tune.Trainable):
     def cleanup(self) -> None:
         if self._run is not None:
             self._run.stop()
+
+    def _parts(self) -> list[RemotePart]:
+        ranks = range(1, self._reserved.nodes)
+        return [RemotePart(self._assignment, self._site, self._reserved, rank) for rank in ranks]
 
     def _stop(self) -> str:
         """Stop before the report, so that the report holds how long it took. A stop that takes
@@ -109,13 +131,21 @@ class TrialActor(tune.Trainable):
             outcome=dataclasses.replace(outcome, reason=outcome.reason or late),
             note=self._next.name if self._next else "",
             ended=ended,
-            node=self._node,
-            gpu_ids=self._gpu_ids,
+            node=", ".join([self._node, *(part.node for part in self._others)]),
+            gpu_ids=(*self._gpu_ids, *(gpu for part in self._others for gpu in part.gpu_ids)),
+            files=files_for(self._driver, Path(self._assignment.directory)) if ended else b"",
         )
         return {NEWS: news, "done": ended}
 
 
-def run_of(assignment: Assignment, gpu_ids: tuple[str, ...], site: Site) -> TrialRun | RecordedRun:
+def run_of(
+    assignment: Assignment,
+    gpu_ids: tuple[str, ...],
+    site: Site,
+    *,
+    others: Sequence[Part] = (),
+    meeting: str = HERE.meeting,
+) -> TrialRun | RecordedRun:
     """The run of an assignment, with the kinds its study names, loaded where the trial runs."""
     spec = assignment.spec
     benchmark = load_kind("benchmark", spec.benchmark.kind)
@@ -126,4 +156,4 @@ def run_of(assignment: Assignment, gpu_ids: tuple[str, ...], site: Site) -> Tria
         backend=load_kind("backend", spec.backend.kind).open(spec.backend.options, site),
         benchmark=benchmark,
     )
-    return TrialRun(assignment, kinds, gpu_ids=gpu_ids, site=site)
+    return TrialRun(assignment, kinds, gpu_ids=gpu_ids, site=site, others=others, meeting=meeting)

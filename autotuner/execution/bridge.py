@@ -18,6 +18,7 @@ from ray.tune.search import Searcher as TuneSearcher
 from autotuner.errors import InfrastructureError
 from autotuner.execution.actor import ASSIGNMENT, NEWS, NODES, RESERVATION, News
 from autotuner.execution.loop import StudyLoop
+from autotuner.execution.parcel import unpack
 from autotuner.execution.placer import Placed, Placer
 from autotuner.execution.reservation import Node, Reservation, cannot_hold
 from autotuner.execution.trial import Assignment
@@ -255,6 +256,8 @@ class Teller(_NotSnapshotted, Callback):
         news: News = result[NEWS]
         if news.ended:
             self._loop.placed(_number(trial), node=news.node, gpu_ids=news.gpu_ids)
+            if news.files:
+                unpack(news.files, Path(trial.config[ASSIGNMENT].directory))
             self._loop.answered(_number(trial), news.outcome)
 
     def on_trial_complete(

@@ -17,6 +17,7 @@ from ray import tune
 from ray._private.state import available_resources_per_node
 
 from autotuner.backends.base import Backend
+from autotuner.backends.guarded import this_process
 from autotuner.benchmarks.base import Recorded
 from autotuner.engines.rules import Rules
 from autotuner.errors import InfrastructureError
@@ -25,8 +26,10 @@ from autotuner.execution.bridge import Asker, Canceller, Cluster, Decider, Telle
 from autotuner.execution.everywhere import prepare_everywhere, sweep_everywhere
 from autotuner.execution.loop import Listener, StudyLoop
 from autotuner.execution.nodes import connected
+from autotuner.execution.parcel import DRIVER_FILE
 from autotuner.execution.placer import Placer
 from autotuner.execution.reservation import Node, Reservation, cannot_hold, reservation
+from autotuner.execution.telemetry import Telemetry
 from autotuner.foresight import Foresight
 from autotuner.plugins import load_kind
 from autotuner.search.base import Scheduler, Searcher
@@ -34,6 +37,7 @@ from autotuner.settings import Site
 from autotuner.store import Store
 from autotuner.study.space import Parameters
 from autotuner.study.study import Study, StudyState
+from autotuner.study.trial import Trial
 
 LOOK_SECONDS = 0.2
 """Between two looks at the nodes, which take a few tenths of a millisecond."""
@@ -100,6 +104,12 @@ def run_study(
         impossible = can_hold({})
         if impossible:
             raise InfrastructureError(f"the baseline {impossible}")
+        telemetry = Telemetry(study.name, study.spec.objectives)
+
+        def heard(trial: Trial) -> None:
+            telemetry.changed(trial)
+            listener(trial)
+
         loop = StudyLoop(
             study,
             store,
@@ -109,12 +119,13 @@ def run_study(
             foresight=foresight,
             can_hold=can_hold,
             scheduler=scheduler,
-            listener=listener,
+            listener=heard,
         )
         site = site or Site()
         if not recorded:
             prepare_everywhere(study.spec, backend, site, said)
         loop.begin()
+        telemetry.begun(loop)
         begun(loop)
         try:
             with _signals(loop):
@@ -189,11 +200,12 @@ def _tune(
         tick()
         loop.renew()
 
+    Path(study.directory, DRIVER_FILE).write_text(this_process(), encoding="utf-8")
     placer = Placer(at_once=spec.search.parallel)
     asker = Asker(loop, placer, cluster, reserve, beat=beat)
     tuner = tune.Tuner(
         # In Ray's object store, and not in the trials' configurations, which Tune writes to files.
-        tune.with_parameters(TrialActor, site=site),
+        tune.with_parameters(TrialActor, site=site, driver=this_process()),
         tune_config=tune.TuneConfig(
             search_alg=asker,
             scheduler=Decider(loop, asker),

@@ -11,6 +11,24 @@ LARGEST_PARCEL = 64 * 2**20
 """Bytes, before compression: it travels through Ray's memory."""
 
 
+DRIVER_FILE = "driver"
+"""In a study's directory: who drives it. Whoever reads it there sees what the driver sees."""
+
+
+def files_for(driver: str, directory: Path) -> bytes:
+    """The files of a trial that a driver elsewhere lacks; none where it sees this directory.
+
+    Args:
+        driver: what it wrote into its study's `DRIVER_FILE`; empty: nobody asks.
+        directory: the trial's, two levels below its study's.
+    """
+    try:
+        seen = (directory.parents[1] / DRIVER_FILE).read_text(encoding="utf-8")
+    except OSError:
+        seen = ""
+    return packed(directory) if driver and seen != driver and directory.is_dir() else b""
+
+
 def packed(directory: Path) -> bytes:
     """The files below a directory as one archive; of large files their first and last part.
 

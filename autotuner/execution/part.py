@@ -45,8 +45,14 @@ class RemotePart:
             .remote(assignment, site, rank)
         )
 
+        self.node = ""
+        """Address of its node, once it has started."""
+        self.gpu_ids: tuple[str, ...] = ()
+        """``NODE/GPU`` of each of its GPUs, once it has started."""
+
     def start(self, meeting: str) -> None:
-        self._asked(self._actor.start.remote(meeting))
+        self.node, gpus = self._asked(self._actor.start.remote(meeting))
+        self.gpu_ids = tuple(f"{self.node}/{gpu}" for gpu in gpus)
 
     def alive(self) -> bool:
         return bool(self._asked(self._actor.alive.remote()))
@@ -87,7 +93,7 @@ class _Part:
         self._rank = rank
         self._server: Server | None = None
 
-    def start(self, meeting: str) -> None:
+    def start(self, meeting: str) -> tuple[str, tuple[str, ...]]:
         spec, assignment = self._assignment.spec, self._assignment
         engine: Engine = load_kind("engine", spec.engine.kinds[0])
         backend: Backend = load_kind("backend", spec.backend.kind).open(
@@ -106,6 +112,7 @@ class _Part:
         launch = engine.launch(spec, assignment.parameters, port=slot.port, place=place)
         backend.prepare(launch, lambda text: None)
         self._server = backend.start(backend.plan(launch, slot))
+        return ray.util.get_node_ip_address(), slot.gpu_ids
 
     def alive(self) -> bool:
         return self._server is not None and self._server.alive()

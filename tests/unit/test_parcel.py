@@ -48,3 +48,15 @@ def test_nothing_is_written_outside(tmp_path: Path) -> None:
     with pytest.raises(tarfile.TarError):
         parcel.unpack(archive.getvalue(), tmp_path / "here")
     assert not (tmp_path / "outside").exists()
+
+
+def test_files_are_sent_only_to_a_driver_that_does_not_see_them(tmp_path: Path) -> None:
+    trial = tmp_path / "trials" / "0001"
+    trial.mkdir(parents=True)
+    (trial / "server.log").write_text("said")
+    assert parcel.files_for("host 1:2", trial)
+    (tmp_path / parcel.DRIVER_FILE).write_text("host 9:9")
+    assert parcel.files_for("host 1:2", trial)
+    (tmp_path / parcel.DRIVER_FILE).write_text("host 1:2")
+    assert parcel.files_for("host 1:2", trial) == b""
+    assert parcel.files_for("", trial) == b""
