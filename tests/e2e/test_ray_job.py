@@ -127,7 +127,7 @@ def test_a_job_shows_its_trials_as_actors_their_states_in_its_log_and_its_metric
 
     def over() -> bool:
         for actor in cluster.listed("actors"):
-            if actor["class_name"] == "TrialActor" and actor["repr_name"]:
+            if actor["repr_name"]:
                 actors[actor["repr_name"]] = actor
         scraped.append(cluster.scraped())
         return cluster.job(job)["status"] in ("SUCCEEDED", "FAILED", "STOPPED")

@@ -1,0 +1,230 @@
+"""What the operator sets: where it is read from, and that secrets are never shown."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+from pydantic import AliasChoices, SecretStr, ValidationError
+
+from autotuner.errors import InfrastructureError
+from autotuner.report.page import html
+from autotuner.report.summary import summary
+from autotuner.report.words import moment
+from autotuner.settings import Settings, Site
+from autotuner.store import Store
+from autotuner.study.study import Study
+from tests.builders import spec
+
+ROOT = Path(__file__).parent.parent.parent
+SECRETS = {
+    "AUTOTUNER_STORE": "postgresql+psycopg://me:store-password@db/autotuner",
+    "HF_TOKEN": "hf_not_to_be_seen",
+    "HTTP_PROXY": "http://me:http-password@proxy:3128",
+    "HTTPS_PROXY": "http://me:https-password@proxy:3128",
+    "NO_PROXY": ".secret.example.com",
+}
+HIDDEN = ("store-password", "hf_not_to_be_seen", "http-password", "https-password", ".secret.")
+
+
+def names(field: str) -> list[str]:
+    """The variables a setting is read from, the first one first."""
+    alias = Settings.model_fields[field].validation_alias
+    if alias is None:
+        return [f"AUTOTUNER_{field.upper()}"]
+    assert isinstance(alias, AliasChoices)
+    return list(dict.fromkeys(str(each) for each in alias.choices))
+
+
+VARIABLES = sorted({name for field in Settings.model_fields for name in names(field)})
+
+
+@pytest.fixture(autouse=True)
+def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An empty directory, and none of the variables: neither this machine's nor its .env."""
+    for name in VARIABLES:
+        for spelling in (name, name.lower(), name.upper()):
+            monkeypatch.delenv(spelling, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def secret(monkeypatch: pytest.MonkeyPatch) -> Settings:
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    return Settings()
+
+
+def test_secrets_are_in_no_text_of_settings(secret: Settings) -> None:
+    site = secret.site
+    for text in (
+        repr(secret),
+        str(secret),
+        secret.model_dump_json(),
+        str(secret.model_dump()),
+        repr(site),
+        str(site),
+        site.model_dump_json(),
+        str([site]),
+        f"{site.hf_token} {site.http_proxy!r}",
+    ):
+        assert not [each for each in HIDDEN if each in text], text
+
+
+def test_secrets_survive_the_way_to_an_actor_and_stay_hidden_there(secret: Settings) -> None:
+    there: Site = pickle.loads(pickle.dumps(secret.site))
+    assert there == secret.site
+    assert not [each for each in HIDDEN if each in repr(there)]
+    assert there.environment()["HF_TOKEN"] == "hf_not_to_be_seen"
+
+
+@pytest.mark.parametrize("field", ["store", "hf_token", "http_proxy", "https_proxy", "no_proxy"])
+def test_whatever_may_hold_a_password_is_a_secret(field: str) -> None:
+    assert "SecretStr" in str(Settings.model_fields[field].annotation)
+    if field in Site.model_fields:
+        assert "SecretStr" in str(Site.model_fields[field].annotation)
+
+
+def test_an_error_about_a_site_shows_no_secret() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Site.model_validate({"hf_token": SecretStr("hf_not_to_be_seen"), "hub": "x"})
+    assert "hf_not_to_be_seen" not in str(caught.value)
+
+
+def test_an_error_of_the_store_shows_no_password() -> None:
+    pytest.importorskip("psycopg")
+    url = "postgresql+psycopg://me:store-password@127.0.0.1:1/autotuner?connect_timeout=1"
+    with pytest.raises(InfrastructureError) as caught:
+        Store(url)
+    assert "store-password" not in str(caught.value)
+    assert "127.0.0.1" in str(caught.value), "it does say which store"
+
+
+def test_servers_get_both_spellings_and_only_what_is_set(secret: Settings) -> None:
+    assert Settings(_env_file=None).site.environment() == secret.site.environment()  # type: ignore[call-arg]
+    assert secret.site.environment() == {
+        "HTTP_PROXY": SECRETS["HTTP_PROXY"],
+        "http_proxy": SECRETS["HTTP_PROXY"],
+        "HTTPS_PROXY": SECRETS["HTTPS_PROXY"],
+        "https_proxy": SECRETS["HTTPS_PROXY"],
+        "NO_PROXY": SECRETS["NO_PROXY"],
+        "no_proxy": SECRETS["NO_PROXY"],
+        "HF_TOKEN": SECRETS["HF_TOKEN"],
+        "HUGGING_FACE_HUB_TOKEN": SECRETS["HF_TOKEN"],
+    }
+    assert Site().environment() == {}
+    assert Site.model_validate({"hf_token": ""}).environment() == {}, "an empty one is none"
+
+
+@pytest.mark.parametrize("name", ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "AUTOTUNER_HF_TOKEN"])
+def test_the_token_is_read_under_each_of_its_names(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "hf_1")
+    assert Settings().site.environment()["HF_TOKEN"] == "hf_1"
+
+
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "AUTOTUNER_HTTPS_PROXY"])
+def test_proxies_are_read_in_both_spellings(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "http://proxy:1")
+    assert set(Settings().site.environment()) == {"HTTPS_PROXY", "https_proxy"}
+
+
+def test_our_own_name_wins_over_everybodys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://for-people:1")
+    monkeypatch.setenv("AUTOTUNER_HTTP_PROXY", "http://for-servers:1")
+    assert Settings().site.environment()["http_proxy"] == "http://for-servers:1"
+
+
+def test_a_dotenv_is_read_and_the_environment_wins(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    lines = ["AUTOTUNER_HOME=/a", "HF_TOKEN=hf_1", "TIMEZONE=Europe/Berlin", "SOMETHING_ELSE=1"]
+    (tmp_path / ".env").write_text("\n".join(lines))
+    monkeypatch.setenv("AUTOTUNER_HOME", "/b")
+    settings = Settings()
+    assert settings.home == Path("/b")
+    assert settings.site.environment()["HF_TOKEN"] == "hf_1"
+    assert settings.timezone == "Europe/Berlin"
+
+
+def test_the_home_is_that_of_who_asks_now(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Settings().home == tmp_path / ".autotuner"
+    assert Settings().store_url == f"sqlite:///{tmp_path}/.autotuner/autotuner.db"
+
+
+def test_lists_and_ranges_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTOTUNER_MOUNTS", "/a, /b,")
+    monkeypatch.setenv("AUTOTUNER_PORTS", "21000-21999")
+    assert Settings().site.mounts == ("/a", "/b")
+    assert Settings().site.ports == (21000, 21999)
+
+
+@pytest.mark.parametrize("said", ["21000", "a-b", "21999-21000", "80-90", "21000-70000"])
+def test_a_range_of_ports_that_is_none_is_refused(
+    monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    monkeypatch.setenv("AUTOTUNER_PORTS", said)
+    with pytest.raises(ValidationError, match=re.escape(said)):
+        Settings()
+
+
+def test_every_variable_is_in_the_docs_and_in_the_example_with_its_own_name() -> None:
+    told = (ROOT / "docs" / "settings.md").read_text()
+    example = (ROOT / ".env.example").read_text()
+    written = set(re.findall(r"^#([A-Z_]+)=", example, re.M))
+    for field in Settings.model_fields:
+        for name in names(field):
+            assert f"`{name}`" in told, name
+        assert written & set(names(field)), f"{field} is not in .env.example"
+    assert written <= set(VARIABLES), "and nothing else is"
+    documented = set(re.findall(r"`(AUTOTUNER_[A-Z_]+)`", told))
+    assert documented <= set(VARIABLES)
+
+
+def test_the_example_sets_nothing_and_its_lines_are_good(tmp_path: Path) -> None:
+    example = (ROOT / ".env.example").read_text()
+    (tmp_path / ".env").write_text(example)
+    assert Settings() == Settings(_env_file=None)  # type: ignore[call-arg]
+    (tmp_path / ".env").write_text(re.sub(r"^#([A-Z_]+=)", r"\1", example, flags=re.M))
+    settings = Settings()
+    assert settings.site.ports == (20000, 31999)
+    assert settings.site.mounts == ("/shared/adapters", "/shared/templates")
+    assert settings.site.environment()["HF_TOKEN"] == "hf_your_token"
+
+
+def test_the_defaults_in_the_docs_are_those_of_the_code() -> None:
+    told = (ROOT / "docs" / "settings.md").read_text()
+    rows = {
+        row[0].split("`")[1]: row[1].strip().strip("`")
+        for line in told.splitlines()
+        if len(row := [each.strip() for each in line.strip("|").split("|")]) == 3
+        and row[0].startswith("`AUTOTUNER_")
+    }
+    assert rows["AUTOTUNER_PORTS"] == "20000-31999"
+    settings = Settings()
+    assert settings.ports == (20000, 31999)
+    assert rows["AUTOTUNER_OME_NAMESPACE"] == settings.ome_namespace
+    assert rows["AUTOTUNER_TIMEZONE"] == settings.timezone
+    for field in ("models", "hub_cache", "mounts", "registry", "http_proxy", "hf_token"):
+        assert rows[names(field)[0]] == ""
+        assert not getattr(settings, field)
+
+
+def test_times_are_shown_in_the_zone_that_was_asked_for() -> None:
+    stored = "2026-07-05T22:30:00+00:00"
+    assert moment(stored) == "2026-07-05 22:30 UTC"
+    assert moment(stored, ZoneInfo("Europe/Berlin")) == "2026-07-06 00:30 CEST"
+    assert moment("") == "\N{EN DASH}"
+
+
+def test_a_page_shows_its_times_in_that_zone_and_stores_none_of_it() -> None:
+    study = Study(spec(), "/studies/small", started_at="2026-07-05T22:30:00+00:00")
+    content = json.loads(json.dumps(summary(study, [])))
+    assert "2026-07-06 00:30 CEST" in html(content, ZoneInfo("Europe/Berlin"))
+    assert content["study"]["started_at"] == "2026-07-05T22:30:00+00:00"
