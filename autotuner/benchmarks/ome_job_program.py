@@ -29,7 +29,7 @@ import tarfile
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -45,10 +45,14 @@ LOG_LINES = 2000
 TIMEOUT = (5, 30)
 """Seconds to connect to the API server, and to hear from it."""
 
+_RAW: Mapping[str, Any] = {"_preload_content": False, "_request_timeout": TIMEOUT}
+"""Answers as they came: to a deletion the library expects a pod, and servers may say `Success`."""
+
 PATIENCE_SECONDS = 60.0
 """An API server may be away so long."""
 
-POLL_SECONDS = 1.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
+"""Seconds between two looks: a helper pod takes a moment, a load minutes."""
 MOUNT_SECONDS = 60.0
 """A network file system shows another machine's new files so late, at most."""
 
@@ -237,7 +241,7 @@ class Cluster:
 
     def create(self, item: Object) -> None:
         namespace = item["metadata"]["namespace"]
-        strict = {"field_validation": "Strict", "_request_timeout": TIMEOUT}
+        strict = {"field_validation": "Strict", **_RAW}
         group, version, plural = BENCHMARK_JOBS
 
         def call() -> Any:
@@ -264,11 +268,9 @@ class Cluster:
 
         def call() -> Any:
             if item["kind"] == "Pod":
-                return self._core.delete_namespaced_pod(
-                    name, namespace, body=options, _request_timeout=TIMEOUT
-                )
+                return self._core.delete_namespaced_pod(name, namespace, body=options, **_RAW)
             return self._objects.delete_namespaced_custom_object(
-                group, version, namespace, plural, name, body=options, _request_timeout=TIMEOUT
+                group, version, namespace, plural, name, body=options, **_RAW
             )
 
         _asked(f"deleting {item['kind']} {name}", call, patience=patience)
@@ -278,9 +280,7 @@ class Cluster:
         selector |= {"field_selector": f"metadata.name={name}"} if name else {}
         answer = _asked(
             "the pods",
-            lambda: self._core.list_namespaced_pod(
-                namespace, _preload_content=False, _request_timeout=TIMEOUT, **selector
-            ),
+            lambda: self._core.list_namespaced_pod(namespace, **_RAW, **selector),
         )
         return list(json.loads(answer.data)["items"]) if answer is not None else []
 
@@ -295,8 +295,7 @@ class Cluster:
                     metadata["name"],
                     metadata["namespace"],
                     container=pod["spec"]["containers"][0]["name"],
-                    _preload_content=False,
-                    _request_timeout=TIMEOUT,
+                    **_RAW,
                     **more,
                 ),
             )
@@ -324,8 +323,7 @@ def _opened(context: str) -> Any:
 
 def _asked(what: str, call: Callable[[], T], *, patience: float = PATIENCE_SECONDS) -> T | None:
     """The answer to a call, asked again while nobody answers; None where there is no such thing."""
-    deadline = time.monotonic() + patience
-    while True:
+    for seconds in looks():
         try:
             return call()
         except ApiException as error:
@@ -334,13 +332,13 @@ def _asked(what: str, call: Callable[[], T], *, patience: float = PATIENCE_SECON
                 return None
             if error.status == 400:
                 raise _NotNow(said) from error
-            passing = error.status == 429 or error.status >= 500
-            if not passing or time.monotonic() >= deadline:
+            passing = error.status == 429 or (error.status or 0) >= 500
+            if not passing or seconds >= patience:
                 raise ClusterFault(said) from error
         except (HTTPError, OSError) as error:
-            if time.monotonic() >= deadline:
+            if seconds >= patience:
                 raise ClusterFault(f"Kubernetes does not answer, {what}: {error}") from error
-        time.sleep(POLL_SECONDS)
+    return None
 
 
 def _message(error: ApiException) -> str:
@@ -348,6 +346,15 @@ def _message(error: ApiException) -> str:
         return _line(json.loads(str(error.body))["message"])
     except (ValueError, KeyError, TypeError):
         return f"HTTP {error.status} {error.reason}"
+
+
+def looks() -> Iterator[float]:
+    """Seconds since the first look, each time that it is time for one."""
+    began, pause = time.monotonic(), FIRST_PAUSE
+    while True:
+        yield time.monotonic() - began
+        time.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
 
 
 # One load point.
@@ -424,8 +431,8 @@ class LoadPoint:
         """
         metadata = self._job["metadata"]
         name, namespace = metadata["name"], metadata["namespace"]
-        created, started = time.monotonic(), None
-        while True:
+        started: float | None = None
+        for seconds in looks():
             job = self._cluster.job(name, namespace)
             if job is None:
                 raise ClusterFault(f"{self._named} was deleted by somebody else")
@@ -433,21 +440,18 @@ class LoadPoint:
             if status.get("state") in ("Completed", "Failed"):
                 return status
             pods = self._pods()
-            now = time.monotonic()
             for pod in pods:
                 if said := stuck(pod):
                     raise ClusterFault(f"the pod of {self._named} cannot start: {said}")
             if started is None and any(map(has_started, pods)):
-                started = now
-            if started is None and now - created >= self._options.start_seconds:
+                started = seconds
+            if started is None and seconds >= self._options.start_seconds:
                 waits = next(filter(None, map(delay, pods)), "")
                 waits = waits or ("its pod is pending" if pods else "OME has made no pod for it")
-                raise ClusterFault(
-                    f"{self._named} did not start within {now - created:.0f} s: {waits}"
-                )
-            if started is not None and now - started >= self._options.run_seconds:
-                return None
-            time.sleep(POLL_SECONDS)
+                raise ClusterFault(f"{self._named} did not start within {seconds:.0f} s: {waits}")
+            if started is not None and seconds - started >= self._options.run_seconds:
+                break
+        return None
 
     def _pods(self) -> list[Any]:
         metadata = self._job["metadata"]
@@ -470,28 +474,27 @@ class LoadPoint:
 
     def _finished(self, helper: Object) -> Object:
         metadata = helper["metadata"]
-        deadline = time.monotonic() + self._options.results_seconds
-        while True:
+        for seconds in looks():
             pods = self._cluster.pods(metadata["namespace"], name=metadata["name"])
             pod = pods[0] if pods else None
             if pod is not None and phase(pod) == "Succeeded":
                 return dict(pod)
-            if pod is not None and phase(pod) == "Failed":
+            said = (stuck(pod) or broken(pod)) if pod is not None else "somebody deleted it"
+            if pod is not None and phase(pod) == "Failed" and not said:
                 raise ValueError(f"no results on the volume: {_line(self._cluster.log(pod))}")
-            said = (stuck(pod) or "") if pod is not None else "somebody deleted it"
-            if not said and time.monotonic() >= deadline:
+            if not said and seconds >= self._options.results_seconds:
                 said = (delay(pod) if pod is not None else "") or "it does not end"
             if said:
                 raise ClusterFault(f"the pod {metadata['name']} gives no results: {said}")
-            time.sleep(POLL_SECONDS)
+        raise AssertionError("looks do not end")
 
     def _found(self, folder: Path) -> dict[str, bytes]:
-        deadline = time.monotonic() + MOUNT_SECONDS
-        while True:
+        files: dict[str, bytes] = {}
+        for seconds in looks():
             files = {each.name: each.read_bytes() for each in sorted(folder.glob("*.json"))}
-            if window_of(files, self._job) or time.monotonic() >= deadline:
-                return files
-            time.sleep(POLL_SECONDS)
+            if window_of(files, self._job) or seconds >= MOUNT_SECONDS:
+                break
+        return files
 
     def _keep(self, files: Mapping[str, bytes]) -> int:
         results = self._into / RESULTS
@@ -515,13 +518,13 @@ class LoadPoint:
         """Delete it and wait: the next load point is not to be disturbed by this one."""
         metadata, kind = item["metadata"], item["kind"]
         self._cluster.delete(item)
-        deadline = time.monotonic() + self._options.gone_seconds
-        while kind == "BenchmarkJob" and (
-            self._pods() or self._cluster.job(metadata["name"], metadata["namespace"])
-        ):
-            if time.monotonic() >= deadline:
-                raise ClusterFault(f"{self._named} was deleted, and its pod is still there")
-            time.sleep(POLL_SECONDS)
+        if kind != "BenchmarkJob":
+            return
+        for seconds in looks():
+            if not (self._pods() or self._cluster.job(metadata["name"], metadata["namespace"])):
+                return
+            if seconds >= self._options.gone_seconds:
+                raise ClusterFault(f"{self._named} was deleted, and is still there")
 
 
 # The program.
@@ -579,7 +582,9 @@ def main() -> None:
         else:
             raise SystemExit(run(sys.argv[2:], Cluster))
     except ClusterFault as fault:
-        raise SystemExit(str(fault)) from None
+        # Said before standard output closes: whoever reads it then asks for the last line.
+        _note(str(fault))
+        raise SystemExit(1) from None
 
 
 if __name__ == "__main__":

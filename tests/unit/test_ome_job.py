@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kubernetes.client.exceptions import ApiException
+from urllib3.exceptions import HTTPError
 
 from autotuner.benchmarks import ome_job_program as program
 from autotuner.benchmarks.ome_job import OME_JOB, Options, benchmark_job, helper_pod
@@ -308,6 +310,36 @@ def test_codes_of_failed_requests_are_counted_in_a_log() -> None:
     line = "INFO Received error response from server. Error code: {}, message: no\n"
     assert program.http_errors(line.format(404) * 3 + line.format(500)) == "404: 3, 500: 1"
     assert program.http_errors("ValueError: 1 must be greater than 2") == ""
+
+
+def answering(*errors: Exception) -> Any:
+    """A call that fails so, once each, and then answers."""
+    left = list(errors)
+
+    def call() -> str:
+        if left:
+            raise left.pop(0)
+        return "answer"
+
+    return call
+
+
+def test_an_api_server_may_be_away_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program, "FIRST_PAUSE", 0.0)
+    away = (ApiException(status=503), HTTPError("refused"), ApiException(status=429), OSError())
+    assert program._asked("it", answering(*away)) == "answer"
+    for error in away:
+        with pytest.raises(program.ClusterFault, match="it"):
+            program._asked("it", answering(error), patience=0)
+    assert program._asked("it", answering(ApiException(status=404))) is None
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 409, 422, 0])
+def test_what_it_refuses_it_refuses_again(status: int) -> None:
+    error = ApiException(status=status)
+    error.body = json.dumps({"message": "no, and why"})
+    with pytest.raises(program.ClusterFault, match="no, and why"):
+        program._asked("it", answering(error))
 
 
 def packed(files: dict[str, bytes], **kinds: bytes) -> str:
