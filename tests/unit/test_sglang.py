@@ -10,6 +10,7 @@ import pytest
 
 from autotuner.engines.sglang import SGLANG
 from autotuner.errors import ConfigError, FailureClass
+from autotuner.serving import Place
 from autotuner.study.spec import StudySpec
 from tests.builders import spec
 
@@ -100,12 +101,54 @@ def test_attention_groups_cost_no_gpus_of_their_own(arguments: dict[str, Any], g
     assert SGLANG.launch(study(arguments), {}, port=1).gpus == gpus
 
 
+def test_no_key_may_lock_the_load_out() -> None:
+    for name in ("api-key", "admin-api-key"):
+        with pytest.raises(ConfigError, match="is set by autotuner"):
+            SGLANG.check(spec(engine={"kind": "sglang"}, space={name: ["x", None]}))
+
+
+def test_each_part_of_a_server_that_spans_nodes_knows_which_it_is() -> None:
+    spanning = study({"tp-size": 16}, nodes=2)
+    parts = [
+        SGLANG.launch(spanning, {}, port=1, place=Place(rank=rank, meeting="10.0.0.1:29500"))
+        for rank in (0, 1)
+    ]
+    for rank, part in enumerate(parts):
+        assert part.arguments[8:14] == (
+            *("--nnodes", "2", "--node-rank", str(rank)),
+            *("--dist-init-addr", "10.0.0.1:29500"),
+        )
+        assert part.flags == ("--tp-size", "16")
+        assert (part.nodes, part.gpus) == (2, 16)
+    alone = SGLANG.launch(study({"tp-size": 8}), {}, port=1)
+    assert alone.nodes == 1
+    assert "--nnodes" not in alone.arguments
+
+
+@pytest.mark.parametrize("name", ["org/a:b", "a:", ":"])
+def test_a_name_with_a_colon_is_refused_because_the_colon_is_for_adapters(name: str) -> None:
+    found = spec(model={"path": "/m", "served_name": name}, engine={"kind": "sglang"})
+    with pytest.raises(ConfigError, match="no name with a colon") as caught:
+        SGLANG.check(found)
+    assert caught.value.where == "model.served_name"
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["org/a-b", "s3://bucket/model"])
+def test_any_other_name_is_served(name: str) -> None:
+    SGLANG.check(spec(model={"path": "/m", "served_name": name}, engine={"kind": "sglang"}))
+
+
 @pytest.mark.parametrize(
-    "name", ["model-path", "model", "tokenizer-path", "api-key", "config", "grpc-mode"]
+    "name",
+    [
+        *("model-path", "model", "tokenizer-path", "api-key", "config", "grpc-mode"),
+        *("nnodes", "node-rank", "dist-init-addr", "smg-grpc-mode"),
+    ],
 )
 def test_a_flag_autotuner_sets_itself_is_refused(name: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        SGLANG.check(study({name: True if name == "grpc-mode" else "x"}))
+        SGLANG.check(study({name: True if name.endswith("grpc-mode") else "x"}))
     assert "is set by autotuner" in caught.value.problem
     assert caught.value.hint
 
@@ -136,6 +179,10 @@ def test_a_flag_autotuner_sets_itself_is_refused(name: str) -> None:
             "disable-cuda-graph-padding and enable-torch-compile",
         ),
         ({"tp-size": 4, "moe-dense-tp-size": 2}, "moe-dense-tp-size 2 is neither 1 nor tp-size 4"),
+        (
+            {"attention-backend": "flex_attention", "speculative-algorithm": "NGRAM"},
+            "flex_attention knows no speculative-algorithm, such as NGRAM",
+        ),
         ({"enable-pdmux": True, "pp-size": 2}, "enable-pdmux needs pp-size 1, not 2"),
         (
             {"enable-pdmux": True, "chunked-prefill-size": 4096},
@@ -158,6 +205,22 @@ def test_what_sglang_itself_would_refuse_is_refused(
     reason = SGLANG.refuse(study(arguments, llama), {})
     assert reason is not None
     assert said in reason
+
+
+@pytest.mark.parametrize(
+    ("nodes", "arguments", "said"),
+    [
+        (2, {"dp-size": 2, "tp-size": 2}, "dp-size 2 runs on one node only, not on 2"),
+        (3, {"tp-size": 4}, "4 GPUs do not divide among 3 nodes"),
+        (2, {"tp-size": 2, "pp-size": 3}, None),
+        # Attention data parallelism shares the GPUs, and spans nodes.
+        (2, {"tp-size": 8, "dp-size": 8, "enable-dp-attention": True}, None),
+    ],
+)
+def test_a_server_that_spans_nodes_has_equally_many_gpus_on_each(
+    nodes: int, arguments: dict[str, Any], said: str | None
+) -> None:
+    assert SGLANG.refuse(study(arguments, nodes=nodes), {}) == said
 
 
 @pytest.mark.parametrize(
@@ -187,6 +250,10 @@ def test_what_sglang_itself_would_refuse_is_refused(
         {"context-length": 8192},
         {"tp-size": 3, "json-model-override-args": {"num_attention_heads": 33}},
         {"quantization": "fp8", "moe-runner-backend": "flashinfer_cutlass"},
+        {"attention-backend": "flex_attention"},
+        {"attention-backend": "triton", "speculative-algorithm": "NGRAM"},
+        # Switched off by itself, with a warning.
+        {"enable-mixed-chunk": True, "speculative-algorithm": "NGRAM"},
     ],
 )
 def test_what_might_start_is_not_refused(llama: str, arguments: dict[str, Any]) -> None:
@@ -347,6 +414,32 @@ SAID = [
     ),
     (FailureClass.TIMEOUT, AT + "TpModelWorker watchdog timeout (self.watchdog_timeout=300", {}),
     (FailureClass.IMAGE, 'Back-off pulling image "x": ImagePullBackOff', {}),
+    # What every engine's libraries say, and containers, is known of this one too.
+    (FailureClass.IMAGE, "manifest unknown: manifest unknown", {}),
+    (FailureClass.IMAGE, "exec /usr/bin/python3: exec format error", {}),
+    (
+        FailureClass.PORT,
+        "DistNetworkError: The server socket has failed to listen on any local network address.",
+        {},
+    ),
+    (FailureClass.NOT_INSTALLED, "ModuleNotFoundError: No module named 'sglang'", {}),
+    (FailureClass.SHARED_MEMORY, "OSError: [Errno 28] No space left on device: '/dev/shm/x'", {}),
+    (FailureClass.SHARED_MEMORY, "It might be insufficient shared memory (shm).", {}),
+    (
+        FailureClass.MODEL,
+        "OSError: nosuch is not a local folder and is not a valid model identifier listed on",
+        {},
+    ),
+    (FailureClass.MODEL, "ValueError: Model architectures ['X'] are not supported for now.", {}),
+    (FailureClass.NCCL, "ncclSystemError: System call (e.g. socket, malloc) failed", {}),
+    (FailureClass.DEVICE, "RuntimeError: CUDA error: uncorrectable ECC error encountered", {}),
+    (FailureClass.DEVICE, "RuntimeError: No CUDA GPUs are available", {}),
+    (FailureClass.DEVICE, "RuntimeError: CUDA driver version is insufficient for CUDA runtime", {}),
+    (
+        FailureClass.ARGUMENT,
+        "ValueError: --grpc-port (8001) must differ from --port (8001)",
+        {},
+    ),
 ]
 
 
@@ -414,6 +507,13 @@ def test_pressure_single_requests_and_wrappers_never_decide(line: str) -> None:
         ("model", FailureClass.MODEL, "huggingface_hub.errors.HFValidationError: Repo id must be"),
         ("quantization", FailureClass.QUANTIZATION, "Fp8LinearMethod on CPU requires that CPU has"),
         ("length", FailureClass.ARGUMENT, "User-specified context_length (99999) is greater"),
+        ("kv-format", FailureClass.QUANTIZATION, "ValueError: CPU FP8 KV cache requires Intel AMX"),
+        ("checkpoint", FailureClass.QUANTIZATION, "Cannot find the config file for gptq"),
+        ("attention", FailureClass.ARGUMENT, "ValueError: TRTLLM MHA backend for prefill requires"),
+        ("name", FailureClass.ARGUMENT, "served_model_name cannot contain a colon (':')"),
+        ("ranks", FailureClass.DEVICE, "SGLANG_CPU_OMP_THREADS_BIND is not set, in this case, the"),
+        # It lingered after that, and the other server on the port answered for it.
+        ("port", FailureClass.PORT, "[Errno 98] error while attempting to bind on address"),
     ],
 )
 def test_a_recorded_log_is_diagnosed(name: str, failure: FailureClass, reason: str) -> None:
@@ -429,6 +529,10 @@ def test_a_recorded_start_says_what_it_found_of_memory() -> None:
     assert seen["kv_tokens"] == 32768
     assert seen["kv_gib"] == pytest.approx(0.06)  # K and V, 0.03 each
     assert "weights_gib" not in seen  # on a CPU it printed a negative number
+
+
+def test_the_weights_of_a_gpu_are_observed() -> None:
+    assert SGLANG.observe(LOADED) == {"weights_gib": 14.99}
 
 
 def test_a_context_longer_than_the_cache_is_no_reason_not_to_start() -> None:
