@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ from autotuner.study.study import StudyState
 from autotuner.study.trial import Trial, TrialState
 from tests.e2e.test_vllm import MODEL, VLLM
 from tests.processes import alive, ours, wait_for
-from tests.raycluster import RayCluster, two_nodes
+from tests.raycluster import BIN, RayCluster, two_nodes
 from tests.simulated import study_file
 
 pytestmark = pytest.mark.slow
@@ -93,10 +94,6 @@ def trials(home: Path, name: str) -> list[Trial]:
         return store.trials(name)
     finally:
         store.close()
-
-
-def any_is(home: Path, name: str, *states: TrialState) -> bool:
-    return any(trial.state in states for trial in trials(home, name))
 
 
 @pytest.mark.timeout(300)
@@ -208,10 +205,11 @@ def test_the_laptop_study_shortened_runs_as_a_job_on_real_vllm(
     assert done.returncode == 0, done.stdout + done.stderr
     found = trials(home, "laptop-job")
     assert [trial.state for trial in found] == [TrialState.COMPLETE] * len(found)
-    assert {trial.parameters.get("env:VLLM_ENABLE_V1_MULTIPROCESSING") for trial in found} == {
-        None,
-        0,
-    } or len(found) >= 2
+    assert [trial.parameters for trial in found] == [
+        {},
+        {"env:VLLM_ENABLE_V1_MULTIPROCESSING": 1},
+        {"env:VLLM_ENABLE_V1_MULTIPROCESSING": 0},
+    ]
     assert "trial 0 COMPLETE  output_throughput" in done.stdout
     assert "-m vllm.entrypoints.openai.api_server" in done.stdout, "the winner's command line"
     assert ours("laptop-job") == []
@@ -234,7 +232,6 @@ def test_a_stopped_job_leaves_no_process_and_a_cancelled_study(
             directory,
             *("autotuner", "run", "study.yaml"),
             AUTOTUNER_HOME=str(home),
-            RAY_JOB_STOP_WAIT_TIME_S="30",
         ).stdout
     )
     loading = home / "studies" / name / "trials" / "0000" / "load-0" / "genai-bench.log"
@@ -243,19 +240,22 @@ def test_a_stopped_job_leaves_no_process_and_a_cancelled_study(
     # The server, its engine core, the load generator and the two guards.
     assert len(processes) >= 5, [process.cmdline() for process in processes]
     began = time.monotonic()
-    stopping = cluster.command("job", "stop", "--no-wait", job)
-    assert stopping.returncode == 0, stopping.stderr
-    left = GONE_SECONDS - (time.monotonic() - began)
-    assert wait_for(lambda: not any(map(alive, processes)) and not ours(name), left), [
-        (process.pid, process.cmdline()) for process in processes if alive(process)
-    ]
-    print(f"gone {time.monotonic() - began:.1f} s after `ray job stop` was typed")
+    # As it comes: SIGTERM, and SIGKILL 3 s later.
+    stopping = subprocess.Popen(
+        [str(BIN / "ray"), "job", "stop", "--no-wait", job],
+        env={**os.environ, **cluster.environment, "RAY_API_SERVER_ADDRESS": cluster.dashboard},
+        stdout=subprocess.DEVNULL,
+    )
+    gone = wait_for(lambda: not any(map(alive, processes)) and not ours(name), GONE_SECONDS)
+    took = time.monotonic() - began
+    assert stopping.wait(timeout=30) == 0
+    assert gone, [(each.pid, each.cmdline()) for each in processes if alive(each)]
+    print(f"gone {took:.1f} s after `ray job stop` was typed")
     assert wait_for(lambda: cluster.job(job)["status"] == "STOPPED", 30)
     store = Store(f"sqlite:///{home / 'autotuner.db'}")
-    study = store.study(name)
+    study, found = store.study(name), store.trials(name)
     store.close()
-    assert study is not None
+    # Though the driver may not have come to its end.
     assert (study.state, study.reason) == (StudyState.CANCELLED, "cancelled by SIGTERM")
-    assert study.driver == ""
-    assert any_is(home, name, TrialState.CANCELLED)
-    assert all(trial.state.ended for trial in trials(home, name))
+    assert found
+    assert all(trial.state is TrialState.CANCELLED for trial in found)
