@@ -10,7 +10,9 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ import pytest
 from autotuner.benchmarks.ome_job import OME_JOB
 from autotuner.errors import FailureClass, InfrastructureError, TrialError
 from autotuner.execution.loadrunner import LoadRunner
+from autotuner.execution.trial import free_port
 from autotuner.serving import Endpoint
 from autotuner.settings import Site
 from autotuner.study.workload import Load
@@ -27,6 +30,7 @@ from tests.builders import spec
 from tests.fakes.crd import MISSING, Object, Resource, have_schemas, ome_resource
 from tests.fakes.kube import Change, FakeKube, Refused
 from tests.processes import wait_for
+from tests.simulated import TOKENIZER
 
 pytestmark = pytest.mark.skipif(not have_schemas(), reason=MISSING)
 
@@ -159,6 +163,49 @@ def all_failed(cluster: Cluster, job: Object, pod: Object) -> None:
     result.unlink()
 
 
+def really(url: str) -> Behaviour:
+    """Run the real genai-bench on a server, with the command line that OME makes of a job."""
+
+    def behave(cluster: Cluster, job: Object, pod: Object) -> None:
+        cluster.pod(pod, "Running", "")
+        asked, folder = job["spec"], cluster.folder(job)
+        folder.parent.mkdir(parents=True)
+        argv = [
+            *(str(Path(sys.executable).with_name("genai-bench")), "benchmark"),
+            *("--api-backend", "vllm", "--api-base", url, "--api-key", "sample-key"),
+            *("--api-model-name", "vllm-model", "--model-tokenizer", str(TOKENIZER)),
+            *("--task", asked["task"]),
+            *("--max-time-per-run", str(asked["maxTimePerIteration"])),
+            *("--max-requests-per-run", str(asked["maxRequestsPerIteration"])),
+            *(each for item in asked["trafficScenarios"] for each in ("--traffic-scenario", item)),
+            *(
+                each
+                for item in asked["numConcurrency"]
+                for each in ("--num-concurrency", str(item))
+            ),
+            *("--experiment-base-dir", str(folder.parent)),
+            *("--experiment-folder-name", folder.name),
+            *("--log-dir", str(cluster.volume)),
+        ]
+        done = subprocess.run(
+            argv,
+            env={**os.environ, "ENABLE_UI": "false", "HF_HUB_OFFLINE": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=90,
+        )
+        cluster.pod(pod, "Failed" if done.returncode else "Succeeded", done.stdout)
+        if done.returncode:
+            cluster.state(job, "Failed", failureMessage="Job has failed")
+        else:
+            cluster.state(job, "Completed")
+
+    return behave
+
+
 def fails(cluster: Cluster, job: Object, pod: Object) -> None:
     line = "INFO Received error response from server. Error code: 404, message: no\n"
     cluster.pod(pod, "Failed", line * 3 + "ValueError: No values found for metric 'ttft'\n")
@@ -212,7 +259,7 @@ class Trial:
         argv = self.benchmark.command(endpoint, load, into, api="vllm", tokenizer="/models/tiny")
         for name, value in changes.items():
             argv[argv.index(f"--{name.replace('_', '-')}") + 1] = value
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 90
         code = self.runner.run(
             argv, into, deadline=deadline, clock=time.monotonic, watch=lambda: None
         )
@@ -383,6 +430,54 @@ def test_without_a_cluster_the_runner_says_so(
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     with pytest.raises(InfrastructureError, match="no Kubernetes cluster is configured"):
         started().run()
+
+
+@contextlib.contextmanager
+def simulated(served_name: str) -> Iterator[str]:
+    """The simulated engine's server; its URL."""
+    port = free_port()
+    argv = [sys.executable, "-m", "autotuner.engines.simulated_server", "--model", str(TOKENIZER)]
+    argv += ["--served-model-name", served_name, "--port", str(port), "--speed", "20"]
+    with subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        url = f"http://127.0.0.1:{port}"
+        try:
+            assert wait_for(lambda: answers(f"{url}/health"), 30)
+            yield url
+        finally:
+            server.kill()
+
+
+def answers(url: str) -> bool:
+    with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5) as answer:
+        return bool(answer.status == 200)
+    return False
+
+
+@pytest.mark.slow
+def test_the_real_genai_bench_leaves_what_is_read(
+    cluster: Cluster, started: Callable[..., Trial]
+) -> None:
+    with simulated("vllm-model") as url:
+        cluster.behave = really(url)
+        trial = started()
+        into = trial.run()
+        measured = trial.benchmark.read(into, max_error_rate=0.0)
+    assert len(measured.completed) >= LOAD.max_requests
+    assert {each.output_tokens for each in measured.completed} == {20}
+    assert 0 < measured.seconds < 60
+    assert cluster.left == []
+
+
+@pytest.mark.slow
+def test_a_server_that_is_called_otherwise_is_told_by_the_codes_of_its_answers(
+    cluster: Cluster, started: Callable[..., Trial]
+) -> None:
+    with simulated("tiny") as url:
+        cluster.behave = really(url)
+        trial = started()
+        error = trial.refusal(trial.run())
+    assert "Job has failed; requests failed with 404: " in error.reason
+    assert "vllm-model" in error.advice
 
 
 def begun(cluster: Cluster, trial: Trial) -> None:
