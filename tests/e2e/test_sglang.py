@@ -79,7 +79,7 @@ def throughput(trial: dict[str, Any]) -> float:
     return float(trial["objectives"]["output_throughput"])
 
 
-@pytest.mark.timeout(720)
+@pytest.mark.timeout(1230)
 def test_a_study_of_sglang_measures_what_a_flag_moves_and_outlives_one_that_ends_it(
     tmp_path: Path, python: str
 ) -> None:
@@ -106,7 +106,7 @@ def test_a_study_of_sglang_measures_what_a_flag_moves_and_outlives_one_that_ends
             "verdict": {"finalists": 1, "rounds": 2},
         },
     )
-    report, said = run(file, tmp_path, seconds=700)
+    report, said = run(file, tmp_path, seconds=1200)
     searched = {json.dumps(t["parameters"]): t for t in report["trials"] if not t["round"]}
     few = searched['{"max-running-requests": 2}']
     one = searched['{"max-running-requests": 32, "tp-size": 1}']
@@ -120,7 +120,7 @@ def test_a_study_of_sglang_measures_what_a_flag_moves_and_outlives_one_that_ends
         assert (died["state"], died["failure"]) == ("INFEASIBLE", "quantization")
         assert died["reason"] == "ValueError: CPU FP8 KV cache requires Intel AMX support."
         assert died["reason"] in (Path(died["directory"]) / "server.log").read_text()
-        assert two["number"] > 0 < died["number"]
+        assert two["number"] > died["number"], "the study went on"
     # The winner was launched again beside the defaults, and is called one only if it is.
     verdict = report["verdict"]
     assert verdict["rounds"] == 2
@@ -144,7 +144,7 @@ def plan_of(trial: dict[str, Any]) -> dict[str, Any]:
     return dict(plan["request"])
 
 
-@pytest.mark.timeout(480)
+@pytest.mark.timeout(630)
 @pytest.mark.skipif(not VLLM.exists(), reason="run `make vllm`")
 def test_a_study_of_both_engines_compares_them_in_the_same_columns(
     tmp_path: Path, python: str
@@ -177,7 +177,7 @@ def test_a_study_of_both_engines_compares_them_in_the_same_columns(
             "verdict": {"finalists": 0},
         },
     )
-    report, said = run(file, tmp_path, seconds=460)
+    report, said = run(file, tmp_path, seconds=600)
     trials = report["trials"]
     assert [trial["parameters"] for trial in trials] == [
         {},

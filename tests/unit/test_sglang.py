@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 
+from autotuner.engines.flags import extremes
 from autotuner.engines.sglang import SGLANG
 from autotuner.errors import ConfigError, FailureClass
 from autotuner.serving import Place
+from autotuner.study.loading import parse_study, read_study_text
 from autotuner.study.spec import StudySpec
 from tests.builders import spec
 
 LOGS = Path(__file__).parents[1] / "data" / "engine-logs"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "04-sglang" / "study.yaml"
 
 
 def study(
@@ -151,6 +154,19 @@ def test_a_flag_autotuner_sets_itself_is_refused(name: str) -> None:
         SGLANG.check(study({name: True if name.endswith("grpc-mode") else "x"}))
     assert "is set by autotuner" in caught.value.problem
     assert caught.value.hint
+
+
+def test_the_example_checks_and_every_flag_it_varies_reaches_the_server() -> None:
+    text = EXAMPLE.read_text(encoding="utf-8")
+    found = parse_study(read_study_text(text, str(EXAMPLE)))
+    SGLANG.check(found)
+    parameters = found.parameter_space.parameters
+    for end in (0, -1):
+        point = {each.name: extremes(each)[end] for each in parameters}
+        launch = SGLANG.launch(found, point, port=1)
+        assert {f"--{each.name}" for each in parameters} <= set(launch.flags)
+        assert launch.gpus == point["tp-size"]
+        assert SGLANG.refuse(found, point) is None
 
 
 # What cannot start.
