@@ -152,6 +152,13 @@ def test_each_metric_is_in_the_table_of_the_module() -> None:
     assert told == {metric.name for metric in METRICS}
 
 
+def test_and_in_the_docs_with_its_labels() -> None:
+    docs = (DASHBOARD.parent.parent / "docs" / "cluster.md").read_text()
+    rows = re.findall(r"^\| `ray_(autotuner_\w+)` \|[^|]+\|(.+)\|$", docs, re.M)
+    told = {name: set(re.findall(r"`(\w+)`", said)) for name, said in rows}
+    assert told == {metric.name: set(metric.labels) for metric in METRICS}
+
+
 def expressions(content: Any) -> Iterator[str]:
     if isinstance(content, Mapping):
         for key, value in content.items():
