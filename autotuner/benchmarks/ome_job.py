@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -184,7 +185,7 @@ class _OpenOMEJob(_OMEJob):
         try:
             return GENAI_BENCH.read(into, max_error_rate=max_error_rate)
         except TrialError as error:
-            if "404" not in error.reason:
+            if not re.search(r"\b404: \d", error.reason):
                 raise
             raise TrialError(error.failure, error.reason, error.log_tail, _OTHER_NAME) from error
 

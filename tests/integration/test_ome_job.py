@@ -22,13 +22,15 @@ import pytest
 from autotuner.benchmarks.ome_job import OME_JOB
 from autotuner.errors import FailureClass, InfrastructureError, TrialError
 from autotuner.execution.loadrunner import LoadRunner
-from autotuner.execution.trial import free_port
+from autotuner.execution.trial import Assignment, Kinds, free_port, run_trial
+from autotuner.plugins import load_kind
 from autotuner.serving import Endpoint
 from autotuner.settings import Site
 from autotuner.study.workload import Load
 from tests.builders import spec
-from tests.fakes.crd import MISSING, Object, Resource, have_schemas, ome_resource
+from tests.fakes.crd import MISSING, Object, Resource, have_schemas, ome_resource, ome_resources
 from tests.fakes.kube import Change, FakeKube, Refused
+from tests.fakes.ome import FakeOME, serves
 from tests.processes import wait_for
 from tests.simulated import TOKENIZER
 
@@ -56,7 +58,6 @@ class Cluster:
         """What the helper's pod runs instead of its own command."""
         self.asked: list[Object] = []
         """The BenchmarkJobs that there were."""
-        kube.create("inferenceservices", service())
         kube.on_change(self._controller)
 
     def folder(self, job: Object) -> Path:
@@ -234,6 +235,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
     with FakeKube(resources) as kube:
         config = kube.kubeconfig(tmp_path / "kubeconfig")
         monkeypatch.setenv("KUBECONFIG", str(config))
+        kube.create("inferenceservices", service())
         yield Cluster(kube, tmp_path / "volume")
 
 
@@ -430,6 +432,44 @@ def test_without_a_cluster_the_runner_says_so(
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     with pytest.raises(InfrastructureError, match="no Kubernetes cluster is configured"):
         started().run()
+
+
+def test_a_whole_trial_on_the_ome_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A reaper would look for this server long after it has closed.
+    monkeypatch.setattr("autotuner.backends.reaper.watch", lambda *_: None)
+    study = spec(
+        engine={"kind": "vllm"},
+        backend={"kind": "ome", "ome": {"model": "tiny", "runtime": "vllm-tiny"}},
+        benchmark={"kind": "ome-job", "pvc": "results", "path": PATH},
+        workload={
+            "scenarios": ["D(100,20)"],
+            "concurrency": [1, 4],
+            "max_requests": 40,
+            "warmup_requests": 0,
+        },
+    )
+    OME_JOB.check(study)
+    kinds = Kinds(
+        engine=load_kind("engine", "vllm"),
+        backend=load_kind("backend", "ome").open(study.backend.options, Site()),
+        benchmark=OME_JOB.open(study, Site()),
+    )
+    with FakeKube(ome_resources()) as kube, FakeOME(kube, serves):
+        monkeypatch.setenv("KUBECONFIG", str(kube.kubeconfig(tmp_path / "kubeconfig")))
+        monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+        cluster = Cluster(kube, tmp_path / "volume")
+        outcome = run_trial(Assignment(study, 3, {}, str(tmp_path / "trial-3")), kinds)
+        assert cluster.left == []
+        assert kube.find("inferenceservices") == []
+    assert outcome.reason == ""
+    assert [point.concurrency for point in outcome.load_points] == [1, 4]
+    assert all(point.metrics["requests"] == 41 for point in outcome.load_points)
+    for job in cluster.asked:
+        server = job["spec"]["endpoint"]["inferenceService"]
+        (owner,) = job["metadata"]["ownerReferences"]
+        assert server == {"name": owner["name"], "namespace": NS}
+        assert job["metadata"]["labels"]["autotuner.io/study"] == "small"
+        assert job["metadata"]["labels"]["autotuner.io/trial"] == "0003"
 
 
 @contextlib.contextmanager

@@ -215,7 +215,7 @@ def test_a_server_that_does_not_know_the_model_is_told_of_omes_name(tmp_path: Pa
     assert caught.value.failure is FailureClass.BENCHMARK
     assert "404: 434" in caught.value.reason
     assert "vllm-model" in caught.value.advice
-    (tmp_path / "genai-bench.log").write_text("Error: no\n", encoding="utf-8")
+    (tmp_path / "genai-bench.log").write_text("Error: failed with 500: 404\n", encoding="utf-8")
     with pytest.raises(TrialError) as caught:
         read(tmp_path)
     assert caught.value.advice == ""
