@@ -12,7 +12,7 @@ MODEL := .cache/tiny-llama
 BIN := $(VENV)/bin
 
 .PHONY: help demo test test-fast check format docs bench-overhead bench-search bench-stopping \
-  bench-verdict bench-winner install vllm model clean
+  bench-verdict bench-winner bench-packing install vllm model clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -54,6 +54,9 @@ bench-verdict: $(VENV)/.dev  ## how often the verdict's statistics are right
 
 bench-winner: $(VENV)/.dev  ## how often a whole study's declared winner is one
 	$(BIN)/python -m tests.bench.winner
+
+bench-packing: $(VENV)/.dev  ## how busy trials of 1 to 8 GPUs keep two nodes
+	$(BIN)/python -m tests.bench.packing
 
 install: $(VENV)/.runtime  ## autotuner with what runs studies, into .venv
 vllm: $(VLLM)/.installed  ## vLLM for CPUs, into .venv-vllm
