@@ -1,6 +1,7 @@
 """What every backend promises (the numbers are those of the Backend and Server docstrings).
 
-The program started is this Python, so that only the backend is tested.
+The program started is this Python, so that only the backend is tested. What needs a place to
+start it in is slow, but for processes.
 """
 
 from __future__ import annotations
@@ -10,18 +11,25 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
+from pydantic import SecretStr
 
-from autotuner.backends.base import Backend, BackendKind, Server
+from autotuner.backends.base import Backend, Server
 from autotuner.errors import ConfigError, InfrastructureError
 from autotuner.plugins import kinds, load_kind
-from autotuner.serving import LaunchSpec, Slot
+from autotuner.serving import Ending, Finding, LaunchSpec, Place, Plan, Slot
 from autotuner.settings import Site
-from tests.processes import alive, ours, wait_for
+from autotuner.study.spec import StudySpec
+from tests.builders import spec
+from tests.places import OPTIONS, ROOT, Ground, place_of, why_not
+from tests.processes import wait_for
 
 STUDY = "contract"
 STUBBORN = """
@@ -32,134 +40,364 @@ subprocess.Popen([sys.executable, "-c", child], start_new_session=True)
 print("first line", flush=True)
 time.sleep(600)
 """
+SECRETS = ("hf_a-token", "a-password")
+SITE = Site(
+    hf_token=SecretStr(SECRETS[0]),
+    https_proxy=SecretStr(f"http://user:{SECRETS[1]}@proxy:3128"),
+)
+LAUNCH = LaunchSpec(
+    command=("python3",),
+    arguments=("-m", "engine", "--model", "/models/tiny", "--port", "1"),
+    flags=("--max-num-seqs", "4"),
+    environment={"CONTRACT": "1"},
+    image="engine:1",
+    model_path="/models/tiny",
+    served_name="tiny",
+    port=1,
+    gpus=2,
+)
+
+every = pytest.mark.parametrize("kind", kinds("backend"))
 
 
-@pytest.fixture(params=kinds("backend"))
-def backend(request: pytest.FixtureRequest) -> Backend:
-    return opened(request.param)
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(kind, marks=() if kind == "process" else pytest.mark.slow)
+        for kind in kinds("backend")
+    ],
+)
+def ground(request: pytest.FixtureRequest) -> Iterator[Ground]:
+    """Where servers of a kind can be started; skips with the reason."""
+    if reason := why_not(request.param):
+        pytest.skip(reason)
+    with place_of(request.param) as found:
+        yield found
 
 
-def opened(kind: str) -> Backend:
-    found: BackendKind = load_kind("backend", kind)
-    return found.open({}, Site())
+@pytest.fixture(autouse=True)
+def _nothing_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    if "ground" in request.fixturenames:
+        ground: Ground = request.getfixturevalue("ground")
+        left = ground.left(STUDY)
+        if left:  # the other tests are not to suffer
+            ground.opened().sweep(STUDY, owned=True)
+        assert left == []
 
 
-def launch(code: str) -> LaunchSpec:
-    return LaunchSpec(
-        command=(sys.executable,),
-        arguments=("-c", code),
-        environment={"CONTRACT": "1"},
-        image="unused",
-        model_path="/models/none",
-        served_name="none",
-        port=1,
-    )
+def slot(directory: Path, gpu_ids: tuple[str, ...] = ()) -> Slot:
+    return Slot(STUDY, 7, port=1, directory=str(directory), gpu_ids=gpu_ids)
 
 
-def slot(directory: Path) -> Slot:
-    return Slot(STUDY, 7, port=1, directory=str(directory), gpu_ids=("2", "3"))
+def opened(kind: str, site: Site = SITE) -> Backend:
+    found: Backend = load_kind("backend", kind).open(OPTIONS.get(kind, {}), site)
+    return found
 
 
-def started(backend: Backend, code: str, directory: Path) -> Server:
-    return backend.start(backend.plan(launch(code), slot(directory)))
+@contextmanager
+def started(ground: Ground, code: str, directory: Path) -> Iterator[Server]:
+    backend = ground.opened()
+    server = backend.start(backend.plan(ground.program(code), slot(directory)))
+    try:
+        yield server
+    finally:
+        server.stop(10)
 
 
-def test_1_a_plan_is_a_function_of_its_arguments_and_json(backend: Backend, tmp_path: Path) -> None:
-    one, other = (backend.plan(launch("pass"), slot(tmp_path)) for _ in range(2))
-    assert one == other
+def says(server: Server, text: str) -> bool:
+    return wait_for(lambda: server.alive() and text in server.log(), 20)
+
+
+def ends(server: Server) -> bool:
+    return wait_for(lambda: not server.alive(), 20)
+
+
+# What needs nothing: kinds, options, and promise 1.
+
+
+@every
+def test_unknown_options_are_refused(kind: str) -> None:
+    with pytest.raises(ConfigError, match="nonsense"):
+        load_kind("backend", kind).check({**OPTIONS.get(kind, {}), "nonsense": 1})
+
+
+@every
+def test_known_options_are_taken(kind: str) -> None:
+    load_kind("backend", kind).check(OPTIONS.get(kind, {}))
+
+
+@every
+def test_1_a_plan_is_a_function_of_its_arguments_and_json(kind: str, tmp_path: Path) -> None:
+    backend = opened(kind)
+    one, other = (each.plan(LAUNCH, slot(tmp_path, ("2", "3"))) for each in (backend, opened(kind)))
+    assert one == other == backend.plan(LAUNCH, slot(tmp_path, ("2", "3")))
+    assert one.backend == kind
     assert json.loads(json.dumps(one.to_json())) == one.to_json()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_1_gpu_ids_reach_the_program(backend: Backend, tmp_path: Path) -> None:
-    server = started(backend, "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])", tmp_path)
-    assert wait_for(lambda: not server.alive(), 10)
+@every
+def test_1_what_differs_in_a_trial_differs_in_its_plan(kind: str, tmp_path: Path) -> None:
+    def plan(launch: LaunchSpec = LAUNCH, trial: int = 7) -> Plan:
+        return opened(kind).plan(launch, replace(slot(tmp_path), trial=trial))
+
+    other = replace(LAUNCH, arguments=(*LAUNCH.arguments, "--x", "1"), flags=("--x", "1"))
+    different = [
+        plan(),
+        plan(trial=8),
+        plan(other),
+        plan(replace(LAUNCH, environment={"CONTRACT": "2"})),
+    ]
+    assert len({json.dumps(each.to_json(), sort_keys=True) for each in different}) == 4
+
+
+@every
+def test_1_a_plan_has_no_secrets(kind: str, tmp_path: Path) -> None:
+    text = json.dumps(opened(kind).plan(LAUNCH, slot(tmp_path)).to_json())
+    text += "".join(opened(kind).exports(studied(kind)).values())
+    assert [secret for secret in SECRETS if secret in text] == []
+
+
+@every
+def test_exports_are_texts_by_name(kind: str) -> None:
+    one, other = (opened(kind).exports(studied(kind)) for _ in range(2))
+    assert one == other
+    assert all(Path(name).name == name and text.strip() for name, text in one.items())
+
+
+def studied(kind: str) -> StudySpec:
+    return spec(backend={"kind": kind, kind: OPTIONS.get(kind, {})})
+
+
+@every
+def test_what_is_said_of_a_backend(kind: str) -> None:
+    backend = opened(kind)
+    assert isinstance(backend.place, Place)
+    assert backend.gone_seconds > 0
+    assert backend.gpu_resource
+
+
+@every
+def test_a_kind_is_opened_and_plans_without_its_library(kind: str) -> None:
+    code = f"""
+import sys
+from autotuner.plugins import load_kind
+from autotuner.serving import Slot
+from autotuner.settings import Site
+from tests.contracts.test_backends import LAUNCH
+before = {{name for name in ("docker", "kubernetes") if name in sys.modules}}
+kind, options = load_kind("backend", {kind!r}), {OPTIONS.get(kind, {})!r}
+kind.check(options)
+kind.open(options, Site()).plan(LAUNCH, Slot("study", 1, 1, "/tmp"))
+print(sorted({{"docker", "kubernetes"}} & set(sys.modules) - before))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+# The server's promises.
+
+
+def test_2_start_returns_at_once(ground: Ground, tmp_path: Path) -> None:
+    began = time.monotonic()
+    with started(ground, "import time; time.sleep(600)", tmp_path) as server:
+        assert time.monotonic() - began < 10
+        assert wait_for(lambda: server.alive() and server.name, 10)
+
+
+def test_2_a_server_that_cannot_come_up_says_so_by_dying(ground: Ground, tmp_path: Path) -> None:
+    with started(ground, "raise SystemExit('no room')", tmp_path) as server:
+        assert ends(server)
+        assert "no room" in server.log()
+        assert server.ending().exit_code == 1
+
+
+def test_2_a_place_that_cannot_start_programs_is_the_operators(
+    ground: Ground, tmp_path: Path
+) -> None:
+    with ground.unable() as launch:
+        backend = ground.opened()
+        plan = backend.plan(launch, slot(tmp_path))
+        with pytest.raises(InfrastructureError) as caught:
+            ends(backend.start(plan))
+    assert len(str(caught.value)) > 20
+
+
+def test_the_log_is_whole_after_death_and_after_stop(ground: Ground, tmp_path: Path) -> None:
+    code = "import sys; print('first'); print('last', file=sys.stderr); sys.exit(3)"
+    with started(ground, code, tmp_path) as server:
+        assert ends(server)
+        assert set(server.log().split()) == {"first", "last"}
+        assert server.ending().exit_code == 3
+    assert set(server.log().split()) == {"first", "last"}
+    assert (tmp_path / "server.log").read_text() == server.log()
+
+
+def test_a_program_has_ended_whatever_of_it_is_left(ground: Ground, tmp_path: Path) -> None:
+    code = STUBBORN.replace("time.sleep(600)\n", "sys.exit(4)\n")
+    with started(ground, code, tmp_path) as server:
+        assert ends(server)
+        assert server.ending().exit_code == 4
+    assert ground.left(STUDY) == []
+
+
+def test_the_ending_of_what_was_stopped_is_not_an_error(ground: Ground, tmp_path: Path) -> None:
+    with started(ground, "import time; time.sleep(600)", tmp_path) as server:
+        assert server.alive()
+    assert not server.alive()
+    assert isinstance(server.ending(), Ending)
+
+
+def test_stop_leaves_nothing_even_of_what_ignores_it_and_may_be_called_twice(
+    ground: Ground, tmp_path: Path
+) -> None:
+    with started(ground, STUBBORN, tmp_path) as server:
+        assert says(server, "first line")
+        assert ground.left(STUDY)
+        assert ground.opened().left(STUDY)
+        server.stop(10)
+        assert ground.left(STUDY) == []
+        assert ground.opened().left(STUDY) == []
+        assert not server.alive()
+        server.stop(10)
+
+
+def test_1_gpu_ids_reach_the_program(tmp_path: Path) -> None:
+    backend = opened("process")
+    code = "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"
+    launch = replace(LAUNCH, command=(sys.executable,), arguments=("-c", code))
+    server = backend.start(backend.plan(launch, slot(tmp_path, ("2", "3"))))
+    assert ends(server)
     assert server.log().strip() == "2,3"
     server.stop(10)
 
 
-@pytest.mark.parametrize("kind", kinds("backend"))
-def test_unknown_options_are_refused(kind: str) -> None:
-    with pytest.raises(ConfigError, match="nonsense"):
-        load_kind("backend", kind).check({"nonsense": 1})
-
-
-def test_2_a_program_that_cannot_start_is_the_operators(backend: Backend, tmp_path: Path) -> None:
-    wrong = LaunchSpec(("/no/such/program",), (), {}, "unused", "/m", "m", 1)
-    server = backend.start(backend.plan(wrong, slot(tmp_path)))
-    with pytest.raises(InfrastructureError, match="/no/such/program"):
-        wait_for(lambda: not server.alive(), 10)
-    server.stop(10)
-
-
-def test_the_log_is_whole_after_death(backend: Backend, tmp_path: Path) -> None:
-    code = "import sys; print('first'); print('last', file=sys.stderr); sys.exit(3)"
-    server = started(backend, code, tmp_path)
-    assert wait_for(lambda: not server.alive(), 10)
-    assert set(server.log().split()) == {"first", "last"}
-    server.stop(10)
-
-
-def test_stop_leaves_nothing_even_of_what_ignores_it_and_may_be_called_twice(
-    backend: Backend, tmp_path: Path
-) -> None:
-    server = started(backend, STUBBORN, tmp_path)
-    assert wait_for(lambda: "first line" in server.log() and len(ours(STUDY)) >= 3, 10)
-    server.stop(10)
-    assert ours(STUDY) == []
-    assert backend.left(STUDY) == []
-    assert not server.alive()
-    server.stop(10)
+# Owners, and what becomes of what they started.
 
 
 OWNER = """
-import sys, time
-from pathlib import Path
-from tests.contracts.test_backends import STUBBORN, opened, started
-server = started(opened(sys.argv[1]), STUBBORN, Path(sys.argv[2]))
+import json, sys, time
+from autotuner.plugins import load_kind
+from autotuner.serving import Plan
+from autotuner.settings import Site
+said = json.load(sys.stdin)
+backend = load_kind("backend", said["kind"]).open(said["options"], Site())
+server = backend.start(Plan(**said["plan"]))
 print("started", flush=True)
-time.sleep(600)
+while True:
+    server.alive()
+    time.sleep(0.5)
 """
 
 
-def owner(kind: str, directory: Path) -> subprocess.Popen[str]:
-    """A process that starts a server and then only waits."""
+@contextmanager
+def owner(ground: Ground, directory: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that starts a server and only looks after it; killed with the block."""
+    plan = ground.opened().plan(ground.program(STUBBORN), slot(directory))
+    said = {"kind": ground.kind, "options": dict(ground.options), "plan": plan.to_json()}
     process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(OWNER), kind, str(directory)],
+        [sys.executable, "-c", OWNER],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        cwd=Path(__file__).parent.parent.parent,
+        cwd=ROOT,
     )
-    assert process.stdout is not None
-    assert process.stdout.readline().strip() == "started"
-    assert wait_for(lambda: len(ours(STUDY)) >= 3, 10)
-    return process
+    try:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(said))
+        process.stdin.close()
+        assert process.stdout.readline().strip() == "started"
+        assert wait_for(lambda: ground.left(STUDY), 20)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-@pytest.mark.parametrize("kind", kinds("backend"))
-def test_3_what_was_started_is_gone_within_ten_seconds_of_its_owner(
-    kind: str, number: int, tmp_path: Path
+def test_3_what_was_started_is_gone_soon_after_its_owner(
+    ground: Ground, number: int, tmp_path: Path
 ) -> None:
-    process = owner(kind, tmp_path)
-    servers = ours(STUDY)
-    os.kill(process.pid, number)
-    process.communicate()
-    assert wait_for(lambda: not any(map(alive, servers)), 10)
+    with owner(ground, tmp_path) as process:
+        os.kill(process.pid, number)
+        process.wait()
+        assert wait_for(lambda: not ground.left(STUDY), ground.opened().gone_seconds)
+        assert ground.opened().sweep(STUDY) == []
 
 
-@pytest.mark.parametrize("kind", kinds("backend"))
-def test_4_a_sweep_removes_what_has_no_owner_and_spares_the_rest(kind: str, tmp_path: Path) -> None:
-    backend = opened(kind)
-    process = owner(kind, tmp_path)
-    assert backend.sweep(STUDY) == []
-    assert backend.sweep("another-study", owned=True) == []
-    # Without its guard nothing ends the program's own children but the sweep.
-    guard = next(p for p in ours(STUDY) if "guard.py" in " ".join(p.cmdline()))
-    guard.kill()
-    process.kill()
-    process.communicate()
-    psutil.wait_procs([guard], timeout=5)
-    assert backend.left(STUDY)
-    assert backend.sweep(STUDY)
-    assert wait_for(lambda: not ours(STUDY), 5)
+def test_4_a_sweep_removes_what_has_no_owner_and_spares_the_rest(
+    ground: Ground, tmp_path: Path
+) -> None:
+    backend = ground.opened()
+    with owner(ground, tmp_path) as process:
+        assert backend.sweep(STUDY) == []
+        assert backend.sweep("another-study", owned=True) == []
+        assert backend.left("another-study") == []
+        # Now nothing else ends it: a program's own children are left of one without its guard.
+        for each in cleaners(ground):
+            each.kill()
+            each.wait(10)
+        process.kill()
+        process.wait()
+        (said, *_) = backend.left(STUDY)
+        assert f"study {STUDY}, trial 7" in said
+        assert backend.sweep("another-study") == []
+        assert ground.opened().sweep(STUDY)
+        assert wait_for(lambda: not ground.left(STUDY), 10)
+        assert backend.sweep(STUDY) == []
+
+
+def cleaners(ground: Ground) -> list[psutil.Process]:
+    """What would end the server of this test when its owner is killed."""
+    found = ground.cleaners(STUDY)
+    assert found
+    return found
+
+
+def test_4_a_sweep_takes_the_owned_where_it_is_told(ground: Ground, tmp_path: Path) -> None:
+    with started(ground, STUBBORN, tmp_path) as server:
+        assert says(server, "first line")
+        assert ground.opened().sweep() == []
+        assert ground.opened().sweep(STUDY, owned=True)
+        assert wait_for(lambda: not ground.left(STUDY), 10)
+        with suppress(InfrastructureError):  # some places call it somebody else's doing
+            assert ends(server)
+
+
+# Looking before starting.
+
+
+def test_5_prepared_is_prepared(ground: Ground, tmp_path: Path) -> None:
+    launch, said = ground.program("pass"), list[str]()
+    ground.opened().prepare(launch, said.append)
+    began = time.monotonic()
+    ground.opened().prepare(launch, said.append)
+    assert time.monotonic() - began < 5
+    assert ground.left(STUDY) == []
+
+
+def test_5_what_cannot_be_prepared_is_the_operators(ground: Ground) -> None:
+    with ground.unable() as launch:
+        backend = ground.opened()
+        if not backend.place.image:
+            backend.prepare(launch, print)  # nothing is shared: the first trial says it
+            return
+        with pytest.raises(InfrastructureError):
+            backend.prepare(launch, print)
+
+
+def test_6_examine_finds_and_never_raises(ground: Ground) -> None:
+    found = ground.opened().examine(ground.program("pass"))
+    assert found
+    assert all(isinstance(each, Finding) for each in found)
+    ground.opened().examine()
+    with ground.unable() as launch:
+        found = ground.opened().examine(launch)
+        assert any(each.ok is False and each.said and each.hint for each in found)
+        ground.opened().examine()
