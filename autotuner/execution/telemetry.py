@@ -78,16 +78,27 @@ class Sample:
 
 
 def samples(trials: Sequence[Trial], objectives: Sequence[str]) -> list[Sample]:
-    """All that can be said of a study's trials now.
+    """All that can be said of a study's trials now."""
+    return [*progress(trials), *results(trials, objectives)]
+
+
+def progress(trials: Sequence[Trial]) -> list[Sample]:
+    """What changes with each state of a trial.
 
     What is counted is said of every state and class, zeros too: a gauge keeps its last value.
     """
     return [
         *_counts("autotuner_trials", "state", TrialState, (t.state for t in trials)),
         *_counts("autotuner_failures", "failure", FailureClass, (t.failure for t in trials)),
+        Sample("autotuner_gpus", sum(len(t.gpu_ids) for t in trials if _holds(t))),
+    ]
+
+
+def results(trials: Sequence[Trial], objectives: Sequence[str]) -> list[Sample]:
+    """What changes when a trial ends."""
+    return [
         *_best(trials, objectives),
         *_throughput(trials),
-        Sample("autotuner_gpus", sum(len(t.gpu_ids) for t in trials if _holds(t))),
         Sample("autotuner_gpu_hours", gpu_hours(trials)),
         *(Sample("autotuner_phase_seconds", _spent(trials, p), {"phase": p}) for p in PHASES),
     ]
@@ -121,7 +132,7 @@ class Telemetry:
     def begun(self, loop: Loop) -> None:
         """The trials of an earlier run of the study count, but took no time of this one."""
         self._trials = {trial.number: trial for trial in loop.trials}
-        self._say()
+        self._say(samples(loop.trials, self._objectives))
 
     def changed(self, trial: Trial) -> None:
         before = self._trials.get(trial.number)
@@ -129,10 +140,13 @@ class Telemetry:
         ended = trial.state.ended and not (before is not None and before.state.ended)
         if ended and trial.phases:
             self._seconds.observe(trial.seconds, {STUDY: self._study, "state": trial.state.value})
-        self._say()
+        known = list(self._trials.values())
+        self._say(progress(known))
+        if ended:
+            self._say(results(known, self._objectives))
 
-    def _say(self) -> None:
-        for sample in samples(list(self._trials.values()), self._objectives):
+    def _say(self, found: Sequence[Sample]) -> None:
+        for sample in found:
             self._gauges[sample.name].set(sample.value, {STUDY: self._study, **sample.labels})
 
 
