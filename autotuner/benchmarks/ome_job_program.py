@@ -247,9 +247,11 @@ class Cluster:
         def call() -> Any:
             try:
                 if item["kind"] == "Pod":
-                    return self._core.create_namespaced_pod(namespace, item, **strict)
-                return self._objects.create_namespaced_custom_object(
-                    group, version, namespace, plural, item, **strict
+                    return _read(self._core.create_namespaced_pod(namespace, item, **strict))
+                return _read(
+                    self._objects.create_namespaced_custom_object(
+                        group, version, namespace, plural, item, **strict
+                    )
                 )
             except ApiException as error:
                 # Its name is new: an answer was lost on the way, and this is the second asking.
@@ -268,9 +270,13 @@ class Cluster:
 
         def call() -> Any:
             if item["kind"] == "Pod":
-                return self._core.delete_namespaced_pod(name, namespace, body=options, **_RAW)
-            return self._objects.delete_namespaced_custom_object(
-                group, version, namespace, plural, name, body=options, **_RAW
+                return _read(
+                    self._core.delete_namespaced_pod(name, namespace, body=options, **_RAW)
+                )
+            return _read(
+                self._objects.delete_namespaced_custom_object(
+                    group, version, namespace, plural, name, body=options, **_RAW
+                )
             )
 
         _asked(f"deleting {item['kind']} {name}", call, patience=patience)
@@ -280,32 +286,32 @@ class Cluster:
         selector |= {"field_selector": f"metadata.name={name}"} if name else {}
         answer = _asked(
             "the pods",
-            lambda: self._core.list_namespaced_pod(namespace, **_RAW, **selector),
+            lambda: _read(self._core.list_namespaced_pod(namespace, **_RAW, **selector)),
         )
-        return list(json.loads(answer.data)["items"]) if answer is not None else []
+        return list(json.loads(answer)["items"]) if answer is not None else []
 
     def log(self, pod: Object, lines: int | None = None) -> str:
         """What its first container printed; empty where there is none."""
-        metadata = pod["metadata"]
-        more = {"tail_lines": lines} if lines else {}
+        name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
+        more: dict[str, Any] = {"container": pod["spec"]["containers"][0]["name"]}
+        more |= {"tail_lines": lines} if lines else {}
         try:
             answer = _asked(
-                f"the log of {metadata['name']}",
-                lambda: self._core.read_namespaced_pod_log(
-                    metadata["name"],
-                    metadata["namespace"],
-                    container=pod["spec"]["containers"][0]["name"],
-                    **_RAW,
-                    **more,
-                ),
+                f"the log of {name}",
+                lambda: _read(self._core.read_namespaced_pod_log(name, namespace, **_RAW, **more)),
             )
         except _NotNow:
             return ""
-        return bytes(answer.data).decode(errors="replace") if answer is not None else ""
+        return (answer or b"").decode(errors="replace")
 
 
 class _NotNow(ClusterFault):
     """The server finds the request impossible at present (400)."""
+
+
+def _read(answer: Any) -> bytes:
+    """The whole of an answer, without which its connection is not given back."""
+    return bytes(answer.data)
 
 
 def _opened(context: str) -> Any:

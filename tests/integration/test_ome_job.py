@@ -426,6 +426,14 @@ def test_a_right_that_is_lacking_is_said(cluster: Cluster, started: Callable[...
     assert wait_for(lambda: cluster.left == [], 5)
 
 
+def test_a_cluster_without_the_kind_is_said(
+    cluster: Cluster, started: Callable[..., Trial]
+) -> None:
+    del cluster.kube.resources[JOBS]
+    with pytest.raises(InfrastructureError, match="creating BenchmarkJob .*no such kind"):
+        started().run()
+
+
 def test_without_a_cluster_the_runner_says_so(
     started: Callable[..., Trial], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
