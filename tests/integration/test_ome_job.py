@@ -430,7 +430,7 @@ def test_a_cluster_without_the_kind_is_said(
     cluster: Cluster, started: Callable[..., Trial]
 ) -> None:
     del cluster.kube.resources[JOBS]
-    with pytest.raises(InfrastructureError, match="creating BenchmarkJob .*no such kind"):
+    with pytest.raises(InfrastructureError, match=r"creating BenchmarkJob .*no such kind"):
         started().run()
 
 
