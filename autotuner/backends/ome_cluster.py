@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import socket
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from autotuner.backends.ome_forward import Far
 from autotuner.backends.ome_manifest import GROUP, SERVICE_OF, SERVICES, VERSION
 from autotuner.errors import InfrastructureError
 
@@ -85,6 +85,7 @@ class Cluster:
                 answer = self._library.VersionApi(self._api).get_code(
                     _preload_content=False, _request_timeout=_TIMEOUT
                 )
+                answer.read()  # or its connection is not given back
             said = answer.headers.get("Date")
             self._ahead = parsedate_to_datetime(said) - before if said else timedelta(0)
         return datetime.now(UTC) + self._ahead
@@ -214,7 +215,7 @@ class Cluster:
             )
             return bool(_json(answer)["status"]["allowed"])
 
-    def connect(self, pod: str, port: int) -> socket.socket:
+    def connect(self, pod: str, port: int) -> Far:
         """A connection to a port of a pod, through the API server.
 
         Each has a client of its own: the library changes the one it is asked through.
@@ -229,20 +230,21 @@ class Cluster:
                 self.namespace,
                 ports=str(port),
             )
-            near: socket.socket = forward.socket(port)
-            return near
+            # The library does not close what the server has closed before.
+            return Far(forward.socket(port), forward.websocket.shutdown)
 
     def _opened(self) -> Any:
         from kubernetes import config
 
         load: Any = config
-        given = self._context or os.environ.get("KUBECONFIG")
+        # The library reads the variable once, when it is imported.
+        file = os.environ.get("KUBECONFIG")
         try:
-            if self.inside and not given:
+            if self.inside and not (self._context or file):
                 configuration = self._library.Configuration()
                 load.load_incluster_config(configuration)
                 return self._library.ApiClient(configuration)
-            return load.new_client_from_config(context=self._context or None)
+            return load.new_client_from_config(file, context=self._context or None)
         except (config.ConfigException, OSError) as error:
             raise InfrastructureError(
                 f"no Kubernetes cluster is configured: {error}; set KUBECONFIG (and "

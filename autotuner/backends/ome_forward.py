@@ -7,10 +7,18 @@ import selectors
 import socket
 import threading
 from collections.abc import Callable
+from typing import NamedTuple
 
 from autotuner.errors import InfrastructureError
 
 _BYTES = 1 << 16
+
+
+class Far(NamedTuple):
+    """The far end of a connection; `clear` is to be called where it was the first to close."""
+
+    socket: socket.socket
+    clear: Callable[[], None]
 
 
 class Forward:
@@ -20,7 +28,7 @@ class Forward:
     many as its requests in flight; each costs two threads, the client library's among them.
     """
 
-    def __init__(self, connect: Callable[[], socket.socket]) -> None:
+    def __init__(self, connect: Callable[[], Far]) -> None:
         self._connect = connect
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=512)
         self._open: set[socket.socket] = set()
@@ -55,31 +63,36 @@ class Forward:
     def _join(self, near: socket.socket) -> None:
         with near:
             try:
-                far = self._connect()
+                far, clear = self._connect()
             except InfrastructureError:
                 return  # whoever connected sees it closed, as from a server that is down
             with self._lock:
                 self._open |= {near, far}
             try:
-                _carry(near, far)
+                if _carry(near, far) is far:
+                    clear()
             finally:
                 with self._lock:
                     self._open -= {near, far}
                 far.close()
 
 
-def _carry(near: socket.socket, far: socket.socket) -> None:
-    """Bytes both ways until one side ends. HTTP needs no half-open connections."""
+def _carry(near: socket.socket, far: socket.socket) -> socket.socket:
+    """Bytes both ways until one side ends, and which: HTTP needs no half-open connections."""
     other = {near: far, far: near}
     with selectors.DefaultSelector() as ready:
         ready.register(near.fileno(), selectors.EVENT_READ, near)
         ready.register(far.fileno(), selectors.EVENT_READ, far)
         while True:
             for key, _ in ready.select():
+                side: socket.socket = key.data
                 try:
-                    content = key.data.recv(_BYTES)
-                    if not content:
-                        return
-                    other[key.data].sendall(content)
+                    content = side.recv(_BYTES)
                 except OSError:
-                    return
+                    content = b""
+                if not content:
+                    return side
+                try:
+                    other[side].sendall(content)
+                except OSError:
+                    return other[side]
