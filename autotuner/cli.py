@@ -580,9 +580,10 @@ def _report(studies: Studies, name: str, *, html: Path | None, as_json: bool) ->
         text.show(*text.report_text(content))
     if html is not None:
         from autotuner.report import page
+        from autotuner.settings import Settings
 
         html.parent.mkdir(parents=True, exist_ok=True)
-        html.write_text(page.html(content), encoding="utf-8")
+        html.write_text(page.html(content, Settings().zone), encoding="utf-8")
         click.echo(f"report: {html}", err=as_json)
 
 

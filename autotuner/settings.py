@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from autotuner.errors import ConfigError
 
 FIRST_PORT, LAST_PORT = 20000, 31999
 """Above Ray's worker ports (10002-19999) and below what the kernel hands out (32768 and up)."""
@@ -17,13 +29,19 @@ def _either(name: str, *others: str) -> AliasChoices:
     return AliasChoices(f"AUTOTUNER_{name}", *others)
 
 
+def _variable(place: Sequence[int | str]) -> str:
+    """The variable of a setting, from the place in an error."""
+    name = str(place[0]).upper()
+    return name if name.startswith("AUTOTUNER_") else f"AUTOTUNER_{name}"
+
+
 class Site(BaseModel):
     """What the operator says of the machines that trials run on.
 
     The driver passes it to every actor in memory. Its secrets are in no plan, store or log.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     models: Path | None = None
     hub_cache: Path | None = None
@@ -55,8 +73,24 @@ class Settings(BaseSettings):
     """Read once, by the command line or the API, and passed on as values."""
 
     model_config = SettingsConfigDict(
-        env_prefix="AUTOTUNER_", env_file=".env", extra="ignore", populate_by_name=True
+        env_prefix="AUTOTUNER_",
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        populate_by_name=True,
+        hide_input_in_errors=True,
     )
+
+    def __init__(self, **values: Any) -> None:
+        """Raises ConfigError where a variable says what it cannot."""
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            found = [
+                ConfigError(each["msg"].removeprefix("Value error, "), where=_variable(each["loc"]))
+                for each in error.errors(include_url=False, include_input=False)
+            ]
+            raise found[0].with_others(found[1:]) from None
 
     home: Path = Field(
         default_factory=lambda: Path.home() / ".autotuner",
@@ -138,6 +172,19 @@ class Settings(BaseSettings):
         if not 1024 <= ports[0] <= ports[1] <= 65535:
             raise ValueError(f"{said!r} is not within 1024-65535, the first not above the last")
         return ports
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, said: str) -> str:
+        try:
+            ZoneInfo(said)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError(f"{said!r} is no time zone, such as Europe/Berlin") from None
+        return said
+
+    @property
+    def zone(self) -> ZoneInfo:
+        return ZoneInfo(self.timezone)
 
     @property
     def store_url(self) -> str:

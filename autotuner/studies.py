@@ -156,10 +156,26 @@ def checked(spec: StudySpec) -> Job:
     benchmark: Benchmark | Recorded = load_kind("benchmark", spec.benchmark.kind)
     search: SearchKind = load_kind("search", spec.search.kind)
     rules.check(spec)
+    _check_nodes(spec, rules)
     _check_backends(spec)
     benchmark.check(spec)
     search.check(spec)
     return Job(spec, rules, backend, benchmark, search)
+
+
+def _check_nodes(spec: StudySpec, rules: Rules) -> None:
+    """That the engines' defaults can span the nodes, for they are measured first."""
+    if all(spec.alone(kind).engine.nodes == 1 for kind in spec.engine.kinds):
+        return
+    if spec.backend.kind == "ome":
+        raise ConfigError("servers of ome do not span nodes yet", where="engine.nodes")
+    reason = rules.refuse(spec, {})
+    if reason:
+        raise ConfigError(
+            f"the baseline cannot start: {reason}",
+            where="engine.nodes",
+            hint="fix the parallel sizes of the baseline under engine.arguments",
+        )
 
 
 def _check_backends(spec: StudySpec) -> None:

@@ -172,13 +172,20 @@ class Asker(_NotSnapshotted, TuneSearcher):
 class Canceller(_NotSnapshotted, Stopper):
     """Ends the experiment when the loop was cancelled or is broken."""
 
-    def __init__(self, loop: StudyLoop) -> None:
+    def __init__(self, loop: StudyLoop, teller: Teller) -> None:
         self._loop = loop
+        self._teller = teller
+        self._closed = False
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
+        """Asked once a step, before Tune waits 5 s for the steps of actors that hear nothing."""
+        if self._loop.over and not self._closed:
+            self._closed = True
+            self._teller.end_all()
+            self._loop.close()
         return self._loop.over
 
 
@@ -223,20 +230,25 @@ class Teller(_NotSnapshotted, Callback):
         self._beat = beat
         self._allowed = trial_seconds + HUNG_SECONDS
         self._started: dict[str, float] = {}
+        self._trials: list[TuneTrial] = []
 
     def on_step_begin(self, iteration: int, trials: list[TuneTrial], **_: Any) -> None:
         self._beat()
-        over = self._loop.over
+        self._trials = trials
+        now = time.monotonic()
+        self._end([t for t in trials if now - self._started.get(t.trial_id, now) > self._allowed])
+
+    def end_all(self) -> None:
+        self._end(self._trials)
+
+    def _end(self, trials: list[TuneTrial]) -> None:
+        """A step that blocks hears nothing. Its guard ends what it started."""
         for trial in trials:
-            began = self._started.get(trial.trial_id)
-            if began is None:
+            if self._started.pop(trial.trial_id, None) is None:
                 continue
-            if over or time.monotonic() - began > self._allowed:
-                # A step that blocks hears nothing. Its guard ends what it started.
-                self._started.pop(trial.trial_id)
-                actor = trial.temporary_state.ray_actor
-                if actor is not None:
-                    ray.kill(actor)
+            actor = trial.temporary_state.ray_actor
+            if actor is not None:
+                ray.kill(actor)
 
     def on_trial_start(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **_: Any

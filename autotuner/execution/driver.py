@@ -135,9 +135,9 @@ def run_study(
             raise InfrastructureError(loop.broken) from error
         finally:
             _wait_gone(backend, study.name)
+            state = loop.finish()
             if len(nodes) > 1 and not recorded:
                 sweep_everywhere(study.spec, site)
-            state = loop.finish()
         if loop.broken and not loop.cancelled:
             raise InfrastructureError(loop.broken)
         return state
@@ -203,9 +203,9 @@ def _tune(
     Path(study.directory, DRIVER_FILE).write_text(this_process(), encoding="utf-8")
     placer = Placer(at_once=spec.search.parallel)
     asker = Asker(loop, placer, cluster, reserve, beat=beat)
+    teller = Teller(loop, asker, beat, spec.limits.trial_seconds)
     tuner = tune.Tuner(
-        # In Ray's object store, and not in the trials' configurations, which Tune writes to files.
-        tune.with_parameters(TrialActor, site=site, driver=this_process()),
+        _with_site(site),
         tune_config=tune.TuneConfig(
             search_alg=asker,
             scheduler=Decider(loop, asker),
@@ -218,8 +218,8 @@ def _tune(
         run_config=tune.RunConfig(
             name="experiment",
             storage_path=str(scratch),
-            stop=Canceller(loop),
-            callbacks=[Teller(loop, asker, beat, spec.limits.trial_seconds)],
+            stop=Canceller(loop, teller),
+            callbacks=[teller],
             # What the machine broke is started afresh by the loop, on another node.
             failure_config=tune.FailureConfig(max_failures=0),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
@@ -232,6 +232,15 @@ def _tune(
     finally:
         # Tune's own record of the experiment; ours is the store.
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _with_site(site: Site) -> Any:
+    """The trials' actor, with what the operator says in Ray's object store: Tune writes the
+    trials' configurations to files."""
+    actor = tune.with_parameters(TrialActor, site=site, driver=this_process())
+    # What the process is called, in the dashboard and in `ps`.
+    actor.__name__ = actor.__qualname__ = TrialActor.__name__
+    return actor
 
 
 @contextmanager

@@ -324,6 +324,16 @@ class StudyLoop:
         """Start nothing more; whoever runs trials is to stop them."""
         self.cancelled = self.cancelled or reason
 
+    def close(self) -> None:
+        """Write that a study was cancelled before its servers are gone: `ray job stop` gives its
+        driver 3 s. `finish` still comes, if there is time."""
+        if not self.cancelled or self.usurped:
+            return
+        for trial in list(self._trials.values()):
+            if not trial.state.ended:
+                self._end(trial.number, TrialState.CANCELLED, self.cancelled)
+        self._store.set_state(self._spec.name, StudyState.CANCELLED, reason=self.cancelled)
+
     def finish(self) -> StudyState:
         """Close the study: what still runs is cancelled, and the state says how it ended."""
         for trial in list(self._trials.values()):

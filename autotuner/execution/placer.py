@@ -51,6 +51,11 @@ class Room(NamedTuple):
     def plus(self, other: Room) -> Room:
         return Room(self.gpus + other.gpus, self.cpus + other.cpus)
 
+    def between(self, least: Room, most: Room) -> Room:
+        """The nearest to this that is neither below `least` nor, if that allows it, above `most`;
+        nor below nothing."""
+        return Room(*(max(0.0, a, min(b, c)) for a, b, c in zip(least, most, self, strict=True)))
+
     def has(self, needed: Room) -> bool:
         return self.gpus + _CRUMB >= needed.gpus and self.cpus + _CRUMB >= needed.cpus
 
@@ -100,6 +105,7 @@ class Placer:
         self._allowed = overtaken
         self._nodes: dict[str, Node] = {}
         self._others: dict[str, Room] = {}
+        self._leaving: dict[str, Room] = {}
         self._needed: dict[int, Reservation] = {}
         self._asked: dict[int, int] = {}
         self._waiting: list[int] = []
@@ -112,19 +118,21 @@ class Placer:
     def see(self, nodes: Iterable[Node]) -> None:
         """The nodes as they are now; those left out are gone."""
         self._nodes = {node.id: node for node in nodes}
-        self._others = {id: self._of_others(node) for id, node in self._nodes.items()}
+        for id, node in self._nodes.items():
+            self._account(id, Room(node.gpus_used, node.cpus_used))
 
-    def _of_others(self, node: Node) -> Room:
-        """What others than this study use of a node.
+    def _account(self, id: str, used: Room) -> None:
+        """Tell what others than this study use of a node from what we do.
 
-        A trial of ours may or may not be part of what the cluster counts as used: shortly after
-        it got its place, and shortly after it gave it back. In these bounds the last answer holds.
+        A trial of ours may or may not be part of what the cluster counts as used: between getting
+        its place and its start, and after its end until its actor is gone. Within these bounds
+        the last answer holds.
         """
-        used = Room(node.gpus_used, node.cpus_used)
-        least = used - self._ours(node.id, self._places)
-        most = used - self._ours(node.id, self._running)
-        last = self._others.get(node.id, NOTHING)
-        return Room(*(max(0.0, a, min(b, c)) for a, b, c in zip(least, most, last, strict=True)))
+        running, leaving = self._ours(id, self._running), self._leaving.get(id, NOTHING)
+        last = self._others.get(id, NOTHING)
+        least = used - self._ours(id, self._places) - leaving
+        self._others[id] = last.between(least, used - running)
+        self._leaving[id] = (used - self._others[id] - running).between(NOTHING, leaving)
 
     def _ours(self, node: str, numbers: Iterable[int]) -> Room:
         total = NOTHING
@@ -178,8 +186,10 @@ class Placer:
         self._running.add(number)
 
     def ended(self, number: int, *, broke: bool) -> None:
-        """The trial gave its place back; the machine broke it, or it came to an answer."""
+        """The trial gives its place back; the machine broke it, or it came to an answer."""
         for id in self._leave(number).nodes:
+            left = self._leaving.get(id, NOTHING)
+            self._leaving[id] = left.plus(_share(self._needed[number]))
             self._row[id] = self._row.get(id, 0) + 1 if broke else 0
             if broke:
                 self._broke_on[number] = self._broke_on.get(number, frozenset()) | {id}
@@ -235,10 +245,7 @@ class Placer:
 
     def _scan(self) -> _Scan:
         """Look at the waiting trials in their order of rank, and stop at the first that fits."""
-        free = {
-            id: Room(node.gpus, node.cpus) - self._others[id] - self._ours(id, self._places)
-            for id, node in self._nodes.items()
-        }
+        free = {id: self._free(id) for id in self._nodes}
         kept: dict[str, _Kept] = {}
         if self._full:
             return _Scan(None, free, kept)
@@ -255,6 +262,13 @@ class Placer:
             else:
                 alike.add(shape)  # those of the same shape, behind it in the line, fit no better
         return _Scan(None, free, kept)
+
+    def _free(self, id: str) -> Room:
+        node = self._nodes[id]
+        free = Room(node.gpus, node.cpus) - self._others[id] - self._ours(id, self._places)
+        # Who waits for the last actors to be gone would wait for ever: with nothing handed to it
+        # Tune sleeps, and does not hear of their end. A trial in their place it waits for.
+        return free - self._leaving.get(id, NOTHING) if self._places else free
 
     def _due(self, number: int) -> bool:
         return self._overtaken[number] >= self._allowed
@@ -313,7 +327,7 @@ class Placer:
         for id in self._eligible(number):
             if id in kept:
                 continue
-            room, last = free[id], -1
+            room, last = free[id].plus(self._leaving.get(id, NOTHING)), -1
             for rank, (other, placed) in enumerate(self._places.items()):
                 if room.has(share):
                     break

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Protocol
 
 from autotuner.backends.base import Server
 from autotuner.serving import Ending
+
+LAST_WORDS_SECONDS = 3.0
+"""For the other parts of a server to end, once one has."""
 
 
 class Part(Protocol):
@@ -28,7 +31,16 @@ class Part(Protocol):
 class SpanningServer:
     """All parts as one `Server`: it lives while all of them do."""
 
-    def __init__(self, first: Server, others: Sequence[Part]) -> None:
+    def __init__(
+        self,
+        first: Server,
+        others: Sequence[Part],
+        *,
+        clock: Callable[[], float],
+        sleep: Callable[[float], None],
+    ) -> None:
+        self._clock = clock
+        self._sleep = sleep
         self._first = first
         self._others = others
         self._parts: list[Server | Part] = [first, *others]
@@ -42,7 +54,13 @@ class SpanningServer:
         return self._first.url
 
     def alive(self) -> bool:
-        return all(part.alive() for part in self._parts)
+        if all(part.alive() for part in self._parts):
+            return True
+        # What was lost is best said by the parts that lost it: they end a moment later.
+        deadline = self._clock() + LAST_WORDS_SECONDS
+        while any(part.alive() for part in self._parts) and self._clock() < deadline:
+            self._sleep(LAST_WORDS_SECONDS / 20)
+        return False
 
     def log(self) -> str:
         """The first part's last, for it says best why all of them ended."""

@@ -130,7 +130,9 @@ class TrialRun:
                 clock=self._clock,
                 sleep=self._sleep,
             )
-            self._server = SpanningServer(backend.start(plan), self._others)
+            self._server = SpanningServer(
+                backend.start(plan), self._others, clock=self._clock, sleep=self._sleep
+            )
             for part in self._others:
                 part.start(self._meeting)
             self._runner = LoadRunner(

@@ -34,6 +34,7 @@ from autotuner.engines.simulated_model import (
     step_seconds,
 )
 from autotuner.errors import ConfigError, FailureClass
+from autotuner.studies import checked
 from autotuner.study.spec import StudySpec
 
 REPOSITORY = Path(simulated_server.__file__).parents[2]
@@ -523,3 +524,14 @@ def test_refuse_is_what_the_program_refuses(arguments: dict[str, Any], refused: 
 
 def test_an_empty_log_is_a_crash() -> None:
     assert SIMULATED.diagnose("").failure is FailureClass.CRASH
+
+
+def test_gpus_that_do_not_divide_among_the_nodes_are_refused_also_for_the_baseline() -> None:
+    spanning = study(
+        engine={"kind": "simulated", "nodes": 2}, space={"tensor-parallel-size": [2, 3]}
+    )
+    assert SIMULATED.refuse(spanning, {"tensor-parallel-size": 2}) is None
+    reason = SIMULATED.refuse(spanning, {"tensor-parallel-size": 3})
+    assert reason == "3 GPUs do not divide among 2 nodes"
+    with pytest.raises(ConfigError, match="the baseline cannot start: 1 GPUs do not divide"):
+        checked(spanning)
