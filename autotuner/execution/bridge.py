@@ -299,4 +299,6 @@ def _reason(trial: TuneTrial) -> str:
     ours = [line for line in lines if line.startswith(f"{InfrastructureError.__module__}.")]
     if ours:
         return ours[-1].partition(": ")[2][:300]
-    return (lines or ["the actor died"])[0][:300]
+    said = (lines or ["the actor died"])[0]
+    # What Ray says of the call that failed helps nobody whose machine was switched off.
+    return said.partition(": ")[0] if said.startswith("The actor ") else said[:300]

@@ -41,6 +41,12 @@ def started(placer: Placer) -> list[Placed]:
     return found
 
 
+def end(placer: Placer, number: int, *nodes: Node) -> None:
+    """A trial comes to an answer, and the cluster's books say so."""
+    placer.ended(number, broke=False)
+    placer.see(nodes or (A, B))
+
+
 def test_a_trial_goes_where_it_leaves_least_free() -> None:
     small = placer(A, replace(B, gpus=4))
     assert start(small, [4]) == [Placed(0, ("b",))]
@@ -67,11 +73,11 @@ def test_others_fill_the_rest_while_a_node_is_emptied_for_a_large_trial() -> Non
     start(busy, [4, 4, 4, 2])  # 4 + 4 on one, 4 + 2 on the other
     start(busy, [8, 2], first=4)  # 5 overtakes 4: now 4 is due
     # Node "a" has the older trials, so it is the one kept.
-    busy.ended(0, broke=False)
+    end(busy, 0)
     assert start(busy, [1, 1, 4], first=6) == []
-    busy.ended(3, broke=False)
+    end(busy, 3)
     assert start(busy, [2], first=9) == [Placed(9, ("b",))]
-    busy.ended(1, broke=False)
+    end(busy, 1)
     assert started(busy)[0] == Placed(4, ("a",))
 
 
@@ -80,9 +86,9 @@ def test_what_a_kept_node_has_beyond_the_need_of_the_due_trial_is_used() -> None
     start(one, [6, 1])
     assert start(one, [4, 1, 2], first=2) == [Placed(3, ("a",))]
     # With the 6 gone there will be 4 for the due trial and 2 beside it; 1 is taken, 0 is free.
-    one.ended(1, broke=False)
+    end(one, 1, A)
     assert started(one) == []  # 2 would fit tomorrow, but there is 1 GPU now
-    one.ended(0, broke=False)
+    end(one, 0, A)
     assert started(one) == [Placed(2, ("a",)), Placed(4, ("a",))]
 
 
@@ -115,14 +121,27 @@ def test_several_places_given_at_once_do_not_hide_what_others_use() -> None:
 
 
 def test_gpus_that_a_trial_has_not_quite_given_back_are_not_free() -> None:
+    two = placer()
+    start(two, [8, 8])
+    full = [replace(A, gpus_used=8), replace(B, gpus_used=8)]
+    two.see(full)
+    two.ended(0, broke=False)
+    two.see(full)  # its actor is still ending
+    assert start(two, [8], first=2) == []
+    two.see([A, full[1]])
+    assert started(two) == [Placed(2, ("a",))]
+
+
+def test_but_with_nothing_else_to_wait_for_a_trial_is_handed_out_to_wait_for_them() -> None:
     one = placer(A)
     start(one, [8])
     one.see([replace(A, gpus_used=8)])
     one.ended(0, broke=False)
-    one.see([replace(A, gpus_used=8)])  # its actor is still ending
-    assert start(one, [8], first=1) == []
+    one.see([replace(A, gpus_used=8)])
+    assert start(one, [4, 4, 4], first=1) == [Placed(1, ("a",))]
     one.see([A])
-    assert started(one) == [Placed(1, ("a",))]
+    one.see([replace(A, gpus_used=4)])
+    assert started(one) == [Placed(2, ("a",))]
 
 
 def test_a_broken_trial_goes_to_another_node_where_there_is_one() -> None:
@@ -149,7 +168,7 @@ def test_a_broken_trial_waits_for_the_other_node_rather_than_breaking_again() ->
     two.ended(0, broke=True)
     two.wait(0, gpus(8))
     assert two.place() is None
-    two.ended(1, broke=False)
+    end(two, 1)
     assert two.place() == Placed(0, ("b",))
 
 
@@ -212,7 +231,7 @@ def test_no_more_than_asked_for_run_at_once() -> None:
     two = placer(at_once=2)
     assert len(start(two, [1, 1, 1])) == 2
     assert not two.wants_more
-    two.ended(0, broke=False)
+    end(two, 0)
     assert len(started(two)) == 1
 
 
@@ -236,9 +255,9 @@ def test_nodes_are_kept_for_a_due_trial_that_spans_them() -> None:
     # 1 GPU is free on each, and 6 are to spare on each once both are empty: 1 delays nobody.
     assert two.place() == Placed(3, ("a",))
     two.started(3)
-    two.ended(0, broke=False)
+    end(two, 0)
     assert two.place() is None
-    two.ended(1, broke=False)
+    end(two, 1)
     assert two.place() == Placed(2, ("a", "b"))
 
 
@@ -247,14 +266,14 @@ def test_more_is_asked_for_only_while_there_is_room_that_nobody_can_use() -> Non
     assert two.wants_more  # nobody knows yet what there is to do
     start(two, [4, 4, 8])
     assert not two.wants_more
-    two.ended(0, broke=False)
+    end(two, 0)
     assert two.wants_more
     asked = 3
     while two.wants_more:
         assert start(two, [8], first=asked) == []
         asked += 1
     assert asked == 3 + 1 + AHEAD
-    two.ended(1, broke=False)
+    end(two, 1)
     assert [each.number for each in started(two)] == [3]
 
 
@@ -262,7 +281,7 @@ def test_nothing_is_asked_ahead_for_a_node_that_is_being_emptied() -> None:
     one = placer(A, overtaken=0)
     start(one, [4, 4])
     start(one, [8], first=2)
-    one.ended(0, broke=False)
+    end(one, 0, A)
     assert one.place() is None
     assert not one.wants_more
 
@@ -325,6 +344,7 @@ class World:
 
     def end(self, number: int) -> None:
         self.placer.ended(number, broke=False)
+        self.placer.see(self.nodes.values())
         del self.places[number]
 
     def fits(self, number: int) -> bool:
