@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from autotuner.backends import owners, reaper
+from autotuner.backends.guarded import process_identity
 from autotuner.backends.owners import lives, this_owner
 from autotuner.backends.reaper import DEAF_SECONDS, EVERY_SECONDS, QUIET_SECONDS, Post, reap
 from autotuner.errors import InfrastructureError
@@ -26,9 +27,10 @@ def changed(part: int, value: str) -> str:
 def test_an_owner_is_a_process_of_this_boot_and_namespace() -> None:
     assert lives(this_owner()) is True
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    theirs = changed(3, f"{child.pid}:{this_owner().rpartition(':')[2]}")
-    assert lives(theirs) is True
+    theirs = changed(3, process_identity(child.pid))
+    before = lives(theirs)
     child.communicate(b"\n")
+    assert before is True
     assert lives(theirs) is False
     assert lives(changed(3, f"{os.getpid()}:1")) is False  # the PID is used again
 

@@ -1,0 +1,166 @@
+"""Whole studies of real vLLM in containers, on a Docker daemon of the tests' own; takes minutes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import dockerd
+from tests.dockerd import daemon
+from tests.processes import command_holds, local_ray, ours, started, wait_for
+
+__all__ = ["daemon"]
+
+ROOT = Path(__file__).parent.parent.parent
+VLLM = ROOT / ".venv-vllm" / "bin" / "python"
+MODEL = ROOT / ".cache" / "tiny-llama" / "config.json"
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.vllm,
+    pytest.mark.skipif(not VLLM.exists() or not MODEL.exists(), reason="run `make vllm model`"),
+]
+
+# The example's, smaller; it says nothing of where its servers run.
+STUDY = """
+name: {name}
+model: {{path: {model}, served_name: tiny-llama}}
+engine:
+  kind: vllm
+  version: 0.32.0
+  command: [{python}, -m, vllm.entrypoints.openai.api_server]
+  image: {image}
+  arguments: {{max-model-len: 2048, enforce-eager: true}}
+  environment: {{VLLM_CPU_KVCACHE_SPACE: 1, HF_HUB_OFFLINE: 1, OMP_NUM_THREADS: 1}}
+backend: {{docker: {{memory: 12g}}}}
+space: {{env:VLLM_ENABLE_V1_MULTIPROCESSING: [1, 0]}}
+workload:
+  scenarios: ["D(64,64)"]
+  concurrency: [4]
+  max_requests: {requests}
+  max_seconds: {seconds}
+  request: {{temperature: 0.0}}
+search: {{kind: grid}}
+verdict: {{finalists: 0}}
+limits: {{ready_seconds: 240, trial_seconds: 600}}
+"""
+
+
+@pytest.fixture(scope="module")
+def image(daemon: str) -> str:
+    return dockerd.python_image(daemon, VLLM)
+
+
+def study_file(directory: Path, name: str, image: str, *, requests: int = 40) -> Path:
+    file = directory / f"{name}.yaml"
+    file.write_text(
+        STUDY.format(
+            name=name,
+            model=MODEL.parent,
+            python=VLLM,
+            image=image,
+            requests=requests,
+            seconds=8 if requests < 1000 else 300,
+        )
+    )
+    return file
+
+
+def settings(home: Path) -> dict[str, str]:
+    return {
+        "AUTOTUNER_HOME": str(home),
+        "AUTOTUNER_MOUNTS": ",".join(dockerd.python_mounts(VLLM)),
+        "HF_HUB_OFFLINE": "1",
+        "HF_TOKEN": "hf_a-token-of-the-tests",
+    }
+
+
+def autotuner(home: Path, *arguments: str, seconds: float = 60) -> tuple[int, str, str]:
+    """Run a command; its exit code, and what it said and complained of."""
+    done = subprocess.run(
+        [sys.executable, "-m", "autotuner", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **settings(home)},
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.timeout(1200)
+def test_the_same_study_runs_in_containers_and_as_processes(
+    daemon: str, image: str, tmp_path: Path
+) -> None:
+    reports: dict[str, dict[str, Any]] = {}
+    for kind in ("docker", "process"):
+        home = tmp_path / kind
+        home.mkdir()
+        file = study_file(tmp_path, "same", image)
+        code, out, said = autotuner(
+            home, "run", str(file), "--backend", kind, "--json", seconds=580
+        )
+        assert code == 0, said
+        reports[kind] = json.loads(out)
+        assert dockerd.containers(daemon) == []
+        assert ours("same") == []
+    docker, process = reports["docker"], reports["process"]
+    assert shape(docker) == shape(process)
+    assert [t["state"] for t in docker["trials"]] == [t["state"] for t in process["trials"]]
+    assert {t["state"] for t in docker["trials"]} == {"COMPLETE"}
+    trials = tmp_path / "docker" / "studies" / "same" / "trials"
+    for trial in docker["trials"]:
+        directory = trials / f"{trial['number']:04d}"
+        plan = json.loads((directory / "plan.json").read_text())
+        assert plan["backend"] == "docker"
+        assert plan["request"]["create"]["Image"] == image
+        log = (directory / "server.log").read_text()
+        assert "Application startup complete" in log
+        assert "Application shutdown complete" in log
+    kept = [each.read_bytes() for each in (tmp_path / "docker").rglob("*") if each.is_file()]
+    assert not any(b"hf_a-token-of-the-tests" in each for each in kept)
+    code, out, _ = autotuner(tmp_path / "docker", "report", "same")
+    assert code == 0
+    assert out
+
+
+def shape(content: Any) -> Any:
+    """What a report holds, without its numbers."""
+    if isinstance(content, dict):
+        return {name: shape(each) for name, each in content.items()}
+    if isinstance(content, list):
+        return [shape(each) for each in content[:1]]
+    return None
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("victim", ["driver", "actor"])
+def test_killed_by_sigkill_no_container_is_left_after_thirty_seconds(
+    daemon: str, image: str, tmp_path: Path, victim: str
+) -> None:
+    name = f"docker-kill-{victim}"
+    file = study_file(tmp_path, name, image, requests=100_000)
+    arguments = ("run", str(file), "--backend", "docker")
+    with started(*arguments, home=tmp_path, **settings(tmp_path)) as driver:
+        loading = tmp_path / "studies" / name / "trials" / "0000" / "load-0" / "genai-bench.log"
+        assert wait_for(loading.exists, 280), (tmp_path / "stderr.txt").read_text()
+        (first,) = (each["Id"] for each in dockerd.containers(daemon, name))
+        if victim == "driver":
+            driver.kill()
+        else:
+            next(p for p in local_ray(name) if command_holds(p, "ray::TrialActor")).kill()
+
+        def gone() -> bool:
+            return first not in [each["Id"] for each in dockerd.containers(daemon, name)]
+
+        assert wait_for(gone, 30)
+        if victim == "driver":
+            assert wait_for(lambda: not ours(name), 10)
+    assert wait_for(lambda: not dockerd.containers(daemon, name), 30)
