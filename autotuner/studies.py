@@ -12,14 +12,14 @@ import shlex
 import shutil
 import socket
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autotuner.backends.base import Backend, BackendKind
 from autotuner.backends.guarded import is_running, this_process
-from autotuner.benchmarks.base import Benchmark, Recorded
+from autotuner.benchmarks.base import Benchmark, Opened, Recorded
 from autotuner.engines.rules import Rules, rules_of
 from autotuner.errors import ConfigError, FailureClass, StudyStateError
 from autotuner.estimators.aiconfigurator import AIConfigurator
@@ -42,6 +42,7 @@ from autotuner.study.spec import EngineSettings, StudySpec
 from autotuner.study.study import LEASE_SECONDS, Study, StudyState, seconds_between, timestamp
 from autotuner.study.task import is_task, study_of_task
 from autotuner.study.trial import BASELINE, Trial, TrialState
+from autotuner.study.workload import Load
 
 if TYPE_CHECKING:
     from autotuner.store import Store  # a database library `check` can do without
@@ -79,7 +80,7 @@ class Job:
     spec: StudySpec
     rules: Rules
     backend: BackendKind
-    benchmark: Benchmark | Recorded
+    benchmark: Benchmark | Opened | Recorded
     search: SearchKind
     notes: tuple[str, ...] = ()
     prior: Prior = NO_PRIOR
@@ -153,7 +154,7 @@ def checked(spec: StudySpec) -> Job:
     """The kinds of a study, each having checked what is its own."""
     rules = rules_of(spec)
     backend: BackendKind = load_kind("backend", spec.backend.kind)
-    benchmark: Benchmark | Recorded = load_kind("benchmark", spec.benchmark.kind)
+    benchmark: Benchmark | Opened | Recorded = load_kind("benchmark", spec.benchmark.kind)
     search: SearchKind = load_kind("search", spec.search.kind)
     rules.check(spec)
     _check_nodes(spec, rules)
@@ -461,7 +462,9 @@ def plan(job: Job, *, trials: int = 3, site: Site | None = None) -> dict[str, An
     known_of = _known(job, foresight)
     looked_at, refused = known_of.looked_at, known_of.refused
     searcher = job.searcher()
-    backend = job.backend.open(spec.backend.options, site or Site())
+    site = site or Site()
+    backend = job.backend.open(spec.backend.options, site)
+    seconds_at_most = _load_seconds(job, site)
     launches = [_planned(job, backend, {}, 0)]
     # Told as the loop of a study does, so that the same points come in the same order, as long
     # as the searcher does not look at answers, which a plan has none of.
@@ -481,7 +484,7 @@ def plan(job: Job, *, trials: int = 3, site: Site | None = None) -> dict[str, An
     loads, limits = spec.loads(), spec.limits
     each = min(
         limits.trial_seconds,
-        limits.ready_seconds + limits.stop_seconds + sum(load.seconds_at_most for load in loads),
+        limits.ready_seconds + limits.stop_seconds + sum(map(seconds_at_most, loads)),
     )
     known = [number for number in (known_of.launches, spec.budget) if number is not None]
     budget = min(known, default=space.size())
@@ -597,6 +600,15 @@ def _planned(job: Job, backend: Backend, point: Parameters, number: int) -> dict
         "image": launch.image if backend.place.image else None,
         "request": {} if recorded else dict(backend.plan(launch, slot).request),
     }
+
+
+def _load_seconds(job: Job, site: Site) -> Callable[[Load], float]:
+    """How long a load point may take, by its benchmark."""
+    benchmark = job.benchmark
+    if isinstance(benchmark, Recorded):
+        return lambda load: load.seconds_at_most
+    opened = benchmark.open(job.spec, site) if isinstance(benchmark, Opened) else benchmark
+    return opened.seconds_at_most
 
 
 def _same_server(planned: Mapping[str, Any], others: Iterable[Mapping[str, Any]]) -> bool:

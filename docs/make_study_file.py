@@ -19,6 +19,9 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from autotuner.backends.container import DockerOptions
+from autotuner.backends.ome_manifest import OMEOptions
+from autotuner.benchmarks.ome_job import Options as OMEJobOptions
 from autotuner.benchmarks.replay import Options as ReplayOptions
 from autotuner.search.hyperopt import Options as HyperOptOptions
 from autotuner.search.optuna import Options as OptunaOptions
@@ -272,6 +275,16 @@ some tens of seconds; of less than 200 requests a p99 says little.
 
 """
 
+DOCKER = """\
+A backend's options are in a block of its name; `process` has none. Those of [`docker`](docker.md):
+
+"""
+
+OME = """
+Those of [`ome`](ome.md):
+
+"""
+
 BENCHMARK = """\
 `genai-bench` has no further options.
 
@@ -279,6 +292,11 @@ BENCHMARK = """\
 started and no time passes: a whole study takes seconds, searcher, scheduler, store and verdict
 included. Where the model is, and whether the engine is installed, is then not looked at. Its
 options:
+
+"""
+
+OME_JOB = """
+`ome-job` runs the load inside the cluster, see [OME](ome.md). Its options:
 
 """
 
@@ -393,7 +411,11 @@ def page() -> str:
             SEVERAL,
             NAMES,
             section("backend", BackendSpec),
-            "The kind `process` has no further options. Docker and OME are not there yet.\n\n",
+            DOCKER,
+            keys_table(DockerOptions),
+            OME,
+            keys_table(OMEOptions),
+            "\n",
             SPACE,
             PRESETS,
             section("quantization", QuantizationSpec),
@@ -404,6 +426,8 @@ def page() -> str:
             BENCHMARK,
             keys_table(ReplayOptions),
             TABLE,
+            OME_JOB,
+            keys_table(OMEJobOptions),
             OBJECTIVES,
             metrics_table(),
             DEFINITIONS,

@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 
 from autotuner.errors import TrialError
 from autotuner.serving import Endpoint
+from autotuner.settings import Site
 from autotuner.study.metrics import Measurement
 from autotuner.study.space import Parameters
 from autotuner.study.spec import StudySpec
@@ -25,7 +26,8 @@ class Benchmark(Protocol):
        ``{"ready": true}`` and then answers each line ``{"argv": [...], "into": DIRECTORY}`` with
        ``{"exit": CODE}`` once that command has ended.
     3. `check` raises ConfigError where the study's options are not this kind's.
-    4. `read` trusts the files and no exit code. TrialError(BENCHMARK) where they are missing,
+    4. After `seconds_at_most` the runner of a command is given up.
+    5. `read` trusts the files and no exit code. TrialError(BENCHMARK) where they are missing,
        where nothing completed, or where more failed than the workload allows; it never returns
        a zero or an infinity for what was not measured.
     """
@@ -38,7 +40,19 @@ class Benchmark(Protocol):
 
     def runner(self, tokenizer: str) -> list[str]: ...
 
+    def seconds_at_most(self, load: Load) -> float: ...
+
     def read(self, into: Path, *, max_error_rate: float) -> Measurement: ...
+
+
+@runtime_checkable
+class Opened(Protocol):
+    """A benchmark whose commands depend on its options, or on the site: `open` gives the one of
+    a study, whose `seconds_at_most` says how long a load point may take there."""
+
+    def check(self, spec: StudySpec) -> None: ...
+
+    def open(self, spec: StudySpec, site: Site) -> Benchmark: ...
 
 
 @dataclass(frozen=True)

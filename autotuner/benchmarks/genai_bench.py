@@ -71,6 +71,9 @@ class _GenAIBench:
     def runner(self, tokenizer: str) -> list[str]:
         return [*_PYTHON, "serve", tokenizer]
 
+    def seconds_at_most(self, load: Load) -> float:
+        return load.seconds_at_most
+
     def read(self, into: Path, *, max_error_rate: float) -> Measurement:
         window = _json(into / WINDOW)
         result = next(

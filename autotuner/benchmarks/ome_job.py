@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from autotuner.benchmarks.base import Benchmark
+from autotuner.benchmarks.base import Benchmark, Opened
 from autotuner.benchmarks.genai_bench import GENAI_BENCH
 from autotuner.errors import ConfigError, TrialError
 from autotuner.serving import Endpoint
@@ -266,4 +266,4 @@ def _json(content: object) -> str:
     return json.dumps(content, sort_keys=True)
 
 
-OME_JOB = _OMEJob()
+OME_JOB: Opened = _OMEJob()

@@ -12,7 +12,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from autotuner.benchmarks.base import Recorded
+from autotuner.benchmarks.base import Opened, Recorded
 from autotuner.errors import InfrastructureError, TrialError
 from autotuner.execution.parcel import files_for
 from autotuner.execution.part import RemotePart
@@ -27,6 +27,7 @@ from autotuner.study.trial import BASELINE, Outcome
 from autotuner.study.workload import Load
 
 ASSIGNMENT, RESERVATION, NODES, NEWS = "assignment", "reservation", "nodes", "news"
+HELD_AS = "held-as"
 """Keys of an actor's config, and of its results."""
 
 NODE_LABEL = "ray.io/node-id"
@@ -64,6 +65,7 @@ class TrialActor(tune.Trainable):
             strategy="STRICT_PACK" if reserved.nodes == 1 else "STRICT_SPREAD",
             # A trial is pinned when it is handed to Tune, see `placer`. Nothing keeps the pin.
             bundle_label_selector=[{NODE_LABEL: node} for node in nodes],
+            name=config[HELD_AS],
         )
 
     def setup(self, config: dict[str, Any], site: Site | None = None, driver: str = "") -> None:
@@ -154,6 +156,6 @@ def run_of(
     kinds = Kinds(
         engine=load_kind("engine", spec.engine.kinds[0]),
         backend=load_kind("backend", spec.backend.kind).open(spec.backend.options, site),
-        benchmark=benchmark,
+        benchmark=benchmark.open(spec, site) if isinstance(benchmark, Opened) else benchmark,
     )
     return TrialRun(assignment, kinds, gpu_ids=gpu_ids, site=site, others=others, meeting=meeting)

@@ -162,7 +162,7 @@ class TrialRun:
             exit_code = self._runner.run(
                 command,
                 into,
-                deadline=min(self._clock() + load.seconds_at_most, self._deadline),
+                deadline=min(self._clock() + benchmark.seconds_at_most(load), self._deadline),
                 clock=self._clock,
                 watch=self._watch,
             )

@@ -235,10 +235,10 @@ def test_killed_by_sigkill_nothing_is_left_after_ten_seconds(
     )
     with started("run", str(file), home=tmp_path) as driver:
         # The server with two children in sessions of their own, the load generator, two guards.
-        assert wait_for(lambda: len(ours(name)) >= 6, 30), errors(tmp_path)
+        assert wait_for(lambda: len(ours(name)) >= 6, 90), errors(tmp_path)
         if moment == "measuring":
             assert wait_for(
-                lambda: any((tmp_path / "studies").rglob("load-0/genai-bench.log")), 30
+                lambda: any((tmp_path / "studies").rglob("load-0/genai-bench.log")), 90
             ), errors(tmp_path)
         family = tree(driver.pid) + local_ray(name)
         left_over = ours(name)
