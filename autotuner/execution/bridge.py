@@ -16,7 +16,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher as TuneSearcher
 
 from autotuner.errors import InfrastructureError
-from autotuner.execution.actor import ASSIGNMENT, NEWS, NODES, RESERVATION, News
+from autotuner.execution.actor import ASSIGNMENT, HELD_AS, NEWS, NODES, RESERVATION, News
 from autotuner.execution.loop import StudyLoop
 from autotuner.execution.parcel import unpack
 from autotuner.execution.placer import Placed, Placer
@@ -28,8 +28,8 @@ HUNG_SECONDS = 60.0
 """Beyond its own deadline, until a trial that says nothing is ended from outside."""
 
 PENDING_SECONDS = 30.0
-"""Until a trial that has not started in its place moves to one that is free: another study of
-the same cluster may have been faster by a moment. Ray takes a few seconds to start an actor."""
+"""Until a trial that does not get its place moves to one that is free: another study of the same
+cluster may have been faster by a moment. Ray gives a free place in less than one second."""
 
 
 class Cluster(Protocol):
@@ -40,6 +40,9 @@ class Cluster(Protocol):
 
     def lately(self) -> Sequence[Node]:
         """Those, and the nodes that left a short time ago and may come back."""
+
+    def held(self, name: str) -> bool:
+        """Whether the resources that were asked for under this name are held."""
 
 
 class _NotSnapshotted:
@@ -75,7 +78,6 @@ class Asker(_NotSnapshotted, TuneSearcher):
         self._clock = clock
         self._waiting: dict[int, Assignment] = {}
         self._handed: dict[str, tuple[Assignment, float]] = {}
-        self._moved: set[int] = set()
         self._baseline: Reservation | None = None
 
     def suggest(self, trial_id: str) -> Any:
@@ -123,7 +125,11 @@ class Asker(_NotSnapshotted, TuneSearcher):
             ASSIGNMENT: assignment,
             RESERVATION: self._placer.reserved(placed.number),
             NODES: placed.nodes,
+            HELD_AS: self._held_as(trial_id, placed.number),
         }
+
+    def _held_as(self, trial_id: str, number: int) -> str:
+        return f"autotuner trial {number} ({trial_id})"
 
     def _names(self, ids: Sequence[str]) -> str:
         names = {node.id: node.name for node in self._cluster.lately()}
@@ -139,19 +145,25 @@ class Asker(_NotSnapshotted, TuneSearcher):
         pinned: their node is gone, or somebody else was faster. They wait for a place again."""
         self._placer.see(self._cluster.now())
         lost = set(self._placer.lost)
-        found = set()
-        for trial_id, (assignment, since) in list(self._handed.items()):
-            number = assignment.number
-            late = number not in self._moved and self._clock() - since > PENDING_SECONDS
-            if number in lost or (
-                late and self._placer.pending(number) and self._placer.fits_elsewhere(number)
-            ):
-                self._moved.add(number)
-                del self._handed[trial_id]
-                self._waiting[number] = assignment
-                self._placer.take_back(number)
-                found.add(trial_id)
+        found = {
+            trial_id
+            for trial_id, (assignment, since) in self._handed.items()
+            if assignment.number in lost or self._passed_over(trial_id, assignment.number, since)
+        }
+        for trial_id in found:
+            assignment, _ = self._handed.pop(trial_id)
+            self._waiting[assignment.number] = assignment
+            self._placer.take_back(assignment.number)
         return found
+
+    def _passed_over(self, trial_id: str, number: int, since: float) -> bool:
+        """Whether a trial waits for its place in vain, while there is room elsewhere."""
+        return (
+            self._clock() - since > PENDING_SECONDS
+            and self._placer.pending(number)
+            and self._placer.fits_elsewhere(number)
+            and not self._cluster.held(self._held_as(trial_id, number))
+        )
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
         """The place is free again. What became of the trial `Teller` tells the loop."""

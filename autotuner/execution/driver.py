@@ -15,6 +15,7 @@ from typing import Any
 import ray
 from ray import tune
 from ray._private.state import available_resources_per_node
+from ray.util import placement_group_table
 
 from autotuner.backends.base import Backend
 from autotuner.backends.guarded import this_process
@@ -171,6 +172,10 @@ class _Cluster:
         since = time.monotonic() - RETURN_SECONDS
         self._seen = {id: each for id, each in self._seen.items() if each[0] >= since}
         return [node for _, node in self._seen.values()]
+
+    def held(self, name: str) -> bool:
+        groups = placement_group_table().values()
+        return any(each["name"] == name and each["state"] == "CREATED" for each in groups)
 
     def _node(self, each: Mapping[str, Any], free: Mapping[str, float] | None) -> Node:
         cpus, gpus = (each["Resources"].get(name, 0.0) for name in ("CPU", self._resource))

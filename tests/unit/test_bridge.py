@@ -11,7 +11,7 @@ import pytest
 from ray.tune.search import Searcher as TuneSearcher
 
 from autotuner.engines.rules import rules_of
-from autotuner.execution.actor import ASSIGNMENT, NODES, RESERVATION, TrialActor
+from autotuner.execution.actor import ASSIGNMENT, HELD_AS, NODES, RESERVATION, TrialActor
 from autotuner.execution.bridge import PENDING_SECONDS, Asker, Decider
 from autotuner.execution.loop import StudyLoop
 from autotuner.execution.placer import SICK, Placer
@@ -33,12 +33,16 @@ class Nodes:
     def __init__(self, *nodes: Node) -> None:
         self.there: Sequence[Node] = nodes
         self.expected: Sequence[Node] = nodes
+        self.names: set[str] = set()
 
     def now(self) -> Sequence[Node]:
         return self.there
 
     def lately(self) -> Sequence[Node]:
         return self.expected
+
+    def held(self, name: str) -> bool:
+        return name in self.names
 
 
 class Tune:
@@ -157,20 +161,26 @@ def test_each_trial_of_several_engines_reserves_the_gpus_of_its_own_launch(tmp_p
 
 
 def test_a_trial_is_pinned_to_its_place_in_what_is_asked_of_the_cluster() -> None:
-    asked = TrialActor.default_resource_request({RESERVATION: Reservation(2, 4), NODES: ("a",)})
+    asked = TrialActor.default_resource_request(
+        {RESERVATION: Reservation(2, 4), NODES: ("a",), HELD_AS: "trial 1"}
+    )
     assert asked.bundles == [{"CPU": 2.0, "GPU": 4.0}]
     assert asked.strategy == "STRICT_PACK"
-    assert asked._kwargs == {"bundle_label_selector": [{"ray.io/node-id": "a"}]}
+    selector = [{"ray.io/node-id": "a"}]
+    assert asked._kwargs == {"bundle_label_selector": selector, "name": "trial 1"}
 
 
 def test_one_over_several_nodes_asks_for_its_share_on_each() -> None:
     needed = Reservation(1, 8, nodes=2, resource="ome_gpu")
-    asked = TrialActor.default_resource_request({RESERVATION: needed, NODES: ("a", "b")})
+    asked = TrialActor.default_resource_request(
+        {RESERVATION: needed, NODES: ("a", "b"), HELD_AS: "trial 1"}
+    )
     assert asked.bundles == [{"CPU": 1.0, "ome_gpu": 4.0}] * 2
     assert asked.strategy == "STRICT_SPREAD"
-    assert asked._kwargs == {
-        "bundle_label_selector": [{"ray.io/node-id": "a"}, {"ray.io/node-id": "b"}]
-    }
+    assert asked._kwargs["bundle_label_selector"] == [
+        {"ray.io/node-id": "a"},
+        {"ray.io/node-id": "b"},
+    ]
 
 
 def test_tune_gets_what_has_a_place_and_waits_for_the_rest(desk: Desk) -> None:
@@ -240,6 +250,14 @@ def test_a_trial_whose_place_somebody_else_took_moves_to_one_that_is_free(desk: 
     assert tune.stopped == ["0"]
     moved = desk.ask()
     assert (moved[ASSIGNMENT].number, moved[NODES]) == (0, ("b",))
+
+
+def test_one_that_has_its_place_and_only_starts_slowly_stays(desk: Desk) -> None:
+    desk.nodes.names.add(desk.ask()[HELD_AS])
+    desk.now = 10 * PENDING_SECONDS
+    tune = Tune("0")
+    Decider(desk.loop, desk.asker).choose_trial_to_run(tune)
+    assert tune.stopped == []
 
 
 def test_one_that_runs_or_has_nowhere_to_go_stays(nodes: Nodes, tmp_path: Path) -> None:
