@@ -225,7 +225,6 @@ FORWARD_RIGHTS = (("", "pods/portforward", ("get", "create")),)
 
 BENCHMARK_JOB_RIGHTS: Sequence[tuple[str, str, tuple[str, ...]]] = (
     (GROUP, "benchmarkjobs", ("create", "get", "list", "delete")),
-    ("", "persistentvolumeclaims", ("get", "list")),
     ("", "pods", ("create", "delete")),
 )
 """Beside them, for a load run as a BenchmarkJob whose results a helper pod reads."""
