@@ -55,6 +55,7 @@ ANSWER_SECONDS = 60.0
 SILENT_SECONDS = 600.0
 """A pull unpacks a layer of several GiB without a word."""
 PROGRESS_SECONDS = 5.0
+_NVIDIA_DRIVER = Path("/dev/nvidiactl")
 DISK_GIB = 30.0
 """Room that an engine's image takes, packed and unpacked, at the least."""
 
@@ -145,8 +146,7 @@ class _Containers:
         except InfrastructureError as error:
             hint = "start it (systemctl start docker), and be root or in the group docker"
             return [Finding("docker", False, str(error), hint)]
-        gpus = bool(launch and launch.gpus)
-        found = [_version(about), _memory(about), _gpus(about, wanted=gpus), _disk(about, there)]
+        found = [_version(about), _memory(about), _gpus(about), _disk(about, there)]
         if image:
             hint = "" if there else "it is pulled before the first trial"
             said = f"{image} is {'here' if there else 'not here yet'}"
@@ -498,13 +498,15 @@ def _memory(about: Mapping[str, Any]) -> Finding:
     return Finding("docker memory", kept or None, said, hint)
 
 
-def _gpus(about: Mapping[str, Any], *, wanted: bool) -> Finding:
+def _gpus(about: Mapping[str, Any]) -> Finding:
     runtimes = sorted(about.get("Runtimes") or {})
     # The daemon takes the hook from its path where no runtime is configured.
     if "nvidia" in runtimes or shutil.which("nvidia-container-runtime-hook"):
         return Finding("docker GPUs", True, "NVIDIA's container runtime is installed")
     said = f"no NVIDIA container runtime; runtimes: {', '.join(runtimes)}"
-    return Finding("docker GPUs", False if wanted else None, said, NO_GPU_DRIVER if wanted else "")
+    if not _NVIDIA_DRIVER.exists():
+        return Finding("docker GPUs", None, f"{said}; nor is there an NVIDIA driver")
+    return Finding("docker GPUs", False, said, NO_GPU_DRIVER)
 
 
 def _disk(about: Mapping[str, Any], there: bool) -> Finding:
