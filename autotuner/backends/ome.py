@@ -141,9 +141,6 @@ class OMEBackend:
             version = self._cluster.version()
         except InfrastructureError as error:
             return [Finding("Kubernetes", False, str(error), "set KUBECONFIG, or ask its operator")]
-        except ImportError as error:
-            hint = "pip install 'autotuner[kubernetes]'"
-            return [Finding("Kubernetes", False, str(error), hint)]
         return [
             Finding("Kubernetes", True, f"{version} at {self._cluster.server}"),
             *_attempted("OME", self._generation),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -48,7 +49,12 @@ class Cluster:
         Args:
             context: of the kubeconfig; its current one by default.
         """
-        from kubernetes import client
+        try:
+            from kubernetes import client
+        except ImportError as error:
+            raise InfrastructureError(
+                f"the package {error.name!r} is not installed: pip install 'autotuner[kubernetes]'"
+            ) from error
 
         self.namespace = namespace
         self._context = context
@@ -230,8 +236,7 @@ class Cluster:
                 self.namespace,
                 ports=str(port),
             )
-            # The library does not close what the server has closed before.
-            return Far(forward.socket(port), forward.websocket.shutdown)
+            return Far(forward.socket(port), lambda: _clear(forward.websocket))
 
     def _opened(self) -> Any:
         from kubernetes import config
@@ -280,6 +285,16 @@ def _asked(what: str) -> Iterator[None]:
         raise InfrastructureError(said) from error
     except (HTTPError, OSError) as error:
         raise InfrastructureError(f"Kubernetes does not answer, {what}: {error}") from error
+
+
+def _clear(websocket: Any) -> None:
+    """Close the socket of a WebSocket that is done with: the library leaves it open where the
+    server was the first to say goodbye, but may still be about to close it itself."""
+    for _ in range(10):
+        if websocket.sock is None:
+            return
+        time.sleep(0.1)
+    websocket.shutdown()
 
 
 def _message(error: Any) -> str:

@@ -15,7 +15,7 @@ _BYTES = 1 << 16
 
 
 class Far(NamedTuple):
-    """The far end of a connection; `clear` is to be called where it was the first to close."""
+    """The far end of a connection; `clear` is to be called once it is closed."""
 
     socket: socket.socket
     clear: Callable[[], None]
@@ -69,30 +69,27 @@ class Forward:
             with self._lock:
                 self._open |= {near, far}
             try:
-                if _carry(near, far) is far:
-                    clear()
+                _carry(near, far)
             finally:
                 with self._lock:
                     self._open -= {near, far}
                 far.close()
+                near.close()
+                clear()
 
 
-def _carry(near: socket.socket, far: socket.socket) -> socket.socket:
-    """Bytes both ways until one side ends, and which: HTTP needs no half-open connections."""
+def _carry(near: socket.socket, far: socket.socket) -> None:
+    """Bytes both ways until one side ends. HTTP needs no half-open connections."""
     other = {near: far, far: near}
     with selectors.DefaultSelector() as ready:
         ready.register(near.fileno(), selectors.EVENT_READ, near)
         ready.register(far.fileno(), selectors.EVENT_READ, far)
         while True:
             for key, _ in ready.select():
-                side: socket.socket = key.data
                 try:
-                    content = side.recv(_BYTES)
+                    content = key.data.recv(_BYTES)
+                    if not content:
+                        return
+                    other[key.data].sendall(content)
                 except OSError:
-                    content = b""
-                if not content:
-                    return side
-                try:
-                    other[side].sendall(content)
-                except OSError:
-                    return other[side]
+                    return

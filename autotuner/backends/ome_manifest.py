@@ -29,7 +29,12 @@ STUDY, TRIAL, OWNER = "autotuner.io/study", "autotuner.io/trial", "autotuner.io/
 RENEWED, LEASE = "autotuner.io/renewed-at", "autotuner.io/lease-seconds"
 """Annotations: when the owner last said that it lives, and for how long that counts."""
 
-_OURS = ("autotuner.io/", "ome.io/")
+_OURS = "autotuner.io/"
+_PINNED = {
+    "ome.io/deploymentMode": "RawDeployment",
+    # No autoscaler at all; OME would make one that scales from 1 to 3.
+    "ome.io/autoscalerClass": "external",
+}
 _NAME = r"^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$"
 _STEM = 44
 """Longest name in a plan. `start` adds 6, and OME ``-engine``; a label takes 63."""
@@ -75,7 +80,7 @@ class OMEOptions(BaseModel):
     @classmethod
     def _not_ours(cls, given: dict[str, str]) -> dict[str, str]:
         for name in given:
-            if name.startswith(_OURS):
+            if name.startswith(_OURS) or name in _PINNED:
                 raise ValueError(f"{name!r} is the backend's own")
         return given
 
@@ -149,12 +154,7 @@ def inference_service(
             "name": service_name(slot.study, slot.trial),
             "namespace": namespace,
             "labels": {**options.labels, **names},
-            "annotations": {
-                **options.annotations,
-                "ome.io/deploymentMode": "RawDeployment",
-                # No autoscaler at all; OME would make one that scales from 1 to 3.
-                "ome.io/autoscalerClass": "external",
-            },
+            "annotations": {**options.annotations, **_PINNED},
         },
         "spec": {
             "model": {"name": options.model},

@@ -11,6 +11,7 @@ import sys
 import textwrap
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -145,6 +146,15 @@ def test_a_trial_from_start_to_gone_through_a_port_forward(world: World) -> None
         answered(url)
     server.stop(5)
     assert pod["metadata"]["labels"]["ome.io/inferenceservice"] == server.name
+
+
+def test_a_port_forward_carries_many_connections_at_once(world: World) -> None:
+    server = world.started()
+    url = ready(world, server)
+    with ThreadPoolExecutor(24) as pool:
+        answers = list(pool.map(lambda _: answered(url), range(48)))
+    assert len(set(answers)) == 1
+    server.stop(5)
 
 
 def test_what_start_adds_to_the_plan(world: World) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -279,6 +280,13 @@ def test_wrong_options_are_the_users(options: dict[str, Any], words: str) -> Non
     with pytest.raises(ConfigError, match=words) as caught:
         OME.check(options)
     assert caught.value.where.startswith("backend.ome")
+
+
+def test_the_client_library_is_asked_for_by_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "kubernetes", None)
+    (found,) = backend().examine()
+    assert found.ok is False
+    assert "pip install 'autotuner[kubernetes]'" in found.said
 
 
 def test_a_sweep_needs_no_model() -> None:
