@@ -78,7 +78,7 @@ class Asker(_NotSnapshotted, TuneSearcher):
         self._clock = clock
         self._waiting: dict[int, Assignment] = {}
         self._handed: dict[str, tuple[Assignment, float]] = {}
-        self._baseline: Reservation | None = None
+        self._known: set[str] = set()
 
     def suggest(self, trial_id: str) -> Any:
         self._beat()
@@ -102,20 +102,26 @@ class Asker(_NotSnapshotted, TuneSearcher):
         """See the nodes as they are now, and tell the loop what that means."""
         self._placer.see(self._cluster.now())
         lately = self._cluster.lately()
-        self._baseline = self._baseline or self._reserve({})
-        lost = cannot_hold(self._baseline, lately)
-        if lost:
-            self._loop.broken = self._loop.broken or f"nodes left, and the baseline now {lost}"
-        for number, needed in self._placer.waiting.items():
-            reason = cannot_hold(needed, lately)
-            if reason:
-                self._placer.drop(number)
-                del self._waiting[number]
-                self._loop.unplaceable(number, reason)
+        known = {node.id for node in lately}
+        if known != self._known:
+            self._known = known
+            self._give_up(lately)
         for id, row in self._placer.sick.items():
             self._loop.remark(
                 f"{row} trials in a row broke on node {self._names([id])}; others are preferred"
             )
+
+    def _give_up(self, nodes: Sequence[Node]) -> None:
+        """Give up what no node can hold any more, now that others have left for good."""
+        lost = cannot_hold(self._reserve({}), nodes)
+        if lost:
+            self._loop.broken = self._loop.broken or f"nodes left, and the baseline now {lost}"
+        for number, needed in self._placer.waiting.items():
+            reason = cannot_hold(needed, nodes)
+            if reason:
+                self._placer.drop(number)
+                del self._waiting[number]
+                self._loop.unplaceable(number, reason)
 
     def _hand(self, trial_id: str, placed: Placed) -> dict[str, Any]:
         assignment = self._waiting.pop(placed.number)
