@@ -239,8 +239,8 @@ def test_what_was_started_is_gone_soon_after_its_owner(
 
 
 def test_a_sweep_removes_what_has_no_owner_in_any_state(daemon: str, tmp_path: Path) -> None:
-    dockerd.end_reapers(daemon)  # it would be first
     process = owner(tmp_path)
+    dockerd.end_reapers(daemon)  # they would be first
     assert backend().sweep(STUDY) == []
     gone = dead_owner(process)
     dockerd.put(daemon, "dead-created", labels(gone), start=False)
@@ -280,11 +280,11 @@ def process_start(pid: int) -> str:
 def test_a_second_attempt_takes_the_name_of_a_dead_one_and_not_of_a_living(
     daemon: str, tmp_path: Path
 ) -> None:
-    dockerd.end_reapers(daemon)
     process = owner(tmp_path)
     with pytest.raises(InfrastructureError, match=rf"autotuner-{STUDY}-7-\w+ already"):
         start("true", tmp_path)
     assert [each["State"] for each in dockerd.containers(daemon, STUDY)] == ["running"]
+    dockerd.end_reapers(daemon)  # the name is to be taken still
     dead_owner(process)
     server = ended(start("echo second", tmp_path))
     assert server.log() == "second\n"
