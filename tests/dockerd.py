@@ -30,7 +30,7 @@ from autotuner.backends.reaper import Post
 from tests.processes import command_holds, wait_for
 
 BUSYBOX = "autotuner-test/busybox:1"
-APPLETS = ("sh", "sleep", "echo", "cat", "env", "ls", "dd", "true", "wc")
+APPLETS = ("sh", "sleep", "echo", "cat", "env", "ls", "dd", "true", "wc", "httpd")
 HOST_DIRECTORIES = ("/usr", "/lib", "/lib64", "/bin", "/etc")
 
 
@@ -54,7 +54,7 @@ def busybox() -> Path | None:
 def running() -> Iterator[str]:
     """The address of a fresh daemon that ends with the block, and its containers with it.
 
-    It changes nothing of the machine's network: containers have the host's, or none.
+    It changes nothing of the machine's network: containers have the host's, or that of `network`.
     """
     with tempfile.TemporaryDirectory(prefix="dockerd-") as place, _no_mounts_left_in(place):
         address = f"unix://{place}/docker.sock"
@@ -156,6 +156,20 @@ def put(address: str, name: str, labels: Mapping[str, str], *, start: bool = Tru
         made = api.create_container_from_config(body, name)["Id"]
         if start:
             api.start(made)
+
+
+@contextmanager
+def network(address: str, name: str) -> Iterator[str]:
+    """A network of the daemon's own, whose ports are published without the machine's firewall."""
+    with _client(address) as api:
+        try:
+            api.create_network(name, driver="bridge")
+        except Exception as error:  # noqa: BLE001 - kernels and sandboxes without bridges
+            pytest.skip(f"no network can be made here: {error}")
+        try:
+            yield name
+        finally:
+            api.remove_network(name)
 
 
 def reapers(address: str) -> list[psutil.Process]:

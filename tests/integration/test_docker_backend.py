@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from autotuner.backends.docker import DOCKER
 from autotuner.backends.guarded import process_identity
 from autotuner.backends.owners import this_owner
 from autotuner.errors import FailureClass, InfrastructureError
+from autotuner.execution.trial import free_port
 from autotuner.serving import LaunchSpec, Slot
 from autotuner.settings import Site
 from tests import dockerd
@@ -77,6 +79,7 @@ def start(
     **changes: Any,
 ) -> Server:
     of = of or backend()
+    directory.mkdir(exist_ok=True)
     return of.start(of.plan(launch(script, directory, **changes), slot(directory, gpus)))
 
 
@@ -161,6 +164,29 @@ def test_a_container_that_somebody_removed_is_a_dead_server(daemon: str, tmp_pat
     assert "removed by somebody else" in server.ending().reason
     assert server.log() == "first\n"
     server.stop(20)
+
+
+def test_a_port_is_published_on_this_machine_and_given_once(daemon: str, tmp_path: Path) -> None:
+    port = free_port()
+    script = f"echo fine > /tmp/health; exec httpd -f -p 0.0.0.0:{port} -h /tmp"
+    with dockerd.network(daemon, "autotuner-test") as name:
+        of = backend(network=name)
+        server = start(script, tmp_path, of=of, port=port)
+        assert wait_for(lambda: answer(f"{server.url}/health") == "fine\n", 10)
+        other = start(script, tmp_path / "other", of=of, port=port)
+        assert not other.alive()
+        assert other.ending().failure is FailureClass.PORT
+        other.stop(5)
+        assert server.alive()
+        server.stop(20)
+
+
+def answer(url: str) -> str:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as found:
+            return str(found.read().decode())
+    except OSError:
+        return ""
 
 
 def test_what_the_container_sees(tmp_path: Path) -> None:
