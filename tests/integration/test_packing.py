@@ -99,6 +99,31 @@ def test_a_node_killed_in_the_middle_costs_its_trials_their_first_attempt_only(
     never_twice(trials)
 
 
+def test_a_trial_that_is_pinned_to_a_dead_node_is_placed_anew(tmp_path: Path) -> None:
+    """It takes a cluster some seconds to see that a node is dead. Until then the node looks free,
+    once the trials on it have broken, and the next trial is pinned to it."""
+    name, lost = "pinned", "127.0.0.3"
+    engine = {"kind": "simulated", "arguments": {"tensor-parallel-size": 8, "speed": 20}}
+    file = packing_study(tmp_path, name, 6, engine=engine, space={"max-num-seqs": [1, 2, 4]})
+
+    def measuring() -> bool:
+        return any(
+            trial.node == lost and trial.state is TrialState.BENCHMARKING
+            for trial in trials_of(tmp_path, name)
+        )
+
+    with fake_nodes(8, 8, directory=tmp_path) as nodes:
+        with started("run", str(file), home=tmp_path, **nodes.environment) as driver:
+            assert wait_for(measuring, 120), (tmp_path / "stderr.txt").read_text()
+            nodes.kill(lost)
+            assert driver.wait(timeout=240) == 0, (tmp_path / "stderr.txt").read_text()
+        assert ours(name) == []
+    trials = trials_of(tmp_path, name)
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 4
+    assert sum(trial.reason.startswith("second attempt") for trial in trials) <= 2
+    never_twice(trials)
+
+
 @pytest.fixture(scope="module")
 def four_by_four(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeNodes]:
     with fake_nodes(4, 4, 4, 4, directory=tmp_path_factory.mktemp("nodes")) as nodes:
