@@ -24,6 +24,16 @@ FIRST_PORT, LAST_PORT = 20000, 31999
 """Above Ray's worker ports (10002-19999) and below what the kernel hands out (32768 and up)."""
 
 
+LOOPBACK = ("127.0.0.1", "localhost")
+
+
+def without_proxy(no_proxy: str, *hosts: str) -> str:
+    """A NO_PROXY with these hosts in it."""
+    said = [each for each in map(str.strip, no_proxy.split(",")) if each]
+    # Alone it stands for all hosts, and with others for none.
+    return "*" if "*" in said else ",".join(dict.fromkeys((*said, *hosts)))
+
+
 def _either(name: str, *others: str) -> AliasChoices:
     """AUTOTUNER_NAME wins over the name that everybody reads."""
     return AliasChoices(f"AUTOTUNER_{name}", *others)
@@ -58,10 +68,15 @@ class Site(BaseModel):
     def environment(self) -> dict[str, str]:
         """Variables of a server that are set here, in every spelling that is read; in the clear,
         so for `Backend.start` only."""
+        no_proxy = self.no_proxy
+        if self.http_proxy or self.https_proxy:
+            # SGLang asks itself for a first answer, through any proxy that it is told of.
+            said = no_proxy.get_secret_value() if no_proxy else ""
+            no_proxy = SecretStr(without_proxy(said, *LOOPBACK))
         proxies = {
             "HTTP_PROXY": self.http_proxy,
             "HTTPS_PROXY": self.https_proxy,
-            "NO_PROXY": self.no_proxy,
+            "NO_PROXY": no_proxy,
         }
         both = {n: v for name, v in proxies.items() for n in (name, name.lower())}
         tokens = dict.fromkeys(("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"), self.hf_token)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from ruamel.yaml import YAML
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from autotuner.errors import ConfigError
 from autotuner.serving import LaunchSpec, Slot
@@ -285,5 +286,19 @@ def as_yaml(documents: Sequence[Mapping[str, Any]]) -> str:
     yaml = YAML()
     yaml.indent(mapping=2, sequence=4, offset=2)
     out = io.StringIO()
-    yaml.dump_all([dict(each) for each in documents], out)
+    yaml.dump_all([_quoted(each) for each in documents], out)
     return out.getvalue()
+
+
+_OTHERWISE = re.compile(r"y|n|yes|no|on|off|[-+]?\d+(:\d+)+(\.\d*)?", re.IGNORECASE)
+"""Texts that kubectl, which reads YAML 1.1, would take for truth values and numbers."""
+
+
+def _quoted(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {_quoted(name): _quoted(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_quoted(each) for each in value]
+    if isinstance(value, str) and _OTHERWISE.fullmatch(value):
+        return DoubleQuotedScalarString(value)
+    return value

@@ -12,7 +12,7 @@ from autotuner.backends.base import Backend, BackendKind, Server
 from autotuner.backends.guarded import Guarded, labelled, labels, said, sweep_processes
 from autotuner.errors import InfrastructureError
 from autotuner.serving import HERE, Ending, Finding, LaunchSpec, Plan, Slot
-from autotuner.settings import Site
+from autotuner.settings import LOOPBACK, Site, without_proxy
 from autotuner.study.spec import NoOptions, StudySpec, options_of
 
 LOG = "server.log"
@@ -93,8 +93,7 @@ class _ProcessServer:
             self._guarded = Guarded(
                 request["argv"],
                 environment={
-                    **inherited(),
-                    **secret,
+                    **surroundings(secret),
                     **request["environment"],
                     **labels(request["study"], request["trial"]),
                 },
@@ -131,6 +130,20 @@ def inherited() -> dict[str, str]:
     return {
         name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)
     }
+
+
+def surroundings(secret: Mapping[str, str], *hosts: str) -> dict[str, str]:
+    """The whole environment of a program of a trial, but for what its study says.
+
+    Args:
+        secret: what the site says.
+        hosts: are reached without a proxy, as this machine is.
+    """
+    found = {**inherited(), **secret}
+    for name in ("NO_PROXY", "no_proxy"):
+        said = f"{os.environ.get(name, '')},{secret.get(name, '')}"
+        found[name] = without_proxy(said, *LOOPBACK, *hosts)
+    return found
 
 
 PROCESS: BackendKind = _Process()

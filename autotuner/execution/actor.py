@@ -17,7 +17,7 @@ from autotuner.errors import InfrastructureError, TrialError
 from autotuner.execution.parcel import files_for
 from autotuner.execution.part import RemotePart
 from autotuner.execution.recorded import RecordedRun
-from autotuner.execution.reservation import Reservation
+from autotuner.execution.reservation import Reservation, granted
 from autotuner.execution.spanning import Part
 from autotuner.execution.trial import Assignment, Kinds, TrialRun, free_port
 from autotuner.plugins import load_kind
@@ -74,7 +74,7 @@ class TrialActor(tune.Trainable):
         self._assignment: Assignment = config[ASSIGNMENT]
         self._reserved: Reservation = config[RESERVATION]
         self._others: list[RemotePart] = []
-        self._gpu_ids = tuple(str(each) for each in ray.get_gpu_ids())
+        self._gpu_ids = granted(self._reserved, ray.get_gpu_ids())
         self._node = ray.util.get_node_ip_address()
         self._run: TrialRun | RecordedRun | None = None
         self._next: Load | None = None

@@ -10,21 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from autotuner.backends.guarded import Guarded, labels
-from autotuner.backends.process import inherited
+from autotuner.backends.process import surroundings
 from autotuner.errors import InfrastructureError
 
 LOG = "runner.log"
 WATCH_SECONDS = 0.5
 STARTUP_SECONDS = 120.0
 
-
-def _environment(secret: Mapping[str, str]) -> dict[str, str]:
-    """The machine's, as a server sees it; the server itself is never behind a proxy."""
-    environment = {**inherited(), **secret}
-    for name in ("NO_PROXY", "no_proxy"):
-        others = [environment[name]] if environment.get(name) else []
-        environment[name] = ",".join([*others, "127.0.0.1", "localhost"])
-    return environment
+IN_CLUSTER = ".local"
+"""Servers of a Kubernetes cluster. No proxy is between us and what we measure."""
 
 
 class LoadRunner:
@@ -43,7 +37,7 @@ class LoadRunner:
         with self._log.open("ab") as log:
             self._program = Guarded(
                 argv,
-                environment={**_environment(secret), **labels(study, trial)},
+                environment={**surroundings(secret, IN_CLUSTER), **labels(study, trial)},
                 directory=str(directory),
                 output=log,
                 errors=log,

@@ -75,6 +75,17 @@ def reservation(launch: LaunchSpec, nodes: Sequence[Node], *, resource: str = GP
     return Reservation(max(1.0, cpus), 0, launch.nodes)
 
 
+def granted(reserved: Reservation, named: Sequence[object]) -> tuple[str, ...]:
+    """The GPUs that a trial holds on its first node, as they are recorded and counted.
+
+    Args:
+        named: the ids that Ray gave it; of a resource that is not its own Ray knows a number only.
+    """
+    if reserved.resource == GPU:
+        return tuple(str(each) for each in named)
+    return tuple(f"{reserved.resource}-{number}" for number in range(reserved.share))
+
+
 def holds(node: Node, needed: Reservation) -> bool:
     """Whether a node, with nothing else on it, has room for its share of a trial."""
     return node.gpus >= needed.share and node.cpus >= needed.cpus

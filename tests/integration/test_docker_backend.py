@@ -220,7 +220,8 @@ def test_secrets_reach_the_server_and_nothing_that_is_kept(daemon: str, tmp_path
     assert server.log() == "same\n*** http://user:***@proxy:3128\n"
     kept = json.dumps([plan.to_json(), found["Config"]["Labels"], found["Name"]])
     assert plan.request["secrets"] == [
-        *("HF_TOKEN", "HTTPS_PROXY", "HUGGING_FACE_HUB_TOKEN", "https_proxy"),
+        *("HF_TOKEN", "HTTPS_PROXY", "HUGGING_FACE_HUB_TOKEN", "NO_PROXY"),
+        *("https_proxy", "no_proxy"),
     ]
     assert TOKEN not in kept
     assert "a-password" not in kept

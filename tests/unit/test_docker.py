@@ -183,7 +183,8 @@ def test_a_plan_names_secrets_and_does_not_know_them() -> None:
     site = Site(hf_token=SecretStr("hf_secret"), http_proxy=SecretStr("http://u:secret@p:1"))
     made = plan(site=site)
     assert made.request["secrets"] == [
-        *("HF_TOKEN", "HTTP_PROXY", "HUGGING_FACE_HUB_TOKEN", "http_proxy")
+        *("HF_TOKEN", "HTTP_PROXY", "HUGGING_FACE_HUB_TOKEN", "NO_PROXY"),
+        *("http_proxy", "no_proxy"),
     ]
     assert "secret@" not in json.dumps(made.to_json())
     assert "hf_secret" not in json.dumps(made.to_json())

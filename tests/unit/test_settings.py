@@ -111,8 +111,8 @@ def test_servers_get_both_spellings_and_only_what_is_set(secret: Settings) -> No
         "http_proxy": SECRETS["HTTP_PROXY"],
         "HTTPS_PROXY": SECRETS["HTTPS_PROXY"],
         "https_proxy": SECRETS["HTTPS_PROXY"],
-        "NO_PROXY": SECRETS["NO_PROXY"],
-        "no_proxy": SECRETS["NO_PROXY"],
+        "NO_PROXY": f"{SECRETS['NO_PROXY']},127.0.0.1,localhost",
+        "no_proxy": f"{SECRETS['NO_PROXY']},127.0.0.1,localhost",
         "HF_TOKEN": SECRETS["HF_TOKEN"],
         "HUGGING_FACE_HUB_TOKEN": SECRETS["HF_TOKEN"],
     }
@@ -131,7 +131,9 @@ def test_the_token_is_read_under_each_of_its_names(
 @pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "AUTOTUNER_HTTPS_PROXY"])
 def test_proxies_are_read_in_both_spellings(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "http://proxy:1")
-    assert set(Settings().site.environment()) == {"HTTPS_PROXY", "https_proxy"}
+    found = Settings().site.environment()
+    assert set(found) == {"HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"}
+    assert found["NO_PROXY"] == "127.0.0.1,localhost", "no server asks itself through a proxy"
 
 
 def test_our_own_name_wins_over_everybodys(monkeypatch: pytest.MonkeyPatch) -> None:
