@@ -24,7 +24,7 @@ test: $(VENV)/.dev $(VLLM)/.installed $(MODEL)/config.json  ## all tests, those 
 	$(BIN)/python -m pytest tests
 
 test-fast: $(VENV)/.dev  ## the tests that start neither Ray nor an engine
-	$(BIN)/python -m pytest tests/unit tests/contracts -q -n auto --dist loadfile
+	$(BIN)/python -m pytest tests/unit tests/contracts -q -m "not slow" -n auto --dist loadfile
 
 check: $(VENV)/.dev  ## format, lint, types, floors, generated docs
 	$(BIN)/ruff format --check .
