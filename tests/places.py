@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from autotuner.backends.base import Backend, BackendKind
-from autotuner.backends.guarded import labelled, said
+from autotuner.backends.guarded import LABEL_TRIAL, labelled, said
 from autotuner.backends.reaper import Post
 from autotuner.plugins import load_kind
 from autotuner.serving import LaunchSpec
@@ -88,9 +88,15 @@ class Ground(ABC):
             port=1,
         )
 
-    def left(self, study: str) -> list[str]:
-        """Everything of a study that is still there, whether or not it runs."""
-        return [said(*each) for each in labelled(study)] + self._elsewhere(study)
+    def left(self, study: str, trial: int | None = None) -> list[str]:
+        """Everything of a study, its local Ray included, or of one trial that is still there,
+        whether or not it runs."""
+        here = [
+            said(process, labels)
+            for process, labels in labelled(study, ray=True)
+            if trial is None or labels.get(LABEL_TRIAL) == str(trial)
+        ]
+        return here + self._elsewhere(study, trial)
 
     @abstractmethod
     def servers(self, study: str) -> list[psutil.Process]:
@@ -105,7 +111,7 @@ class Ground(ABC):
         """While no program can be started there: one that is tried in vain. Use by `unable`."""
 
     @abstractmethod
-    def _elsewhere(self, study: str) -> list[str]: ...
+    def _elsewhere(self, study: str, trial: int | None) -> list[str]: ...
 
     @contextmanager
     def unable(self) -> Iterator[LaunchSpec]:
@@ -135,7 +141,7 @@ class _Machine(Ground):
     def broken(self) -> Iterator[LaunchSpec]:
         yield LaunchSpec(("/no/such/program",), (), {}, "unused", "/m", "m", 1)
 
-    def _elsewhere(self, study: str) -> list[str]:
+    def _elsewhere(self, study: str, trial: int | None) -> list[str]:
         return []
 
 
@@ -168,9 +174,12 @@ class _Daemon(Ground):
             patch.setenv("DOCKER_HOST", f"{self._address}-that-is-not-there")
             yield self.program("pass")
 
-    def _elsewhere(self, study: str) -> list[str]:
-        found = dockerd.containers(self._address, study)
-        return [f"container {each['Names'][0]} ({each['State']})" for each in found]
+    def _elsewhere(self, study: str, trial: int | None) -> list[str]:
+        return [
+            f"container {each['Names'][0]} {each['Id'][:12]}"
+            for each in dockerd.containers(self._address, study)
+            if trial is None or each["Labels"]["autotuner.trial"] == str(trial)
+        ]
 
 
 class _Kubernetes(Ground):
@@ -201,14 +210,18 @@ class _Kubernetes(Ground):
             patch.setenv("KUBECONFIG", str(gone))
             yield self.program("pass")
 
-    def _elsewhere(self, study: str) -> list[str]:
+    def _elsewhere(self, study: str, trial: int | None) -> list[str]:
         label = f"autotuner.io/study={study}"
+        if trial is not None:
+            label += f",autotuner.io/trial={trial:04d}"
         found = [
             f"{plural} {each['metadata']['name']}"
             for plural in (SERVICES, "deployments", "pods", "benchmarkjobs")
             for each in self._kube.find(plural, labels=label)
         ]
-        return found + [f"a pod's program {each.pid}" for each in _pods_programs()]
+        if trial is None:
+            found += [f"a pod's program {each.pid}" for each in _pods_programs()]
+        return found
 
 
 def why_not(kind: str) -> str | None:
