@@ -108,14 +108,19 @@ def test_a_study_of_sglang_measures_what_a_flag_moves_and_outlives_one_that_ends
         },
     )
     report, said = run(file, tmp_path, seconds=1200)
+    found_in(report, name, tmp_path, said)
+
+
+def found_in(report: dict[str, Any], name: str, home: Path, said: str) -> None:
     searched = {json.dumps(t["parameters"]): t for t in report["trials"] if not t["round"]}
     few = searched['{"max-running-requests": 2}']
     one = searched['{"max-running-requests": 32, "tp-size": 1, "kv-cache-dtype": null}']
     two = searched['{"max-running-requests": 32, "tp-size": 2}']
-    # Measured ratios were 1.8 and more; smaller differences drown in the noise of few cores. The
-    # defaults let as many in as there are.
-    most = max(throughput(one), throughput(searched["{}"]))
-    assert most > 1.3 * throughput(few), said
+    # On a quiet machine the one serves 1.8 to 3.7 times the tokens of the other; on a crowded one
+    # as many. Whatever the machine, with 2 of 16 let in a request waits for seven others.
+    assert throughput(few) > 0 < throughput(one), said
+    assert waited(few) > 0.6
+    assert waited(one) < 0.4
     assert throughput(two) > 0, "two ranks serve, how fast is not the question on a CPU"
     assert "--tp-size" in plan_of(two)["argv"]
     if "amx_tile" not in Path("/proc/cpuinfo").read_text(encoding="utf-8"):
@@ -129,7 +134,7 @@ def test_a_study_of_sglang_measures_what_a_flag_moves_and_outlives_one_that_ends
     assert verdict["rounds"] == 2
     baseline, best = verdict["standings"]
     assert baseline["candidate"] == 0
-    assert best["candidate"] in (one["number"], two["number"])
+    assert best["candidate"] in [trial["number"] for trial in (few, one, two)]
     if verdict["finding"] == "gain":
         assert best["low"] > 0
         assert report["winner"] == best["candidate"]
@@ -137,9 +142,15 @@ def test_a_study_of_sglang_measures_what_a_flag_moves_and_outlives_one_that_ends
         assert verdict["finding"] == "no significant gain"
         assert verdict["statement"]
     assert "sglang.launch_server" in report["command"]
-    page = (tmp_path / "studies" / name / "report.html").read_text(encoding="utf-8")
+    page = (home / "studies" / name / "report.html").read_text(encoding="utf-8")
     assert "CPU FP8 KV cache" in page
     assert ours(name) == []
+
+
+def waited(trial: dict[str, Any]) -> float:
+    """The share of a request's time until its first token: in the queue, mostly."""
+    metrics = trial["load_points"][0]["metrics"]
+    return float(metrics["ttft_mean"] / metrics["e2e_latency_mean"])
 
 
 def plan_of(trial: dict[str, Any]) -> dict[str, Any]:
