@@ -67,10 +67,10 @@ def kube(tmp_path: Path) -> Iterator[FakeKube]:
         yield server
 
 
-def study_file(directory: Path, name: str, *, requests: int = 40) -> Path:
+def study_file(directory: Path, name: str, *, requests: int = 16) -> Path:
     file = directory / f"{name}.yaml"
-    seconds = 8 if requests < 1000 else 300
-    text = STUDY.format(name=name, model=MODEL, requests=requests, seconds=seconds)
+    # So many seconds that even a busy machine gets through the requests.
+    text = STUDY.format(name=name, model=MODEL, requests=requests, seconds=300)
     file.write_text(text)
     return file
 
@@ -113,7 +113,7 @@ def test_a_study_of_real_vllm_through_ome_measures_and_leaves_nothing(
     for trial in measured:
         (point,) = trial["load_points"]
         assert point["metrics"]["error_rate"] == 0
-        assert point["metrics"]["requests"] >= 10
+        assert point["metrics"]["requests"] >= 16
         directory = Path(trial["directory"])
         assert "Application startup complete" in (directory / "server.log").read_text()
         assert "hf_a-token-of-the-tests" not in (directory / "plan.json").read_text()
