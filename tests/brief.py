@@ -48,9 +48,6 @@ class _Brief:
         return [sys.executable, "-S", "-E", __file__]
 
     def seconds_at_most(self, load: Load) -> float:
-        return load.seconds_at_most
-
-    def seconds_at_most(self, load: Load) -> float:
         return 10 * load.max_seconds + 60
 
     def read(self, into: Path, *, max_error_rate: float) -> Measurement:
