@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 import threading
 import urllib.request
@@ -65,6 +66,7 @@ from tests.builders import measurement, request, spec, study_content
 from tests.processes import wait_for
 
 ROOT = Path(__file__).parent.parent.parent
+RECORDED = ROOT / "tests" / "data" / "genai-bench" / "load-0" / "results"
 ENGINES: dict[str, Engine] = {"sglang": SGLANG, "vllm": VLLM}
 
 
@@ -132,11 +134,18 @@ class Daemon:
     Args:
         refusal: what is said of a program that cannot start.
         forgets: names of variables that the container is made without.
+        running: the container ends only when it is told to.
     """
 
     def __init__(
-        self, log: bytes = b"", *, refusal: str | None = None, forgets: Sequence[str] = ()
+        self,
+        log: bytes = b"",
+        *,
+        refusal: str | None = None,
+        forgets: Sequence[str] = (),
+        running: bool = False,
     ) -> None:
+        self._running = running
         self.body: dict[str, Any] = {}
         self.done: list[str] = []
         self._log, self._refusal, self._forgets = log, refusal, forgets
@@ -155,7 +164,7 @@ class Daemon:
         if "remove" in self.done:
             return None
         kept = [each for each in self.body["Env"] if each.partition("=")[0] not in self._forgets]
-        state = {"Running": False, "ExitCode": 3, "OOMKilled": False}
+        state = {"Running": self._running, "ExitCode": 3, "OOMKilled": False}
         return {"Id": "id", "Config": {"Env": kept}, "State": state}
 
     def start(self, container: str) -> str | None:
@@ -169,7 +178,8 @@ class Daemon:
     def follow(self, container: str) -> Iterator[bytes]:
         yield self._log[:10]  # and then the connection is lost
 
-    def stop(self, container: str, grace: float, *, within: float) -> None: ...
+    def stop(self, container: str, grace: float, *, within: float) -> None:
+        self._running = False
 
     def remove(self, container: str, *, within: float = 0.0) -> None:
         self.done.append("remove")
@@ -203,6 +213,33 @@ def test_d06_bg37_bg41_a_dead_containers_log_is_read_whole_and_then_it_is_remove
     assert daemon.done.index("logs") < daemon.done.index("remove")
     assert server.log() == log
     assert (tmp_path / "server.log").read_text() == log
+
+
+def test_d06_bg37_the_log_of_a_container_that_is_stopped_is_read_whole_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = "the first line\n" + "line\n" * 5000
+    server = contained(Daemon(log.encode(), running=True), tmp_path, monkeypatch)
+    assert server.alive()
+    server.stop(10)
+    assert server.log() == log
+
+
+class SDK:
+    """Docker's client, as far as it reads logs."""
+
+    def __init__(self, log: Sequence[bytes]) -> None:
+        self._log = log
+
+    def logs(self, container: str, *, tail: int | str = "all", **_: Any) -> Any:
+        return b"".join(self._log if tail == "all" else self._log[-int(tail) :])
+
+
+def test_bg41_the_log_of_a_container_begins_with_its_first_line() -> None:
+    lines = [f"{number}\n".encode() for number in range(20_000)]
+    daemon = object.__new__(docker._Daemon)
+    daemon._api, daemon._failures = SDK(lines), (OSError,)  # type: ignore[assignment]
+    assert daemon.logs("id") == b"".join(lines)
 
 
 def test_d20_n02_bg63_a_container_gets_the_token_the_proxies_and_an_owner(
@@ -707,9 +744,10 @@ def test_bg15_nothing_of_the_clusters_webhooks_is_ours_to_touch() -> None:
 class Jobs:
     """A cluster with one server, in which every BenchmarkJob comes to the same end."""
 
-    def __init__(self, status: Mapping[str, Any]) -> None:
+    def __init__(self, status: Mapping[str, Any], volume: Path | None = None) -> None:
         self.status, self.looks = status, 0
         self.made: list[Mapping[str, Any]] = []
+        self._volume = volume
 
     def service(self, name: str, namespace: str) -> Mapping[str, Any]:
         metadata = {"name": name, "namespace": namespace, "uid": "u"}
@@ -717,6 +755,8 @@ class Jobs:
 
     def create(self, item: Mapping[str, Any]) -> None:
         self.made.append(item)
+        if self._volume is not None:
+            shutil.copytree(RECORDED, self._volume / "bench" / item["spec"]["resultFolderName"])
 
     def job(self, name: str, namespace: str) -> Mapping[str, Any] | None:
         self.looks += 1
@@ -729,12 +769,12 @@ class Jobs:
         self.made.remove(item)
 
 
-def ran(jobs: Jobs, into: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+def ran(jobs: Jobs, into: Path, monkeypatch: pytest.MonkeyPatch, **options: str) -> int:
     """The exit code of one load point."""
     monkeypatch.setattr(ome_job_program, "looks", lambda: iter((0.0, 1.0, 2.0, 400.0)))
     study = spec(
         backend={"kind": "ome", "ome": {"model": "m", "runtime": "r"}},
-        benchmark={"kind": "ome-job", "pvc": "results", "path": "bench"},
+        benchmark={"kind": "ome-job", "pvc": "results", "path": "bench", **options},
     )
     (load,) = study.loads()
     endpoint = Endpoint("http://10.0.0.1:8080", "tiny", "at-small-0001-ab12c")
@@ -751,6 +791,18 @@ def test_d14_bg12_a_job_whose_state_is_failed_is_over_whatever_its_conditions_la
     assert jobs.looks == 2, "once to see it, and once to see it gone"
     assert jobs.made == []
     assert "failed: image crashed" in (tmp_path / "genai-bench.log").read_text()
+
+
+def test_d14_a_job_whose_state_is_completed_has_its_results_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state is spelled so; the earlier system waited for `Complete`, which never came."""
+    into, volume = tmp_path / "load-0", tmp_path / "volume"
+    into.mkdir()
+    jobs = Jobs({"state": "Completed"}, volume)
+    assert ran(jobs, into, monkeypatch, mounted=str(volume)) == 0
+    assert len(GENAI_BENCH.read(into, max_error_rate=0.0).completed) == 41
+    assert jobs.made == []
 
 
 def test_bg12_a_job_is_not_over_because_a_condition_says_so(
