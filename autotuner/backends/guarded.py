@@ -206,7 +206,7 @@ def sweep_processes(study: str | None, *, owned: bool) -> list[str]:
     found = [
         (process, environment)
         for process, environment in labelled(study, ray=True)
-        if owned or not is_running(environment.get(LABEL_OWNER, ""))
+        if owned or _is_lost(process, environment)
     ]
     texts = []
     for process, environment in found:
@@ -215,6 +215,16 @@ def sweep_processes(study: str | None, *, owned: bool) -> list[str]:
             process.kill()
     psutil.wait_procs([process for process, _ in found], timeout=5)
     return texts
+
+
+def _is_lost(process: psutil.Process, environment: Mapping[str, str]) -> bool:
+    """Whether its owner is gone. One in a container names its owner by the container's PIDs, which
+    are others' here; it is left alone."""
+    try:
+        here, there = (Path(f"/proc/{pid}/ns/pid").readlink() for pid in ("self", process.pid))
+    except OSError:
+        return False
+    return here == there and not is_running(environment.get(LABEL_OWNER, ""))
 
 
 def said(process: psutil.Process, environment: Mapping[str, str]) -> str:

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -351,6 +351,29 @@ def test_4_a_sweep_removes_what_has_no_owner_and_spares_the_rest(
         assert ground.opened().sweep(STUDY)
         assert wait_for(lambda: not ground.left(STUDY), 10)
         assert backend.sweep(STUDY) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a PID namespace")
+def test_4_a_sweep_leaves_the_processes_of_containers_to_those_who_know_their_owners() -> None:
+    backend = opened("process")
+    # As a container would say it: a number that means another process here, or none.
+    labels = {"AUTOTUNER_STUDY": "elsewhere", "AUTOTUNER_OWNER": "999999999:1"}
+    process = subprocess.Popen(
+        ["unshare", "--pid", "--fork", "--kill-child", "env", *assigned(labels), "sleep", "600"]
+    )
+    try:
+        assert wait_for(lambda: backend.left("elsewhere"), 10)
+        assert backend.sweep("elsewhere") == []
+        assert backend.left("elsewhere")
+        assert backend.sweep("elsewhere", owned=True)
+        assert wait_for(lambda: not backend.left("elsewhere"), 10)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def assigned(variables: Mapping[str, str]) -> list[str]:
+    return [f"{name}={value}" for name, value in variables.items()]
 
 
 def cleaners(ground: Ground) -> list[psutil.Process]:
