@@ -113,6 +113,7 @@ class OMEBackend:
 
     def start(self, plan: Plan) -> Server:
         cluster = self._cluster
+        cluster.now()  # a cluster that does not answer needs nobody to watch it
         options = self._options.model_dump()
         reaper.watch("ome", options, self._site, f"{cluster.server} {self._namespace}")
         return OMEServer(cluster, plan, self._options)

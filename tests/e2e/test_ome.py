@@ -18,6 +18,7 @@ import yaml
 from tests.fakes.crd import ome_resources
 from tests.fakes.kube import FakeKube
 from tests.fakes.ome import SERVICES, FakeOME, runs_for_real
+from tests.places import end_reapers
 from tests.processes import started, wait_for
 
 ROOT = Path(__file__).parent.parent.parent
@@ -64,7 +65,10 @@ def kube(tmp_path: Path) -> Iterator[FakeKube]:
         FakeOME(server, runs_for_real([str(VLLM)], logs), models={"tiny-llama": str(MODEL)}),
     ):
         server.kubeconfig(tmp_path / "kubeconfig")
-        yield server
+        try:
+            yield server
+        finally:
+            end_reapers("ome", f"{server.url} autotuner")
 
 
 def study_file(directory: Path, name: str, *, requests: int = 16) -> Path:
