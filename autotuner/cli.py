@@ -150,11 +150,13 @@ def run(
     FILE is a study, or a task of the predecessor. Uses the Ray cluster of RAY_ADDRESS, or starts
     a local Ray.
     """
-    from autotuner.studies import load_job
+    from autotuner.settings import Settings
+    from autotuner.studies import first_plan, load_job
 
     job = load_job(file, name=name, backend=backend, presets=_preset_directories())
     for note in job.notes:
         click.echo(f"note: {note}", err=True)
+    first_plan(job, Settings().site)
     studies = _studies()
     job = _with_prior(studies, job)  # before an old study of this name is deleted
     study = studies.submit(job, restart=restart)

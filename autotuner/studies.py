@@ -602,6 +602,16 @@ def _planned(job: Job, backend: Backend, point: Parameters, number: int) -> dict
     }
 
 
+def first_plan(job: Job, site: Site) -> None:
+    """Plan the baseline, for what only the whole launch shows.
+
+    Raises:
+        ConfigError: the backend cannot start such a server.
+    """
+    if not isinstance(job.benchmark, Recorded):
+        _planned(job, job.backend.open(job.spec.backend.options, site), {}, 0)
+
+
 def _load_seconds(job: Job, site: Site) -> Callable[[Load], float]:
     """How long a load point may take, by its benchmark."""
     benchmark = job.benchmark

@@ -16,7 +16,8 @@ class Server(Protocol):
     1. `alive` is False once the program has ended, whatever of it is left.
     2. `log` holds everything it printed from its first line, also after it died.
     3. `stop` may be called twice, and returns when nothing of it is left: no process, no GPU
-       memory. InfrastructureError when that takes longer than `seconds`.
+       memory. InfrastructureError when that takes longer than `seconds`, and longer than the
+       place itself allows a dying server: Kubernetes' 30 s are not ours to shorten.
     4. `ending` is asked for once it is no longer alive, and never fails.
     """
 

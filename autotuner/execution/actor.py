@@ -17,7 +17,7 @@ from autotuner.errors import InfrastructureError, TrialError
 from autotuner.execution.parcel import files_for
 from autotuner.execution.part import RemotePart
 from autotuner.execution.recorded import RecordedRun
-from autotuner.execution.reservation import Reservation, granted
+from autotuner.execution.reservation import GPU, Reservation, granted
 from autotuner.execution.spanning import Part
 from autotuner.execution.trial import Assignment, Kinds, TrialRun, free_port
 from autotuner.plugins import load_kind
@@ -101,6 +101,13 @@ class TrialActor(tune.Trainable):
         if self._run is not None:
             self._run.stop()
 
+    @property
+    def _held(self) -> tuple[str, ...]:
+        """Ids of the GPUs on this node; of GPUs that are not Ray's, only how many."""
+        if self._reserved.resource == GPU:
+            return self._gpu_ids
+        return tuple(f"{self._reserved.resource}/{each}" for each in range(self._reserved.share))
+
     def _parts(self) -> list[RemotePart]:
         ranks = range(1, self._reserved.nodes)
         return [RemotePart(self._assignment, self._site, self._reserved, rank) for rank in ranks]
@@ -134,7 +141,7 @@ class TrialActor(tune.Trainable):
             note=self._next.name if self._next else "",
             ended=ended,
             node=", ".join([self._node, *(part.node for part in self._others)]),
-            gpu_ids=(*self._gpu_ids, *(gpu for part in self._others for gpu in part.gpu_ids)),
+            gpu_ids=(*self._held, *(gpu for part in self._others for gpu in part.gpu_ids)),
             files=files_for(self._driver, Path(self._assignment.directory)) if ended else b"",
         )
         return {NEWS: news, "done": ended}

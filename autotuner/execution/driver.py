@@ -28,12 +28,12 @@ from autotuner.execution.everywhere import prepare_everywhere, sweep_everywhere
 from autotuner.execution.loop import Listener, StudyLoop
 from autotuner.execution.nodes import connected
 from autotuner.execution.parcel import DRIVER_FILE
-from autotuner.execution.placer import Placer
+from autotuner.execution.placer import AHEAD, OVERTAKEN, UNLEARNT_AHEAD, Placer
 from autotuner.execution.reservation import Node, Reservation, cannot_hold, reservation
 from autotuner.execution.telemetry import Telemetry
 from autotuner.foresight import Foresight
 from autotuner.plugins import load_kind
-from autotuner.search.base import Scheduler, Searcher
+from autotuner.search.base import Scheduler, Searcher, SearchKind
 from autotuner.settings import Site
 from autotuner.store import Store
 from autotuner.study.space import Parameters
@@ -206,7 +206,9 @@ def _tune(
         loop.renew()
 
     Path(study.directory, DRIVER_FILE).write_text(this_process(), encoding="utf-8")
-    placer = Placer(at_once=spec.search.parallel)
+    kind: SearchKind = load_kind("search", spec.search.kind)
+    ahead = AHEAD if kind.learns else UNLEARNT_AHEAD
+    placer = Placer(at_once=spec.search.parallel, ahead=ahead, overtaken=max(ahead, OVERTAKEN))
     asker = Asker(loop, placer, cluster, reserve, beat=beat)
     teller = Teller(loop, asker, beat, spec.limits.trial_seconds)
     tuner = tune.Tuner(

@@ -32,6 +32,10 @@ the first does not. One that is asked ahead has not learnt from those that end b
 which is like running so many more side by side: little with two, and much of what a searcher is
 for with twenty. It is only done while a node has room that none of the waiting can use."""
 
+UNLEARNT_AHEAD = 8
+"""The same of a searcher whose points do not depend on answers: the more there are to choose from,
+the better they fit. Beyond that, little is gained and large trials wait longer."""
+
 SICK = 2
 """Trials that broke on a node, one after another, until others are preferred to it."""
 

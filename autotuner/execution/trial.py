@@ -21,6 +21,7 @@ from autotuner.errors import FailureClass, InfrastructureError, TrialError
 from autotuner.execution.gate import Gauge, nvidia_gauge, wait_clear
 from autotuner.execution.loadrunner import LoadRunner
 from autotuner.execution.readiness import NotReady, ServerDied, wait_ready
+from autotuner.execution.reservation import GPU
 from autotuner.execution.spanning import Part, SpanningServer
 from autotuner.serving import HERE, Endpoint, LaunchSpec, Slot
 from autotuner.settings import FIRST_PORT, LAST_PORT, Site
@@ -34,6 +35,8 @@ from autotuner.study.workload import Load
 TAIL_LINES = 40
 
 DEPLOY, STOP = "deploy", "stop"
+
+LATE_DEATH_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ class TrialRun:
             backend.sweep()
             backend.prepare(launch, lambda text: None)
             self._held = wait_clear(
-                self._gpu_ids if backend.gpu_resource == "GPU" else (),
+                self._gpu_ids if backend.gpu_resource == GPU else (),
                 self._gauge or nvidia_gauge(),
                 clock=self._clock,
                 sleep=self._sleep,
@@ -194,12 +197,15 @@ class TrialRun:
                 into, max_error_rate=self._spec.workload.max_error_rate
             )
         except TrialError as error:
+            # A death may be seen late: of a pod, a second or two after its server's.
+            self._sleep(LATE_DEATH_SECONDS)
+            self._watch()
             if not self._spec.seeks_max_load or error.failure is not FailureClass.BENCHMARK:
                 raise
             return 0.0, dict.fromkeys(METRICS)
         measurement = dataclasses.replace(
             measured,
-            gpus=len(self._gpu_ids) * self._spec.engine.nodes,
+            gpus=self._gpus,
             latency_bounds=latency_bounds(self._spec.bounds),
         )
         return measurement.seconds, metrics_of(measurement)
@@ -227,6 +233,14 @@ class TrialRun:
         outcome = outcome_of(error, self.load_points, self.phases, self._observed)
         said = "; ".join(part for part in (outcome.reason, self._held) if part)
         return dataclasses.replace(outcome, reason=said)
+
+    @property
+    def _gpus(self) -> int:
+        """That the server runs on; 0 on a CPU."""
+        assert self._launch is not None
+        if self._kinds.backend.gpu_resource != GPU:
+            return self._launch.gpus
+        return len(self._gpu_ids) * self._spec.engine.nodes
 
     @property
     def _endpoint(self) -> Endpoint:

@@ -43,6 +43,10 @@ class Scheduler(Protocol):
 class SearchKind(Protocol):
     """A kind of searcher: checks its own options and builds a searcher for a study."""
 
+    @property
+    def learns(self) -> bool:
+        """Whether its points depend on answers, so that one asked for early knows less."""
+
     def check(self, spec: StudySpec) -> None:
         """Raise ConfigError where the study asks for what this kind cannot do."""
 

@@ -27,6 +27,8 @@ class _Grid:
 
 
 class _GridKind:
+    learns = False
+
     def check(self, spec: StudySpec) -> None:
         options_of(NoOptions, spec.search.options, "search")
         space = spec.parameter_space

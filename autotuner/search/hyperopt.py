@@ -154,6 +154,8 @@ def _place(axis: Axis, value: Value) -> float | int:
 
 
 class _HyperOptKind:
+    learns = True
+
     def check(self, spec: StudySpec) -> None:
         options_of(Options, spec.search.options, "search")
         if len(spec.objectives) > 1:

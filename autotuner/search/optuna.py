@@ -102,6 +102,8 @@ def sampled(spec: StudySpec, options: Options, sampler: str) -> Searcher:
 
 
 class _OptunaKind:
+    learns = True
+
     def check(self, spec: StudySpec) -> None:
         options: Options = options_of(Options, spec.search.options, "search")
         problem = _problem(spec, options.sampler)

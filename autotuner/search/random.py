@@ -26,6 +26,8 @@ class _Random:
 
 
 class _RandomKind:
+    learns = False
+
     def check(self, spec: StudySpec) -> None:
         options_of(NoOptions, spec.search.options, "search")
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from autotuner.execution.placer import Placed, Placer
+from autotuner.execution.placer import UNLEARNT_AHEAD, Placed, Placer
 from autotuner.execution.reservation import Node, Reservation
 from autotuner.store import Store
 from autotuner.study.study import seconds_between
@@ -182,6 +182,9 @@ PEERS: dict[str, Callable[[], Places]] = {
     "**placer** (2 asked ahead)": lambda: seeing(Placer()),
     "placer, places kept at once": lambda: seeing(Placer(overtaken=0)),
     "placer, places kept after 8": lambda: seeing(Placer(overtaken=8)),
+    "**placer** (8 asked ahead, for searchers that do not learn)": lambda: seeing(
+        Placer(ahead=UNLEARNT_AHEAD, overtaken=UNLEARNT_AHEAD)
+    ),
     "placer, all asked ahead, none kept": lambda: seeing(Placer(ahead=TRIALS, overtaken=TRIALS)),
 }
 
@@ -205,7 +208,7 @@ def virtual() -> bool:
     limits = [limit(jobs) for jobs in sets]
     print(f"| limit | {statistics.mean(limits):.1%} | {min(limits):.1%} | | | |")
     print()
-    return next(mean for name, mean in means.items() if name.startswith("**")) >= TARGET
+    return all(mean >= TARGET for name, mean in means.items() if name.startswith("**"))
 
 
 SECONDS = 60.0
@@ -248,7 +251,7 @@ def real() -> bool:
         if len(trial.gpu_ids) == max(SIZES)
     ]
     jobs = [Job(len(trial.gpu_ids), trial.seconds) for trial in trials]
-    expected = packed(jobs, seeing(Placer()))
+    expected = packed(jobs, seeing(Placer(ahead=UNLEARNT_AHEAD, overtaken=UNLEARNT_AHEAD)))
     sizes = Counter(job.gpus for job in jobs)
     print("| one study through the driver | |")
     print("|---|---|")
