@@ -308,8 +308,8 @@ class BenchmarkSpec(BaseModel):
 
     kind: str = Field(
         default="genai-bench",
-        description="`genai-bench`; `ome-job`, the same as a BenchmarkJob of OME; or `replay`, which "
-        "answers from a table and starts nothing.",
+        description="`genai-bench`; `ome-job`, the same as a BenchmarkJob of OME; or `replay`, "
+        "which answers from a table and starts nothing.",
     )
 
     @property
