@@ -17,7 +17,7 @@ from autotuner.errors import InfrastructureError, TrialError
 from autotuner.execution.parcel import files_for
 from autotuner.execution.part import RemotePart
 from autotuner.execution.recorded import RecordedRun
-from autotuner.execution.reservation import GPU, Reservation, granted
+from autotuner.execution.reservation import Reservation, granted
 from autotuner.execution.spanning import Part
 from autotuner.execution.trial import Assignment, Kinds, TrialRun, free_port
 from autotuner.plugins import load_kind
@@ -74,7 +74,7 @@ class TrialActor(tune.Trainable):
         self._assignment: Assignment = config[ASSIGNMENT]
         self._reserved: Reservation = config[RESERVATION]
         self._others: list[RemotePart] = []
-        self._gpu_ids = granted(self._reserved, ray.get_gpu_ids())
+        self._gpu_ids = tuple(str(each) for each in ray.get_gpu_ids())
         self._node = ray.util.get_node_ip_address()
         self._run: TrialRun | RecordedRun | None = None
         self._next: Load | None = None
@@ -100,13 +100,6 @@ class TrialActor(tune.Trainable):
     def cleanup(self) -> None:
         if self._run is not None:
             self._run.stop()
-
-    @property
-    def _held(self) -> tuple[str, ...]:
-        """Ids of the GPUs on this node; of GPUs that are not Ray's, only how many."""
-        if self._reserved.resource == GPU:
-            return self._gpu_ids
-        return tuple(f"{self._reserved.resource}/{each}" for each in range(self._reserved.share))
 
     def _parts(self) -> list[RemotePart]:
         ranks = range(1, self._reserved.nodes)
@@ -141,7 +134,10 @@ class TrialActor(tune.Trainable):
             note=self._next.name if self._next else "",
             ended=ended,
             node=", ".join([self._node, *(part.node for part in self._others)]),
-            gpu_ids=(*self._held, *(gpu for part in self._others for gpu in part.gpu_ids)),
+            gpu_ids=(
+                *granted(self._reserved, self._gpu_ids),
+                *(gpu for part in self._others for gpu in part.gpu_ids),
+            ),
             files=files_for(self._driver, Path(self._assignment.directory)) if ended else b"",
         )
         return {NEWS: news, "done": ended}

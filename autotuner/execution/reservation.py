@@ -75,15 +75,15 @@ def reservation(launch: LaunchSpec, nodes: Sequence[Node], *, resource: str = GP
     return Reservation(max(1.0, cpus), 0, launch.nodes)
 
 
-def granted(reserved: Reservation, named: Sequence[object]) -> tuple[str, ...]:
+def granted(reserved: Reservation, named: tuple[str, ...]) -> tuple[str, ...]:
     """The GPUs that a trial holds on its first node, as they are recorded and counted.
 
     Args:
-        named: the ids that Ray gave it; of a resource that is not its own Ray knows a number only.
+        named: the ids that Ray gave it; of a resource that is not its own it knows only how many.
     """
     if reserved.resource == GPU:
-        return tuple(str(each) for each in named)
-    return tuple(f"{reserved.resource}-{number}" for number in range(reserved.share))
+        return named
+    return tuple(f"{reserved.resource}/{number}" for number in range(reserved.share))
 
 
 def holds(node: Node, needed: Reservation) -> bool:

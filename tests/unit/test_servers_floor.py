@@ -518,6 +518,7 @@ def runner(monkeypatch: pytest.MonkeyPatch) -> type[Runner]:
     """The load generator of the trials of a test."""
     made = type("TheRunner", (Runner,), {"made": []})
     monkeypatch.setattr(execution, "LoadRunner", made)
+    monkeypatch.setattr(execution, "LATE_DEATH_SECONDS", 0.0)
     return made
 
 
@@ -967,23 +968,26 @@ def test_h03_which_gpus_is_rays_to_say_and_not_the_studys() -> None:
 
 
 def test_h06_the_gpus_of_a_trial_are_counted_where_nobody_names_them() -> None:
-    assert granted(Reservation(1, 2), [2, 3]) == ("2", "3")
-    assert granted(Reservation(1, 0), []) == ()
-    assert granted(Reservation(1, 2, resource="ome_gpu"), []) == ("ome_gpu-0", "ome_gpu-1")
-    assert granted(Reservation(4, 0, resource="ome_gpu"), []) == ()
+    assert granted(Reservation(1, 2), ("2", "3")) == ("2", "3")
+    assert granted(Reservation(1, 0), ()) == ()
+    assert granted(Reservation(1, 2, resource="ome_gpu"), ()) == ("ome_gpu/0", "ome_gpu/1")
+    assert granted(Reservation(4, 0, resource="ome_gpu"), ()) == ()
 
 
+@pytest.mark.parametrize(
+    ("gpu_resource", "gpu_ids"), [("GPU", ("2", "3", "4", "5")), ("ome_gpu", ())]
+)
 def test_h06_what_is_said_per_gpu_is_divided_by_those_that_the_trial_held(
-    tmp_path: Path, runner: type[Runner]
+    tmp_path: Path, runner: type[Runner], gpu_resource: str, gpu_ids: tuple[str, ...]
 ) -> None:
+    engine = {"kind": "simulated", "arguments": {"tensor-parallel-size": 4}}
     with serving() as url:
-        stage = Stage(Started(url))
-        ids = ("2", "3")
-        outcome = run_trial(assignment(tmp_path), kinds_of(stage), gpu_ids=ids)
+        kinds = kinds_of(Stage(Started(url), gpu_resource=gpu_resource))
+        outcome = run_trial(assignment(tmp_path, engine=engine), kinds, gpu_ids=gpu_ids)
     (point,) = outcome.load_points
     whole, each = (point.metrics[f"output_throughput{end}"] for end in ("", "_per_gpu"))
     assert whole is not None
-    assert each == pytest.approx(whole / 2)
+    assert each == pytest.approx(whole / 4)
 
 
 # N-01, N-05: settings and the load generator's environment.
