@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from autotuner.execution.doctor import Patient
+    from autotuner.job import Job
     from autotuner.serving import Finding
-    from autotuner.studies import Job, Studies
+    from autotuner.studies import Studies
     from autotuner.study.study import Study, StudyState
 
 EXIT_FOUND, EXIT_NOTHING, EXIT_USER, EXIT_OPERATOR, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
@@ -78,7 +79,7 @@ def cli() -> None:
 @_JSON
 def check(file: Path, backend: str | None, as_json: bool) -> None:
     """Check a study file; starts nothing."""
-    from autotuner.studies import load_job
+    from autotuner.job import load_job
 
     job = load_job(file, backend=backend, presets=_preset_directories())
     spec = job.spec
@@ -105,11 +106,12 @@ def check(file: Path, backend: str | None, as_json: bool) -> None:
 @_JSON
 def plan(file: Path, trials: int, export: Path | None, backend: str | None, as_json: bool) -> None:
     """Show what a study would launch and what it would refuse; starts nothing."""
-    from autotuner import studies
+    from autotuner.job import load_job
+    from autotuner.plan import plan as plan_of
     from autotuner.settings import Settings
 
-    job = studies.load_job(file, backend=backend, presets=_preset_directories())
-    planned = studies.plan(job, trials=trials, site=Settings().site)
+    job = load_job(file, backend=backend, presets=_preset_directories())
+    planned = plan_of(job, trials=trials, site=Settings().site)
     if export is not None:
         export.mkdir(parents=True, exist_ok=True)
         for name, text in planned["exports"].items():
@@ -150,8 +152,9 @@ def run(
     FILE is a study, or a task of the predecessor. Uses the Ray cluster of RAY_ADDRESS, or starts
     a local Ray.
     """
+    from autotuner.job import load_job
+    from autotuner.plan import first_plan
     from autotuner.settings import Settings
-    from autotuner.studies import first_plan, load_job
 
     job = load_job(file, name=name, backend=backend, presets=_preset_directories())
     for note in job.notes:
@@ -170,7 +173,7 @@ def run(
 @_JSON
 def resume(name: str, take_over: bool, html: Path | None, as_json: bool) -> None:
     """Go on with a study that was cancelled, failed or lost its driver."""
-    from autotuner.studies import checked
+    from autotuner.job import checked
 
     studies = _studies()
     known, trials = studies.show(name)
@@ -294,10 +297,10 @@ def report(name: str, html: Path | None, as_json: bool) -> None:
 @_JSON
 def export(name: str, form: str, trial: int | None, as_json: bool) -> None:
     """Print the launch of the best trial, to serve with."""
-    from autotuner import studies
+    from autotuner import export as words
 
     spec, point = _studies().chosen(name, trial)
-    launch = studies.launch_of(spec, point)
+    launch = words.launch_of(spec, point)
     if as_json:
         _print_json(
             {
@@ -309,11 +312,11 @@ def export(name: str, form: str, trial: int | None, as_json: bool) -> None:
             }
         )
     elif form == "docker":
-        click.echo(studies.docker_text(spec, point))
+        click.echo(words.docker_text(spec, point))
     elif form == "args":
-        click.echo(studies.arguments_text(launch))
+        click.echo(words.arguments_text(launch))
     else:
-        click.echo(studies.command_text(launch))
+        click.echo(words.command_text(launch))
 
 
 @cli.command()
@@ -347,9 +350,9 @@ def doctor(file: Path | None, backend: str | None, as_json: bool) -> None:
     With a study FILE, also what its own servers need: program or image, model, rights.
     """
     from autotuner.execution.doctor import Patient
+    from autotuner.job import load_job
     from autotuner.report.text import findings_table, show
     from autotuner.settings import Settings
-    from autotuner.studies import load_job
 
     settings = Settings()
     job = None

@@ -23,9 +23,9 @@ from autotuner.backends.container import DockerOptions
 from autotuner.backends.ome_manifest import OMEOptions
 from autotuner.benchmarks.ome_job import Options as OMEJobOptions
 from autotuner.benchmarks.replay import Options as ReplayOptions
+from autotuner.job import checked
 from autotuner.search.hyperopt import Options as HyperOptOptions
 from autotuner.search.optuna import Options as OptunaOptions
-from autotuner.studies import checked
 from autotuner.study.loading import parse_study, read_study_text
 from autotuner.study.metrics import METRICS
 from autotuner.study.quantization import QuantizationSpec

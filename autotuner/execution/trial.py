@@ -133,6 +133,8 @@ class TrialRun:
                 clock=self._clock,
                 sleep=self._sleep,
             )
+            # Pulling an image is not the trial's time, and neither is waiting for others' memory.
+            self._deadline = self._clock() + spec.limits.trial_seconds
             self._server = SpanningServer(
                 backend.start(plan), self._others, clock=self._clock, sleep=self._sleep
             )

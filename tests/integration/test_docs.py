@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from autotuner.studies import checked
+from autotuner.job import checked
 from autotuner.study.loading import parse_study, read_study_text
 
 ROOT = Path(__file__).parent.parent.parent

@@ -18,10 +18,12 @@ from autotuner.engines.sglang import SGLANG
 from autotuner.engines.vllm import VLLM
 from autotuner.errors import FailureClass
 from autotuner.execution.loop import StudyLoop
+from autotuner.job import load_job
+from autotuner.plan import plan
 from autotuner.plugins import kinds, load_kind
 from autotuner.search.base import Searcher
 from autotuner.store import Store
-from autotuner.studies import Studies, load_job, plan
+from autotuner.studies import Studies
 from autotuner.study.presets import find_preset
 from autotuner.study.quantization import ALLOWED, PRESETS, Fields, QuantizationSpec, combinations
 from autotuner.study.study import StudyState

@@ -14,9 +14,10 @@ import pytest
 from autotuner.backends.guarded import this_process
 from autotuner.errors import StudyStateError
 from autotuner.execution.loop import StudyLoop
+from autotuner.job import checked, load_job
 from autotuner.plugins import load_kind
 from autotuner.store import Store
-from autotuner.studies import Studies, checked, load_job
+from autotuner.studies import Studies
 from autotuner.study.study import LEASE_SECONDS, Study, StudyState
 from tests.simulated import study_file
 

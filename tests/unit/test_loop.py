@@ -11,9 +11,9 @@ import pytest
 from autotuner.errors import FailureClass
 from autotuner.execution.loop import StudyLoop
 from autotuner.execution.trial import Assignment
+from autotuner.job import checked
 from autotuner.plugins import load_kind
 from autotuner.store import Store
-from autotuner.studies import checked
 from autotuner.study.spec import StudySpec
 from autotuner.study.study import Study, StudyState
 from autotuner.study.trial import LoadPoint, Outcome, Trial, TrialState

@@ -56,11 +56,12 @@ from autotuner.execution.loadrunner import LoadRunner
 from autotuner.execution.readiness import NotReady, ServerDied, wait_ready
 from autotuner.execution.reservation import Reservation, granted
 from autotuner.execution.trial import Assignment, Kinds, TrialRun, free_port, run_trial
+from autotuner.job import load_job
+from autotuner.plan import plan
 from autotuner.plugins import kinds, load_kind
 from autotuner.report.text import plan_text
 from autotuner.serving import HERE, Ending, Endpoint, LaunchSpec, Place, Plan, Slot
 from autotuner.settings import Settings, Site
-from autotuner.studies import load_job, plan
 from autotuner.study.metrics import Measurement
 from autotuner.study.trial import TrialState
 from autotuner.study.workload import Load

@@ -34,7 +34,7 @@ from autotuner.engines.simulated_model import (
     step_seconds,
 )
 from autotuner.errors import ConfigError, FailureClass
-from autotuner.studies import checked
+from autotuner.job import checked
 from autotuner.study.spec import StudySpec
 
 REPOSITORY = Path(simulated_server.__file__).parents[2]

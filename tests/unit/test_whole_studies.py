@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from autotuner.errors import ConfigError, FailureClass, StudyStateError
+from autotuner.job import load_job
+from autotuner.plan import plan
 from autotuner.store import Store
-from autotuner.studies import Studies, load_job, plan
+from autotuner.studies import Studies
 from autotuner.study.finals import winner
 from autotuner.study.loading import parse_study, read_study_text
 from autotuner.study.pareto import pareto_front

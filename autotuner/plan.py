@@ -1,0 +1,226 @@
+"""What a study would do, without starting anything."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from autotuner.backends.base import Backend
+from autotuner.benchmarks.base import Opened, Recorded
+from autotuner.errors import FailureClass
+from autotuner.foresight import Foresight
+from autotuner.serving import Slot
+from autotuner.settings import Site
+from autotuner.study.budget import LEAST_ROUNDS, verdict_launches
+from autotuner.study.space import Parameters
+from autotuner.study.spec import StudySpec
+from autotuner.study.trial import BASELINE, Trial, TrialState
+from autotuner.study.workload import Load
+
+if TYPE_CHECKING:
+    pass  # a database library `check` can do without
+
+from autotuner.export import EXPORT_PORT
+from autotuner.job import Job
+
+START_GUESS = 60.0
+"""Seconds from launch to ready that a plan assumes: nobody knows before the first trial."""
+
+SHOWN = 10
+"""Sets of flags that a plan lists of a quantization block."""
+
+ASKED = 300
+"""Points that a plan asks the searcher for, at most, to find those it shows."""
+
+TOLD_APART = 2_000
+"""Points of a space, at most, of which a plan says how many different launches they are."""
+
+ENUMERATED, SAMPLED = 20_000, 1_000
+"""Points of a space that a plan looks at, at most: all in order, or drawn where it is infinite."""
+
+
+def plan(job: Job, *, trials: int = 3, site: Site | None = None) -> dict[str, Any]:
+    """What a study would do, as JSON; nothing is started.
+
+    Keys: ``size`` of the space (None: infinite), ``refused`` (reason -> count, with ``looked_at``
+    points), ``doubted`` (reason -> count of points that are tried last), ``launches`` (the
+    baseline and the first trials, each with its exact argv and the ``request`` that its backend
+    would send), ``gpus`` per launch, ``exports`` (files such a study needs beside, by name; see
+    `Backend.exports`), ``trials`` to launch, launches of the ``finals`` at least,
+    ``seconds_expected`` (a start of a minute assumed), ``seconds_at_most`` for all of them one
+    after another, ``gpu_hours_expected`` (as if each took as many GPUs as the largest shown),
+    ``limits``, ``quantization`` (by engine: how many different sets of flags, and the first
+    ten), ``notes``.
+    """
+    spec, foresight = job.spec, job.foresight()
+    space = spec.parameter_space
+    known_of = _known(job, foresight)
+    looked_at, refused = known_of.looked_at, known_of.refused
+    searcher = job.searcher()
+    site = site or Site()
+    backend = job.backend.open(spec.backend.options, site)
+    seconds_at_most = _load_seconds(job, site)
+    launches = [_planned(job, backend, {}, 0)]
+    # Told as the loop of a study does, so that the same points come in the same order, as long
+    # as the searcher does not look at answers, which a plan has none of.
+    searcher.tell(Trial(BASELINE, {}, state=TrialState.CANCELLED))
+    for _ in range(ASKED):
+        point = searcher.ask() if len(launches) <= trials else None
+        if point is None:
+            break
+        planned = _planned(job, backend, point, len(launches))
+        if foresight.refuse(point) is not None:
+            refusal = FailureClass.REFUSED
+            searcher.tell(Trial(len(launches), point, state=TrialState.INFEASIBLE, failure=refusal))
+        elif foresight.doubt(point) is not None:
+            continue  # tried after the others, as in the loop of a study
+        elif not _same_server(planned, launches):
+            launches.append(planned)
+    loads, limits = spec.loads(), spec.limits
+    each = min(
+        limits.trial_seconds,
+        limits.ready_seconds + limits.stop_seconds + sum(map(seconds_at_most, loads)),
+    )
+    known = [number for number in (known_of.launches, spec.budget) if number is not None]
+    budget = min(known, default=space.size())
+    finals = LEAST_ROUNDS * verdict_launches(spec) if budget != 0 else 0
+    launched = None if budget is None else 1 + budget + finals
+    expected = min(each, START_GUESS + sum(load.max_seconds for load in loads))
+    most = limits.hours * 3600
+    # A table needs none.
+    gpus = 0 if isinstance(job.benchmark, Recorded) else max(each["gpus"] for each in launches)
+    return {
+        "name": spec.name,
+        "size": space.size(),
+        "looked_at": looked_at,
+        "refused": refused,
+        "doubted": known_of.doubted,
+        "trials": budget,
+        "load_points": [load.name for load in loads],
+        "load_seconds_at_most": sum(load.max_seconds for load in loads),
+        "finals": finals,
+        "seconds_expected": None if launched is None else min(launched * expected, most),
+        "seconds_at_most": None if launched is None else min(launched * each, most),
+        "gpu_hours_expected": None
+        if launched is None
+        else min(launched * expected, most) * gpus / 3600,
+        "limits": {
+            "trials": spec.budget,
+            "hours": limits.hours,
+            "gpu_hours": limits.gpu_hours,
+        },
+        "quantization": _quantization(spec),
+        "notes": list(job.notes),
+        "launches": launches,
+        "exports": dict(backend.exports(spec)),
+    }
+
+
+def _quantization(spec: StudySpec) -> dict[str, Any]:
+    if spec.quantization is None:
+        return {}
+    from autotuner.engines.flags import quantization_preview  # only where it is needed
+
+    previews = {kind: quantization_preview(spec.alone(kind)) for kind in spec.engine.kinds}
+    return {
+        kind: {
+            "count": each.count,
+            "arguments": [dict(some) for some in each.combinations[:SHOWN]],
+            "notes": list(each.notes),
+        }
+        for kind, each in previews.items()
+    }
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What can be said of a space without a launch.
+
+    Attributes:
+        looked_at: points; of a large space a part.
+        refused, doubted: reason -> how many of them.
+        launches: different ones besides the baseline; None where the space is too large to say.
+    """
+
+    looked_at: int
+    refused: dict[str, int]
+    doubted: dict[str, int]
+    launches: int | None
+
+
+def _known(job: Job, foresight: Foresight) -> _Known:
+    space, size = job.spec.parameter_space, job.spec.parameter_space.size()
+    points: Iterable[Parameters]
+    if size is not None and size <= ENUMERATED:
+        points = space.points()
+    else:
+        rng = random.Random(job.spec.search.seed)
+        points = [space.sample(rng) for _ in range(SAMPLED)]
+    looked_at, refused, doubted = 0, Counter[str](), Counter[str]()
+    launched: list[Parameters] = []
+    for point in points:
+        looked_at += 1
+        reason = foresight.refuse(point)
+        if reason:
+            refused[reason] += 1
+            continue
+        launched.append(point)
+        doubt = foresight.doubt(point)
+        doubted.update([doubt] if doubt else [])
+    launches: int | None = None
+    if size is not None and size <= looked_at:
+        launches = len(launched)
+        if size <= TOLD_APART:
+            servers = {_server(job, {})} | {_server(job, point) for point in launched}
+            launches = len(servers) - 1
+    by_count = dict(refused.most_common()), dict(doubted.most_common())
+    return _Known(looked_at, *by_count, launches)
+
+
+def _server(job: Job, point: Parameters) -> tuple[object, ...]:
+    launch = job.rules.launch(job.spec, point, port=EXPORT_PORT)
+    return (launch.argv, *sorted(launch.environment.items()))
+
+
+def _planned(job: Job, backend: Backend, point: Parameters, number: int) -> dict[str, Any]:
+    launch = job.rules.launch(job.spec, point, port=EXPORT_PORT, place=backend.place)
+    slot = Slot(job.spec.name, number, port=EXPORT_PORT, directory="")
+    recorded = isinstance(job.benchmark, Recorded)
+    return {
+        "name": f"trial {number}" if number else "baseline",
+        "parameters": point,
+        "argv": list(launch.argv),
+        "environment": dict(launch.environment),
+        "gpus": launch.gpus,
+        "image": launch.image if backend.place.image else None,
+        "request": {} if recorded else dict(backend.plan(launch, slot).request),
+    }
+
+
+def first_plan(job: Job, site: Site) -> None:
+    """Plan the baseline, for what only the whole launch shows.
+
+    Raises:
+        ConfigError: the backend cannot start such a server.
+    """
+    if not isinstance(job.benchmark, Recorded):
+        _planned(job, job.backend.open(job.spec.backend.options, site), {}, 0)
+
+
+def _load_seconds(job: Job, site: Site) -> Callable[[Load], float]:
+    """How long a load point may take, by its benchmark."""
+    benchmark = job.benchmark
+    if isinstance(benchmark, Recorded):
+        return lambda load: load.seconds_at_most
+    opened = benchmark.open(job.spec, site) if isinstance(benchmark, Opened) else benchmark
+    return opened.seconds_at_most
+
+
+def _same_server(planned: Mapping[str, Any], others: Iterable[Mapping[str, Any]]) -> bool:
+    return any(
+        planned["argv"] == other["argv"] and planned["environment"] == other["environment"]
+        for other in others
+    )
