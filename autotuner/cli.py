@@ -23,6 +23,7 @@ from autotuner.errors import AutotunerError, ConfigError, InfrastructureError, S
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from autotuner.engines.catalog import Catalog
     from autotuner.execution.doctor import Patient
     from autotuner.job import Job
     from autotuner.serving import Finding
@@ -431,6 +432,8 @@ def presets(name: str | None, as_json: bool) -> None:
 @click.argument("engine", required=False)
 @click.option("--version", help="Version shown, or written.")
 @click.option("--search", help="Only flags whose name holds this text.")
+@click.option("--against", help="Compare with the flags of this engine; the same one by default.")
+@click.option("--against-version", help="Version of the other; its newest by default.")
 @click.option(
     "--from-python",
     type=click.Path(path_type=Path, exists=True),
@@ -451,6 +454,8 @@ def catalog(
     engine: str | None,
     version: str | None,
     search: str | None,
+    against: str | None,
+    against_version: str | None,
     from_python: Path | None,
     from_help: Path | None,
     output: Path | None,
@@ -481,6 +486,10 @@ def catalog(
         click.echo(f"use it with  engine: {{kind: {engine}, catalog: {path}}}")
         return
     shown = catalogs.load_catalog(engine, version)
+    if against or against_version:
+        other = catalogs.load_catalog(against or engine, against_version)
+        _show_compatibility(shown, other, as_json)
+        return
     flags = [flag for flag in shown.flags if not search or search in flag.name]
     if as_json:
         content = shown.to_json()
@@ -491,6 +500,25 @@ def catalog(
         choices = " {" + ",".join(map(str, flag.choices)) + "}" if flag.choices else ""
         default = "" if flag.default is None else f"  (default {flag.default})"
         click.echo(f"--{flag.name}  {flag.kind.value}{choices}{default}")
+
+
+def _show_compatibility(one: Catalog, other: Catalog, as_json: bool) -> None:
+    from autotuner.engines.compatibility import compatibility
+
+    found = compatibility(one, other)
+    if as_json:
+        _print_json(found.to_json())
+        return
+    names = [f"{each.engine} {each.version}" for each in (one, other)]
+    click.echo(f"{len(found.common)} flags of both {names[0]} and {names[1]}:")
+    for shared in found.common:
+        alias = f" (there --{shared.other.name})" if shared.one.name != shared.other.name else ""
+        differs = f"  differs: {shared.differs}" if shared.differs else ""
+        click.echo(f"  --{shared.one.name}{alias}{differs}")
+    for name, only in zip(names, (found.only_one, found.only_other), strict=True):
+        click.echo(f"{len(only)} flags of {name} only:")
+        for flag in only:
+            click.echo(f"  --{flag}")
 
 
 def _catalog_of_help(engine: str, version: str | None, path: Path | None) -> Any:

@@ -188,10 +188,14 @@ def environment(spec: StudySpec, parameters: Parameters) -> dict[str, str]:
 
 
 def given(catalog: Catalog, values: Mapping[str, Any], name: str) -> Any:
-    """The value a study gives a flag under any of its names, or None."""
+    """The value a study gives a flag under any of its names, or None.
+
+    Which of its names comes first differs between versions: `tp-size` was once the second.
+    """
+    meant = catalog.find(name)
     for key, value in values.items():
         flag = catalog.find(key)
-        if flag is not None and flag.name == name:
+        if flag is not None and flag is meant:
             return value
     return None
 

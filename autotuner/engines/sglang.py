@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from autotuner.engines import signatures as said
 from autotuner.engines.base import LOWER, RAISE, Diagnosis, Engine
@@ -12,8 +11,6 @@ from autotuner.engines.flags import (
     catalog_of,
     check_flags,
     command_at,
-    environment,
-    flag_values,
     image_of,
 )
 from autotuner.engines.formats import element_bytes, weight_bytes
@@ -24,6 +21,7 @@ from autotuner.engines.refusal import (
     evenly,
     first_refusal,
     kv_heads_split,
+    point_of,
     splits,
     within,
 )
@@ -65,7 +63,7 @@ class _SGLang:
     def launch(
         self, spec: StudySpec, parameters: Parameters, *, port: int, place: Place = HERE
     ) -> LaunchSpec:
-        point = _point(spec, parameters)
+        point = point_of(spec, parameters)
         path, port = place.model_path or spec.model.path, place.port or port
         own = ["--model-path", path, "--served-model-name", spec.model.served_name]
         if spec.model.tokenizer:
@@ -89,7 +87,7 @@ class _SGLang:
         )
 
     def refuse(self, spec: StudySpec, parameters: Parameters) -> str | None:
-        return first_refusal(_RULES, _point(spec, parameters))
+        return first_refusal(_RULES, point_of(spec, parameters))
 
     def diagnose(self, log: str) -> Diagnosis:
         return diagnose(log, _SIGNATURES, _PREFIX)
@@ -98,7 +96,7 @@ class _SGLang:
         return observed(log, _NUMBERS)
 
     def memory(self, spec: StudySpec, parameters: Parameters) -> MemoryRequest | None:
-        point = _point(spec, parameters)
+        point = point_of(spec, parameters)
         if point.value("json-model-override-args") is not None:
             return None
         dtype = point.text("dtype")
@@ -146,19 +144,6 @@ def _check_name(served_name: str) -> None:
             where="model.served_name",
             hint="give one without; what follows the colon is an adapter's name there",
         )
-
-
-class _Point(Point):
-    def value(self, name: str) -> Any:
-        # `tp-size` here; older versions put `tensor-parallel-size` first and know this one too.
-        flag = self.catalog.find(name)
-        return super().value(flag.name if flag else name)
-
-
-def _point(spec: StudySpec, parameters: Parameters) -> Point:
-    return _Point(
-        spec, catalog_of(spec), flag_values(spec, parameters), environment(spec, parameters)
-    )
 
 
 _NUMBERS = {

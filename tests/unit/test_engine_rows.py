@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from autotuner.cli import cli
 from autotuner.engines.base import Engine
 from autotuner.engines.catalog import Catalog, Flag, FlagKind, load_catalog
 from autotuner.engines.compatibility import compatibility
@@ -430,3 +432,15 @@ def test_e16_its_advice_can_be_launched(version: str, point: dict[str, Any], gpu
     SGLANG.check(found)
     assert SGLANG.refuse(found, point) is None
     assert SGLANG.launch(found, point, port=1).gpus == gpus
+
+
+def test_two_catalogs_are_compared_on_the_command_line() -> None:
+    done = CliRunner().invoke(cli, ["catalog", "sglang", "--against", "vllm", "--json"])
+    assert done.exit_code == 0
+    found = json.loads(done.stdout)
+    assert [each["engine"] for each in found["engines"]] == ["sglang", "vllm"]
+    assert any(each["names"] == ["tp-size", "tensor-parallel-size"] for each in found["common"])
+    said = CliRunner().invoke(
+        cli, ["catalog", "sglang", "--version", "0.5.2", "--against-version", "0.5.23"]
+    )
+    assert "flags of both sglang 0.5.2 and sglang 0.5.23" in said.stdout
