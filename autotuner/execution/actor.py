@@ -81,6 +81,20 @@ class TrialActor(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         try:
+            return self._step()
+        except Exception:
+            # This process goes on for a while, and what it owns with it: the next attempt may
+            # get the same GPUs at once.
+            if self._run is not None:
+                self._stop()
+            raise
+
+    def cleanup(self) -> None:
+        if self._run is not None:
+            self._run.stop()
+
+    def _step(self) -> dict[str, Any]:
+        try:
             if self._run is None:
                 self._others = self._parts()
                 self._run = run_of(
@@ -96,10 +110,6 @@ class TrialActor(tune.Trainable):
         except TrialError as error:
             return self._news(error)
         return self._news(None)
-
-    def cleanup(self) -> None:
-        if self._run is not None:
-            self._run.stop()
 
     def _parts(self) -> list[RemotePart]:
         ranks = range(1, self._reserved.nodes)
