@@ -11,7 +11,7 @@ VLLM := .venv-vllm
 MODEL := .cache/tiny-llama
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-fast check format docs bench-overhead bench-search bench-stopping \
+.PHONY: help demo test test-fast test-faults check format docs bench-overhead bench-search bench-stopping \
   bench-verdict bench-winner bench-packing install vllm model clean
 
 help:  ## list the targets
@@ -21,7 +21,10 @@ demo: $(VENV)/.runtime $(VLLM)/.installed $(MODEL)/config.json  ## tune a tiny m
 	AUTOTUNER_HOME=.autotuner $(BIN)/autotuner run examples/01-laptop/study.yaml --restart
 
 test: $(VENV)/.dev $(VLLM)/.installed $(MODEL)/config.json  ## all tests, those on the real vLLM included
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests -m "not faults"
+
+test-faults: $(VENV)/.dev  ## every way to die on every backend: what is left, and for how long
+	$(BIN)/python -m pytest tests/integration/test_orphans.py -rP
 
 test-fast: $(VENV)/.dev  ## the tests that start neither Ray nor an engine
 	$(BIN)/python -m pytest tests/unit tests/contracts -q -m "not slow" -n auto --dist loadfile

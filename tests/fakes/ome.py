@@ -17,8 +17,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from tests.fakes.crd import Object, Resource
 from tests.fakes.kube import Change, FakeKube, Refused
+from tests.processes import tree
 
 SERVICES, CONTAINER, LABEL = "inferenceservices", "ome-container", "ome.io/inferenceservice"
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
@@ -321,8 +324,9 @@ def runs_for_real(program: Sequence[str], logs: Path) -> Behaviour:
             )
 
         def end() -> None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, 9)
+            for each in tree(process.pid):  # as a container ends: with all that is in it
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    each.kill()
             process.wait()
 
         def watch() -> None:

@@ -21,6 +21,8 @@ RUN_ELSEWHERE = {
     "make demo": "tests/e2e/test_vllm.py runs its study",
     "make test": "runs this test",
     "make test-fast": "part of `make test`",
+    "make test-faults": "runs a part of the tests",
+    "make bench-packing": "a benchmark, not a test",
     "make check": "continuous integration runs it before the tests",
     "make bench-overhead": "a benchmark, not a test",
     "make format": "changes files",
