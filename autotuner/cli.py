@@ -12,6 +12,7 @@ import dataclasses
 import json
 import os
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from autotuner import __version__
 from autotuner.errors import AutotunerError, ConfigError, InfrastructureError, StudyStateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from autotuner.engines.catalog import Catalog
     from autotuner.execution.doctor import Patient
@@ -57,6 +58,8 @@ def main() -> None:
         sys.exit(_complain(error, EXIT_OPERATOR))
     except AutotunerError as error:
         sys.exit(_complain(error, EXIT_NOTHING))
+    except (PermissionError, NotADirectoryError, FileNotFoundError, IsADirectoryError) as error:
+        sys.exit(_complain(InfrastructureError(str(error)), EXIT_OPERATOR))
     except BrokenPipeError:
         # The reader of our output, such as `head`, has gone.
         sys.stderr.close()
@@ -330,15 +333,25 @@ def sweep(study: str | None, owned: bool, backend: str | None, as_json: bool) ->
     what it removed."""
     from autotuner.settings import Settings
 
-    backends = _studies().backends_used(Settings().site, only=backend)
-    removed = [text for each in backends for text in each.sweep(study, owned=owned)]
+    removed, problems = list[str](), list[str]()
+    for each in _studies().backends_used(Settings().site, only=backend):
+        # One that is not here has nothing to sweep; one that was asked for must say so.
+        missing = [f for f in each.examine() if f.ok is False] if backend else []
+        try:
+            if missing:
+                raise InfrastructureError(f"{missing[0].said}; {missing[0].hint}")
+            removed += each.sweep(study, owned=owned)
+        except InfrastructureError as error:
+            problems.append(str(error))
     if as_json:
-        _print_json({"removed": removed})
-        return
-    for text in removed:
-        click.echo(f"removed {text}")
-    if not removed:
-        click.echo("nothing was left behind")
+        _print_json({"removed": removed, "problems": problems})
+    else:
+        for text in removed:
+            click.echo(f"removed {text}")
+        if not removed and not problems:
+            click.echo("nothing was left behind")
+    if problems:
+        raise InfrastructureError("; ".join(problems))
 
 
 @cli.command()
@@ -541,7 +554,11 @@ def _run(
 
     place, site = Path(study.directory), Settings().site
     backend = job.backend.open(study.spec.backend.options, site)
-    with Display(study) as display, address(study.name, place, meanwhile=_driver) as cluster:
+    with (
+        _failing(studies, study),
+        Display(study) as display,
+        address(study.name, place, meanwhile=_driver) as cluster,
+    ):
         state: StudyState = _driver()(
             study,
             studies.store,
@@ -563,6 +580,22 @@ def _run(
     if state is StudyState.CANCELLED:
         return EXIT_INTERRUPTED
     return EXIT_FOUND if state is StudyState.COMPLETE else EXIT_NOTHING
+
+
+@contextmanager
+def _failing(studies: Studies, study: Study) -> Iterator[None]:
+    """A study that the infrastructure ends before it began is not left waiting for its driver."""
+    from autotuner.study.study import StudyState, timestamp
+
+    try:
+        yield
+    except InfrastructureError as error:
+        if not studies.show(study.name)[0].state.ended:
+            reason = str(error).splitlines()[0][:300]
+            studies.store.set_state(
+                study.name, StudyState.FAILED, reason=reason, driver="", ended_at=timestamp()
+            )
+        raise
 
 
 def _examined(patient: Patient) -> dict[str, list[Finding]]:

@@ -140,7 +140,7 @@ def _check_nodes(spec: StudySpec, rules: Rules) -> None:
 
 
 def _check_backends(spec: StudySpec) -> None:
-    """Every block of options, that of a backend which is not chosen too."""
+    """The options of the kind; of the others, which may lack something as yet, only the names."""
     known = kinds("backend")
     for kind, options in {spec.backend.kind: {}, **spec.backend.blocks}.items():
         where = f"backend.{kind}"
@@ -154,7 +154,8 @@ def _check_backends(spec: StudySpec) -> None:
             )
         if not isinstance(options, Mapping):
             raise ConfigError(f"{options!r} is no mapping of options", where=where)
-        load_kind("backend", kind).check(options)
+        if kind == spec.backend.kind:
+            load_kind("backend", kind).check(options)
 
 
 def local_paths(spec: StudySpec, base: Path) -> StudySpec:

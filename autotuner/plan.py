@@ -187,7 +187,9 @@ def _server(job: Job, point: Parameters) -> tuple[object, ...]:
 
 def _planned(job: Job, backend: Backend, point: Parameters, number: int) -> dict[str, Any]:
     launch = job.rules.launch(job.spec, point, port=EXPORT_PORT, place=backend.place)
-    slot = Slot(job.spec.name, number, port=EXPORT_PORT, directory="")
+    # Ids as a node with GPUs gives them; the true ones are known when the trial has its place.
+    gpus = tuple(map(str, range(launch.gpus))) if backend.place.image else ()
+    slot = Slot(job.spec.name, number, port=EXPORT_PORT, directory="", gpu_ids=gpus)
     recorded = isinstance(job.benchmark, Recorded)
     return {
         "name": f"trial {number}" if number else "baseline",

@@ -106,6 +106,8 @@ class Settings(BaseSettings):
                 for each in error.errors(include_url=False, include_input=False)
             ]
             raise found[0].with_others(found[1:]) from None
+        except UnicodeDecodeError as error:
+            raise ConfigError("is not UTF-8", file=".env", hint="write it anew") from error
 
     home: Path = Field(
         default_factory=lambda: Path.home() / ".autotuner",

@@ -125,12 +125,15 @@ class Store:
     def __init__(self, url: str) -> None:
         try:
             parsed = make_url(url)
-            self._place = parsed.render_as_string(hide_password=True)
+            if "@" in (parsed.host or ""):
+                raise ArgumentError("its password holds an @, which is written %40 there")
+            # A query may hold a password too.
+            self._place = parsed.set(query={}).render_as_string(hide_password=True)
             sqlite = parsed.get_backend_name() == "sqlite"
             if sqlite and parsed.database:
                 Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
             self._engine = create_engine(parsed, json_serializer=_dumps)
-        except ArgumentError as error:
+        except (ArgumentError, ValueError) as error:
             # The URL may hold a password, so it is not said.
             raise InfrastructureError(
                 f"AUTOTUNER_STORE is not a database URL that can be used: {_first_line(error)}"

@@ -343,7 +343,7 @@ def findings_table(node: str, findings: Sequence[Finding]) -> Table:
     table.add_column("what to do", overflow="fold")
     for each in findings:
         mark, style = _MARKS[each.ok]
-        table.add_row(Text(mark, style), each.name, each.said, each.hint)
+        table.add_row(Text(mark, style), *map(Text, (each.name, each.said, each.hint)))
     return table
 
 

@@ -210,6 +210,7 @@ def _backend(task: Mapping[str, Any], notes: _Notes) -> dict[str, Any]:
     namespace = _section(task, "model").get("namespace")
     if mode == "ome" and namespace:
         notes.renamed("model.namespace", "backend.ome.namespace")
+        notes.add("backend.ome: a task names no model and no runtime of OME; add both there")
         return {"kind": mode, "ome": {"namespace": namespace}}
     return {"kind": mode}
 
