@@ -27,6 +27,7 @@ from click.testing import CliRunner
 
 from autotuner.backends.guarded import LABEL_OWNER, labelled
 from autotuner.cli import cli
+from autotuner.errors import StudyStateError
 from autotuner.plugins import kinds
 from autotuner.store import Store
 from autotuner.study.study import Study, StudyState
@@ -226,6 +227,8 @@ def stored(home: Path, name: str) -> tuple[Study | None, list[Trial]]:
     store = Store(f"sqlite:///{home / 'autotuner.db'}")
     try:
         return store.study(name), store.trials(name)
+    except StudyStateError:  # not yet
+        return None, []
     finally:
         store.close()
 
