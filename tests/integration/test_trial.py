@@ -91,7 +91,8 @@ def test_max_load_is_sought_by_bisection_on_one_server(tmp_path: Path) -> None:
     assert outcome.state is TrialState.COMPLETE, outcome
     levels = [point.concurrency for point in outcome.load_points]
     assert len(levels) == len(set(levels))
-    assert 2 <= len(levels) <= 4
+    # A machine that has much else to do may bear none of them: 9, 5, 3, 2, 1.
+    assert 2 <= len(levels) <= 5
     assert [phase.name for phase in outcome.phases].count("deploy") == 1
     assert json.loads((place / "plan.json").read_text())["backend"] == "process"
 
