@@ -286,6 +286,8 @@ from autotuner.settings import Site
 said = json.load(sys.stdin)
 backend = load_kind("backend", said["kind"]).open(said["options"], Site())
 server = backend.start(Plan(**said["plan"]))
+while server.alive() and "first line" not in server.log():
+    time.sleep(0.1)
 print("started", flush=True)
 while True:
     server.alive()
