@@ -109,14 +109,19 @@ class OMEBackend:
         for finding in (self._model(), self._runtime(launch)):
             if finding.ok is False:
                 raise InfrastructureError(f"{finding.said}; {finding.hint}")
+        self._watch()
         self._prepared = True
 
     def start(self, plan: Plan) -> Server:
+        self._watch()
+        return OMEServer(self._cluster, plan, self._options)
+
+    def _watch(self) -> None:
+        """Have what is in the namespace swept for as long as this process lives, and after it."""
         cluster = self._cluster
         cluster.now()  # a cluster that does not answer needs nobody to watch it
         options = self._options.model_dump()
         reaper.watch("ome", options, self._site, f"{cluster.server} {self._namespace}")
-        return OMEServer(cluster, plan, self._options)
 
     def left(self, study: str | None = None) -> list[str]:
         return [_said(service) for service in self._cluster.services(selector(study))]

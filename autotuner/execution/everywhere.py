@@ -12,6 +12,7 @@ from autotuner.backends.base import Backend, BackendKind
 from autotuner.errors import InfrastructureError
 from autotuner.execution.doctor import Patient, baselines
 from autotuner.execution.nodes import Said, answered, asked_of_every_node, connected, on_every_node
+from autotuner.execution.reservation import GPU
 from autotuner.plugins import load_kind
 from autotuner.serving import Finding, LaunchSpec
 from autotuner.settings import Site
@@ -36,6 +37,12 @@ def prepare_everywhere(
         InfrastructureError: no node can.
     """
     if not backend.place.image:
+        return
+    if backend.gpu_resource != GPU:
+        # One place for all nodes. Whoever is asked also watches it from here on, so that what a
+        # lost machine started there is removed when its lease ends, and not with the next trial.
+        for launch in baselines(spec, backend.place):
+            backend.prepare(launch, said)
         return
     progress = Queue(actor_options={"num_cpus": 0})
     try:
