@@ -316,8 +316,8 @@ class _Daemon:
             *(urllib3.exceptions.HTTPError, OSError),
         )
         if _no_daemon():
-            raise InfrastructureError(f"no Docker daemon listens at {address()}")
-        with self._asked(f"reach the Docker daemon at {address()}"):
+            raise InfrastructureError(f"no Docker daemon listens at {_shown()}")
+        with self._asked(f"reach the Docker daemon at {_shown()}"):
             self._api: Any = docker.from_env(timeout=round(ANSWER_SECONDS)).api
 
     def __enter__(self) -> _Daemon:
@@ -462,6 +462,11 @@ def address() -> str:
     return os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
 
 
+def _shown() -> str:
+    """The address without the password that it may hold."""
+    return re.sub(r"(?<=//)[^@/]*@", "", address())
+
+
 def _no_daemon() -> bool:
     """Whether this machine has none, such as a cluster's head node: then it has no containers."""
     return address().startswith("unix://") and not Path(address().removeprefix("unix://")).exists()
@@ -469,7 +474,7 @@ def _no_daemon() -> bool:
 
 def _words(error: BaseException) -> str:
     """An error in the daemon's own words, where it has some."""
-    return str(getattr(error, "explanation", None) or error)
+    return str(getattr(error, "explanation", None) or error).replace(address(), _shown())
 
 
 def _said(container: Mapping[str, Any]) -> str:
@@ -483,7 +488,7 @@ def _said(container: Mapping[str, Any]) -> str:
 
 
 def _version(about: Mapping[str, Any]) -> Finding:
-    said = f"Docker {about.get('ServerVersion', '?')} at {address()}"
+    said = f"Docker {about.get('ServerVersion', '?')} at {_shown()}"
     if address().startswith("unix://"):
         return Finding("docker", True, said)
     hint = "if it is another machine's, servers do not run where their trials hold GPUs"

@@ -239,6 +239,7 @@ class Cluster:
             return Far(forward.socket(port), lambda: _clear(forward.websocket))
 
     def _opened(self) -> Any:
+        import yaml
         from kubernetes import config
 
         load: Any = config
@@ -250,7 +251,7 @@ class Cluster:
                 load.load_incluster_config(configuration)
                 return self._library.ApiClient(configuration)
             return load.new_client_from_config(file, context=self._context or None)
-        except (config.ConfigException, OSError) as error:
+        except (config.ConfigException, OSError, yaml.YAMLError) as error:
             raise InfrastructureError(
                 f"no Kubernetes cluster is configured: {error}; set KUBECONFIG (and "
                 "AUTOTUNER_KUBE_CONTEXT), or run in a pod with a ServiceAccount"
