@@ -145,3 +145,21 @@ def kv_heads_split(shape: ModelShape, size: int, flags: str) -> str | None:
     if shape.latent or shape.kv_heads % size == 0 or size % shape.kv_heads == 0:
         return None
     return f"{shape.kv_heads} KV heads can neither be split nor repeated by {flags} {size}"
+
+
+_UNRELATED = {
+    "awq": ("gptq", "fp8", "bitsandbytes"),
+    "gptq": ("awq", "fp8", "bitsandbytes"),
+    "fp8": ("awq", "gptq", "bitsandbytes"),
+}
+"""A checkpoint's method and those that cannot read it; those that convert (gptq_marlin ...) are not
+among them."""
+
+
+def unrelated_method(point: Point) -> str | None:
+    """A `quantization` that cannot read the checkpoint's own."""
+    own = point.shape.quantization if point.shape else None
+    method = point.text("quantization")
+    if method not in _UNRELATED.get(own or "", ()):
+        return None
+    return f"quantization {method} does not match the model's {own}"

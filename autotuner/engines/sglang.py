@@ -23,6 +23,7 @@ from autotuner.engines.refusal import (
     kv_heads_split,
     point_of,
     splits,
+    unrelated_method,
     within,
 )
 from autotuner.engines.signatures import Signature, diagnose, observed
@@ -253,22 +254,6 @@ def _speculation(point: Point) -> str | None:
     return f"attention-backend flex_attention knows no speculative-algorithm, such as {algorithm}"
 
 
-# A checkpoint's method and one that cannot read it; those that convert are not among them.
-_UNRELATED = {
-    "awq": ("gptq", "fp8", "bitsandbytes"),
-    "gptq": ("awq", "fp8", "bitsandbytes"),
-    "fp8": ("awq", "gptq", "bitsandbytes"),
-}
-
-
-def _method(point: Point) -> str | None:
-    own = point.shape.quantization if point.shape else None
-    method = point.text("quantization")
-    if method not in _UNRELATED.get(own or "", ()):
-        return None
-    return f"quantization {method} does not match the model's {own}"
-
-
 def _conservativeness(point: Point) -> str | None:
     value = point.real("schedule-conservativeness")
     return f"schedule-conservativeness {value:g} is below 0" if value and value < 0 else None
@@ -299,7 +284,7 @@ _RULES = (
     Rule(_dense, "arg_groups/validation_hook.py:207"),
     Rule(_nodes, "arg_groups/validation_hook.py:179, :199"),
     Rule(_speculation, "arg_groups/attention_hook.py:161"),
-    Rule(_method, "configs/model_config.py:2144"),
+    Rule(unrelated_method, "configs/model_config.py:2144"),
     Rule(_multiplexing, "arg_groups/validation_hook.py:250"),
     Rule(at_least("pp-max-micro-batch-size", 1), "arg_groups/validation_hook.py:183"),
     Rule(_conservativeness, "arg_groups/validation_hook.py:323"),

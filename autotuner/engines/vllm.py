@@ -26,6 +26,7 @@ from autotuner.engines.refusal import (
     not_below,
     point_of,
     splits,
+    unrelated_method,
     within,
 )
 from autotuner.engines.signatures import Signature, diagnose, observed
@@ -251,23 +252,6 @@ def _experts(point: Point) -> str | None:
     return "enable-expert-parallel is for mixtures of experts, which this model is not"
 
 
-# A checkpoint's method and one that cannot read it; those that convert (gptq_marlin ...) are not
-# among them.
-_UNRELATED = {
-    "awq": ("gptq", "fp8", "bitsandbytes"),
-    "gptq": ("awq", "fp8", "bitsandbytes"),
-    "fp8": ("awq", "gptq", "bitsandbytes"),
-}
-
-
-def _method(point: Point) -> str | None:
-    own = point.shape.quantization if point.shape else None
-    method = point.text("quantization")
-    if method not in _UNRELATED.get(own or "", ()):
-        return None
-    return f"quantization {method} does not match the model's {own}"
-
-
 # Sources: vLLM 0.32.0. Its vocabularies are padded, so that none has to be divisible; which
 # attention backend takes which KV dtype depends on the device, so that is not refused here.
 _RULES = (
@@ -281,7 +265,7 @@ _RULES = (
     Rule(_length, "config/model.py:2632"),
     Rule(_context_parallel, "config/parallel.py:596, config/model.py:1565"),
     Rule(_experts, "config/model.py:1485"),
-    Rule(_method, "config/model.py:1444"),
+    Rule(unrelated_method, "config/model.py:1444"),
     Rule(within(_FRACTION, 0, 1, closed=True), "config/cache.py:102"),
     Rule(at_least("max-num-seqs", 1), "config/scheduler.py:62"),
     Rule(at_least("max-num-batched-tokens", 1), "config/scheduler.py:48"),

@@ -13,12 +13,13 @@ from pathlib import Path
 from autotuner.backends.base import BackendKind
 from autotuner.engines.rules import rules_of
 from autotuner.execution.gate import FLOOR_GIB, Gauge, GpuMemory, nvidia_gauge
+from autotuner.execution.reservation import GPU
 from autotuner.plugins import load_kind
 from autotuner.serving import Finding, LaunchSpec, Place
 from autotuner.settings import Site
+from autotuner.study.model import GIB
 from autotuner.study.spec import StudySpec
 
-GIB = 2**30
 LEAST_DISK_GIB = 5.0
 """Free where logs and reports go: a warning below."""
 
@@ -46,7 +47,7 @@ class Patient:
         found = [_python(), *_packages(), disk_at(self.home)]
         if self.site.models is not None:
             found.append(_directory("models", self.site.models, "AUTOTUNER_MODELS"))
-        here = backend.gpu_resource == "GPU"
+        here = backend.gpu_resource == GPU
         if spec is not None and spec.model.path.startswith("/") and here:
             found.append(_directory("model", Path(spec.model.path), "model.path"))
         found += gpus_by(nvidia_gauge()) if here else []

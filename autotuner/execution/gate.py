@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-GIB = 2**30
+from autotuner.study.model import GIB
+
 FLOOR_GIB = 1.0
 """Used by a GPU that serves nobody, at most: the driver's own, a display's."""
 

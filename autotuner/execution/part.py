@@ -13,7 +13,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from autotuner.backends.base import Backend, Server
 from autotuner.engines.base import Engine
 from autotuner.errors import InfrastructureError
-from autotuner.execution.reservation import Reservation
+from autotuner.execution.reservation import GPU, Reservation
 from autotuner.execution.trial import Assignment, free_port
 from autotuner.plugins import load_kind
 from autotuner.serving import Ending, Slot
@@ -33,12 +33,12 @@ class RemotePart:
         where = PlacementGroupSchedulingStrategy(
             placement_group=get_current_placement_group(), placement_group_bundle_index=rank
         )
-        resources = {} if reserved.resource == "GPU" else {reserved.resource: reserved.share}
+        resources = {} if reserved.resource == GPU else {reserved.resource: reserved.share}
         self._actor: Any = (
             ray.remote(_Part)
             .options(
                 num_cpus=reserved.cpus,
-                num_gpus=reserved.share if reserved.resource == "GPU" else 0,
+                num_gpus=reserved.share if reserved.resource == GPU else 0,
                 resources=resources,
                 scheduling_strategy=where,
             )
