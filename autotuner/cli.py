@@ -173,24 +173,25 @@ def run(
 @cli.command()
 @_NAME
 @click.option("--take-over", is_flag=True, help="Do not believe a driver on another machine.")
+@click.option("--job", default="", hidden=True, help="Only while the study is this job's.")
 @_HTML
 @_JSON
-def resume(name: str, take_over: bool, html: Path | None, as_json: bool) -> None:
+def resume(name: str, take_over: bool, job: str, html: Path | None, as_json: bool) -> None:
     """Go on with a study that was cancelled, failed or lost its driver."""
     from autotuner.job import checked
 
     studies = _studies()
     known, trials = studies.show(name)
-    job = checked(known.spec)
+    work = checked(known.spec)
     prior = known.spec.prior
     if prior is not None and sum(not trial.refused for trial in trials) <= prior.first:
         # Later it has done its part; and it may not be there any more.
         try:
-            job = _with_prior(studies, job)
+            work = _with_prior(studies, work)
         except (ConfigError, StudyStateError, InfrastructureError) as error:
             click.echo(f"going on without the prior: {error}", err=True)
-    study = studies.resumable(name, take_over=take_over)
-    sys.exit(_run(studies, study, job, resume=True, html=html, as_json=as_json))
+    study = studies.resumable(name, take_over=take_over, job=job)
+    sys.exit(_run(studies, study, work, resume=True, html=html, as_json=as_json))
 
 
 @cli.command()
@@ -336,10 +337,10 @@ def sweep(study: str | None, owned: bool, backend: str | None, as_json: bool) ->
     removed, problems = list[str](), list[str]()
     for each in _studies().backends_used(Settings().site, only=backend):
         # One that is not here has nothing to sweep; one that was asked for must say so.
-        missing = [f for f in each.examine() if f.ok is False] if backend else []
+        place = each.examine()[0] if backend else None
         try:
-            if missing:
-                raise InfrastructureError(f"{missing[0].said}; {missing[0].hint}")
+            if place is not None and place.ok is False:
+                raise InfrastructureError(f"{place.said}; {place.hint}")
             removed += each.sweep(study, owned=owned)
         except InfrastructureError as error:
             problems.append(str(error))
@@ -584,17 +585,23 @@ def _run(
 
 @contextmanager
 def _failing(studies: Studies, study: Study) -> Iterator[None]:
-    """A study that the infrastructure ends before it began is not left waiting for its driver."""
+    """A study that ends before it began is not left waiting for its driver."""
     from autotuner.study.study import StudyState, timestamp
+
+    def end(state: StudyState, reason: str) -> None:
+        now = studies.show(study.name)[0]
+        if not now.state.ended:
+            studies.store.set_state(
+                study.name, state, was=now, reason=reason, driver="", ended_at=timestamp()
+            )
 
     try:
         yield
     except InfrastructureError as error:
-        if not studies.show(study.name)[0].state.ended:
-            reason = str(error).splitlines()[0][:300]
-            studies.store.set_state(
-                study.name, StudyState.FAILED, reason=reason, driver="", ended_at=timestamp()
-            )
+        end(StudyState.FAILED, str(error).splitlines()[0][:300])
+        raise
+    except KeyboardInterrupt:
+        end(StudyState.CANCELLED, "interrupted")
         raise
 
 

@@ -133,3 +133,7 @@ class InfrastructureError(AutotunerError):
 
 class StudyStateError(AutotunerError):
     """The caller asked for something the study's state does not allow (exit 2)."""
+
+
+class TooManyStudiesError(StudyStateError):
+    """As many studies are under way as the operator allows: later it may be possible."""

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from autotuner.engines.rules import rules_of
 from autotuner.report.words import command_line
 from autotuner.serving import LaunchSpec, Place
 from autotuner.study.space import Parameters
 from autotuner.study.spec import StudySpec
-
-if TYPE_CHECKING:
-    pass  # a database library `check` can do without
 
 EXPORT_PORT = 8000
 """Port in an exported command: the engines' own default."""

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from autotuner.backends.base import BackendKind
 from autotuner.benchmarks.base import Benchmark, Opened, Recorded
@@ -23,9 +23,6 @@ from autotuner.study.loading import StudyFile, located, parse_study, read_study
 from autotuner.study.presets import expand
 from autotuner.study.spec import EngineSettings, StudySpec
 from autotuner.study.task import is_task, study_of_task
-
-if TYPE_CHECKING:
-    pass  # a database library `check` can do without
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,14 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from autotuner.backends.base import Backend
 from autotuner.benchmarks.base import Opened, Recorded
 from autotuner.errors import FailureClass
+from autotuner.export import EXPORT_PORT
 from autotuner.foresight import Foresight
+from autotuner.job import Job
 from autotuner.serving import Slot
 from autotuner.settings import Site
 from autotuner.study.budget import LEAST_ROUNDS, verdict_launches
@@ -19,12 +21,6 @@ from autotuner.study.space import Parameters
 from autotuner.study.spec import StudySpec
 from autotuner.study.trial import BASELINE, Trial, TrialState
 from autotuner.study.workload import Load
-
-if TYPE_CHECKING:
-    pass  # a database library `check` can do without
-
-from autotuner.export import EXPORT_PORT
-from autotuner.job import Job
 
 START_GUESS = 60.0
 """Seconds from launch to ready that a plan assumes: nobody knows before the first trial."""

@@ -170,7 +170,53 @@ class Settings(BaseSettings):
         description="Of the times that are shown, such as Europe/Berlin; stored times are UTC.",
     )
 
-    @field_validator("mounts", mode="before")
+    tokens: Path | None = Field(
+        default=None,
+        description="File of the service's tokens, see `autotuner token`; tokens.json in `home` by "
+        "default.",
+    )
+    allow: Path | None = Field(
+        default=None,
+        description="YAML file of what studies may choose that come by HTTP: images, mounts, "
+        "environment, programs, models.",
+    )
+    service_host: str = Field(
+        default="127.0.0.1",
+        description="Address the service listens on; any but this machine's own needs tokens.",
+    )
+    service_port: int = Field(default=8000, ge=1, le=65535)
+    service_directory: Path | None = Field(
+        default=None,
+        description="Where relative paths of studies that come by HTTP begin; the directory in "
+        "which the service was started by default.",
+    )
+    studies_at_once: int = Field(
+        default=8, ge=1, description="Studies of the service that may be under way together."
+    )
+    requests_per_second: float = Field(
+        default=100.0,
+        gt=0,
+        description="Requests of one caller that the service answers; twice as many in a burst.",
+    )
+    largest_request: int = Field(
+        default=2**20, ge=1024, description="Bytes of a request's body, at most."
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="Other sites whose pages may use the service; by commas."
+    )
+    optuna_storage: SecretStr = Field(
+        default=SecretStr(""),
+        description="Optuna storage, a database URL, that every study is mirrored to, for "
+        "optuna-dashboard.",
+    )
+    mlflow: SecretStr = Field(
+        default=SecretStr(""), description="MLflow tracking URI that trials are logged to."
+    )
+    wandb: str = Field(
+        default="", description="Weights & Biases project that trials are logged to."
+    )
+
+    @field_validator("mounts", "cors_origins", mode="before")
     @classmethod
     def _by_commas(cls, said: Any) -> Any:
         if not isinstance(said, str):

@@ -1,6 +1,7 @@
 """Studies and trials in one database: SQLite by default, PostgreSQL by URL.
 
-The driver of a study is the only writer of its rows. Every change is one transaction.
+The driver of a study is the only writer of its trials. Every change is one transaction, and the
+event that tells of it is in the same one.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from sqlalchemy import (
     JSON,
     Boolean,
     Column,
+    ColumnElement,
     Float,
     ForeignKey,
     ForeignKeyConstraint,
@@ -27,10 +30,12 @@ from sqlalchemy import (
     delete,
     event,
     false,
+    func,
     insert,
     inspect,
     select,
     text,
+    true,
     update,
 )
 from sqlalchemy.engine import Connection, ExceptionContext, make_url
@@ -42,7 +47,10 @@ from autotuner.study.spec import StudySpec
 from autotuner.study.study import Study, StudyState, timestamp
 from autotuner.study.trial import LoadPoint, Phase, Trial, TrialState
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+
+DELETED = "DELETED"
+"""State in the last event of a study that is no more."""
 
 PREPARED_AT_ONCE = 4
 """Processes that may come to a new store at the same moment, or more with luck."""
@@ -58,10 +66,14 @@ _STUDIES = Table(
     Column("state", String(16), nullable=False),
     Column("reason", String, nullable=False),
     Column("driver", String, nullable=False),
+    Column("job", String(128), nullable=False, server_default=""),
     Column("renewed_at", String(32), nullable=False, server_default=""),
     Column("created_at", String(32), nullable=False),
     Column("started_at", String(32), nullable=False),
     Column("ended_at", String(32), nullable=False),
+    # How many events there were: raised first in every transaction, so that whoever reads them
+    # in order never sees one before another that was written earlier.
+    Column("events", Integer, nullable=False, server_default="0"),
 )
 _TRIALS = Table(
     "trials",
@@ -80,6 +92,7 @@ _TRIALS = Table(
     Column("failure", String(32)),
     Column("reason", String, nullable=False),
     Column("advice", String, nullable=False, server_default=""),
+    Column("why", String, nullable=False, server_default=""),
     Column("log_tail", String, nullable=False),
     Column("note", String, nullable=False),
     Column("phases", JSON, nullable=False),
@@ -101,22 +114,52 @@ _LOAD_POINTS = Table(
     Column("seconds", Float, nullable=False),
     Column("metrics", JSON, nullable=False),
     Column("probe", Boolean, nullable=False, server_default=false()),
+    Column("telemetry", JSON, nullable=False, server_default="{}"),
     ForeignKeyConstraint(["study", "trial"], ["trials.study", "trials.number"], ondelete="CASCADE"),
 )
 
 
-_ADDED_IN_2 = {
-    _STUDIES: ("renewed_at",),
-    _TRIALS: ("penalty", "predicted", "observed", "repeat_of", "round", "advice"),
-    _LOAD_POINTS: ("probe",),
+# Outlives its study by one row, so that numbers go on where another of that name follows.
+_EVENTS = Table(
+    "events",
+    _METADATA,
+    Column("study", String(63), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("at", String(32), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("content", JSON, nullable=False),
+)
+
+_ADDED_SINCE = {
+    1: {
+        _STUDIES: ("renewed_at",),
+        _TRIALS: ("penalty", "predicted", "observed", "repeat_of", "round", "advice"),
+        _LOAD_POINTS: ("probe",),
+    },
+    2: {_STUDIES: ("job", "events"), _TRIALS: ("why",), _LOAD_POINTS: ("telemetry",)},
 }
-"""Columns a store of schema version 1 does not have; they all have defaults."""
+"""Columns a store of each older schema version does not have; they all have defaults."""
 
 _ALONE = {
     "sqlite": "BEGIN IMMEDIATE",
     "postgresql": "SELECT pg_advisory_xact_lock(7463914253)",
 }
 """Keeps others out while tables are made or changed; any number of ours does for PostgreSQL."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """A change of a study (`kind` ``study``) or of one of its trials (``trial``).
+
+    Attributes:
+        number: from 1, without a gap, and never used again for a study of that name.
+        at: ISO 8601 with zone, UTC.
+    """
+
+    number: int
+    at: str
+    kind: str
+    content: Mapping[str, Any]
 
 
 class Store:
@@ -155,10 +198,22 @@ class Store:
         Raises:
             StudyStateError: the name is taken.
         """
-        row = {**_study_row(study), "created_at": study.created_at or timestamp()}
         try:
             with self._engine.begin() as connection:
-                connection.execute(insert(_STUDIES).values(row))
+                _create(connection, study)
+        except IntegrityError as error:
+            raise StudyStateError(f"there already is a study named {study.name!r}") from error
+
+    def replace(self, was: Study, study: Study) -> None:
+        """Put a study in the place of another, whose trials are removed; it may have a new name.
+
+        Raises:
+            StudyStateError: the old one has changed since it was read, or the new name is taken.
+        """
+        try:
+            with self._engine.begin() as connection:
+                _delete(connection, was)
+                _create(connection, study)
         except IntegrityError as error:
             raise StudyStateError(f"there already is a study named {study.name!r}") from error
 
@@ -180,12 +235,52 @@ class Store:
         with self._engine.connect() as connection:
             return [_study(row._mapping) for row in connection.execute(query)]
 
-    def set_state(self, name: str, state: StudyState, **more: str) -> None:
-        """Change a study's state, and with it its reason, driver or times."""
+    def set_state(
+        self, name: str, state: StudyState, *, was: Study | None = None, **more: str
+    ) -> bool:
+        """Change a study's state, and with it its reason, driver or times.
+
+        Args:
+            was: change it only while state, driver and job are these.
+
+        Returns:
+            Whether it was changed.
+        """
+        only = true() if was is None else _unchanged(was)
+        return self._become(name, only, {"state": state.value, **more})
+
+    def hand_over(self, was: Study, job: str) -> bool:
+        """Have a study wait for the job that is to run it; False when it has changed since it
+        was read."""
+        waiting = {
+            "state": StudyState.PENDING.value,
+            "reason": "",
+            "driver": "",
+            "job": job,
+            "renewed_at": timestamp(),
+            "ended_at": "",
+        }
+        return self._become(was.name, _unchanged(was), waiting)
+
+    def take_back(self, was: Study, job: str) -> bool:
+        """Have a study be as it was before it was handed over; False when the job has begun."""
+        waiting = replace(was, state=StudyState.PENDING, driver="", job=job)
+        names = ("reason", "driver", "job", "renewed_at", "ended_at")
+        before = {"state": was.state.value, **{name: getattr(was, name) for name in names}}
+        return self._become(was.name, _unchanged(waiting), before)
+
+    def _become(self, name: str, only: ColumnElement[bool], values: Mapping[str, str]) -> bool:
+        own = (_STUDIES.c.name == name) & only
         with self._engine.begin() as connection:
-            connection.execute(
-                update(_STUDIES).where(_STUDIES.c.name == name).values(state=state.value, **more)
-            )
+            if connection.execute(update(_STUDIES).where(own).values(values)).rowcount == 0:
+                return False
+            said = connection.execute(
+                select(_STUDIES.c.state, _STUDIES.c.reason, _STUDIES.c.job).where(
+                    _STUDIES.c.name == name
+                )
+            ).one()
+            _tell(connection, name, "study", said._asdict())
+        return True
 
     def renew(self, name: str, driver: str) -> bool:
         """Renew the driver's lease; False when the study is not its any more."""
@@ -213,10 +308,34 @@ class Store:
             )
         return changed.rowcount == 1
 
-    def delete(self, name: str) -> None:
-        """Remove a study and its trials from the database; its files stay."""
+    def delete(self, was: Study) -> None:
+        """Remove a study and its trials from the database; its files stay.
+
+        Raises:
+            StudyStateError: it has changed since it was read.
+        """
         with self._engine.begin() as connection:
-            connection.execute(delete(_STUDIES).where(_STUDIES.c.name == name))
+            _delete(connection, was)
+
+    def events(self, study: str, *, after: int = 0, limit: int = 1000) -> list[Event]:
+        """What happened to a study, in order, from the event after that number."""
+        query = (
+            select(_EVENTS)
+            .where((_EVENTS.c.study == study) & (_EVENTS.c.number > after))
+            .order_by(_EVENTS.c.number)
+            .limit(limit)
+        )
+        with self._engine.connect() as connection:
+            return [
+                Event(row.number, row.at, row.kind, row.content)
+                for row in connection.execute(query)
+            ]
+
+    def last_events(self) -> dict[str, int]:
+        """Number of the last event of each study: what was read of it holds while that does."""
+        query = select(_STUDIES.c.name, _STUDIES.c.events)
+        with self._engine.connect() as connection:
+            return {row.name: row.events for row in connection.execute(query)}
 
     def save(self, study: str, trial: Trial) -> None:
         """Write one trial with its load points, new or not."""
@@ -235,6 +354,7 @@ class Store:
                         for point in trial.load_points
                     ],
                 )
+            _tell(connection, study, "trial", _told(trial))
 
     def trials(self, study: str) -> list[Trial]:
         """The trials of a study by number."""
@@ -285,8 +405,10 @@ class Store:
         version = connection.execute(select(_SCHEMA.c.version)).scalar()
         if version is None:
             connection.execute(insert(_SCHEMA).values(version=SCHEMA_VERSION))
-        elif version == 1:
-            self._add_columns(connection)
+        elif version in _ADDED_SINCE:
+            for older, added in _ADDED_SINCE.items():
+                if version <= older:
+                    self._add_columns(connection, added)
             connection.execute(update(_SCHEMA).values(version=SCHEMA_VERSION))
         elif version != SCHEMA_VERSION:
             raise InfrastructureError(
@@ -294,14 +416,79 @@ class Store:
                 f"writes {SCHEMA_VERSION}; name another by AUTOTUNER_STORE"
             )
 
-    def _add_columns(self, connection: Connection) -> None:
+    def _add_columns(self, connection: Connection, added: Mapping[Table, tuple[str, ...]]) -> None:
         dialect = connection.dialect
-        for table, names in _ADDED_IN_2.items():
+        for table, names in added.items():
             there = {column["name"] for column in inspect(connection).get_columns(table.name)}
             for name in names:
                 if name not in there:  # two processes may have come to the same old store
                     definition = CreateColumn(table.c[name]).compile(dialect=dialect)
                     connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {definition}"))
+
+
+def _create(connection: Connection, study: Study) -> None:
+    row = {**_study_row(study), "created_at": study.created_at or timestamp()}
+    earlier = _EVENTS.c.study == study.name
+    last = connection.execute(select(func.max(_EVENTS.c.number)).where(earlier)).scalar()
+    connection.execute(insert(_STUDIES).values({**row, "events": last or 0}))
+    connection.execute(delete(_EVENTS).where(earlier))
+    told = {"state": study.state.value, "reason": study.reason, "job": study.job}
+    _tell(connection, study.name, "study", told)
+
+
+def _delete(connection: Connection, was: Study) -> None:
+    own = (_STUDIES.c.name == was.name) & _unchanged(was)
+    # The lock that this takes keeps another from claiming it meanwhile.
+    if connection.execute(update(_STUDIES).where(own).values(driver=was.driver)).rowcount == 0:
+        raise StudyStateError(f"study {was.name!r} has just been changed by another; look again")
+    name = was.name
+    last = _next_number(connection, name)
+    connection.execute(delete(_STUDIES).where(_STUDIES.c.name == name))
+    connection.execute(delete(_EVENTS).where(_EVENTS.c.study == name))
+    gone = {"study": name, "number": last, "at": timestamp(), "kind": "study"}
+    connection.execute(insert(_EVENTS).values(**gone, content={"state": DELETED}))
+
+
+def _unchanged(was: Study) -> ColumnElement[bool]:
+    return (
+        (_STUDIES.c.state == was.state.value)
+        & (_STUDIES.c.driver == was.driver)
+        & (_STUDIES.c.job == was.job)
+    )
+
+
+def _next_number(connection: Connection, study: str) -> int | None:
+    own = _STUDIES.c.name == study
+    raised = update(_STUDIES).where(own).values(events=_STUDIES.c.events + 1)
+    return connection.execute(raised.returning(_STUDIES.c.events)).scalar()
+
+
+def _tell(connection: Connection, study: str, kind: str, content: Mapping[str, Any]) -> None:
+    number = _next_number(connection, study)
+    if number is not None:
+        connection.execute(
+            insert(_EVENTS).values(
+                study=study, number=number, at=timestamp(), kind=kind, content=dict(content)
+            )
+        )
+
+
+def _told(trial: Trial) -> dict[str, Any]:
+    """What an event says of a trial; what is large is read with the trial itself."""
+    names = ("number", "parameters", "note", "objectives", "repeat_of", "round", "reason")
+    return {
+        **{name: getattr(trial, name) for name in names},
+        "reason": _printable(trial.reason),
+        "state": trial.state.value,
+        "failure": trial.failure.value if trial.failure else None,
+        "feasible": trial.feasible,
+        "load_points": len(trial.load_points),
+    }
+
+
+def _printable(text: str) -> str:
+    # PostgreSQL takes no NUL, and a dying server's log may hold some.
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def _sqlite_pragmas(connection: Any, _: Any) -> None:
@@ -333,7 +520,7 @@ def _study_row(study: Study) -> dict[str, Any]:
 
 
 def _study(row: Mapping[Any, Any]) -> Study:
-    values = {key: row[key] for key in row if key != "name"}
+    values = {key: row[key] for key in row if key not in ("name", "events")}
     try:
         spec = StudySpec.model_validate(values["spec"])
     except ValidationError as error:
@@ -358,10 +545,7 @@ def _trial_row(study: str, trial: Trial) -> dict[str, Any]:
         "study": study,
         "state": trial.state.value,
         "failure": trial.failure.value if trial.failure else None,
-        # PostgreSQL takes no NUL, and a dying server's log may hold some.
-        "reason": trial.reason.replace("\0", "\N{REPLACEMENT CHARACTER}"),
-        "log_tail": trial.log_tail.replace("\0", "\N{REPLACEMENT CHARACTER}"),
-        "advice": trial.advice.replace("\0", "\N{REPLACEMENT CHARACTER}"),
+        **{name: _printable(getattr(trial, name)) for name in ("reason", "log_tail", "advice")},
     }
 
 

@@ -1,42 +1,88 @@
-"""The use cases, whoever asks: submit, show, list, report, resume. No Ray."""
+"""The use cases, whoever asks: submit, start, cancel, resume, show, list, report. No Ray."""
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
+import secrets
 import shutil
 import socket
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from autotuner.backends.base import Backend
 from autotuner.backends.guarded import is_running, this_process
-from autotuner.errors import StudyStateError
+from autotuner.errors import InfrastructureError, StudyStateError, TooManyStudiesError
 from autotuner.estimators.aiconfigurator import AIConfigurator
+from autotuner.export import command_text, launch_of
+from autotuner.job import Job
 from autotuner.plugins import load_kind
 from autotuner.prior import prior_of_model, prior_of_trials
 from autotuner.report.summary import summary
 from autotuner.settings import Site
 from autotuner.study.finals import winner
 from autotuner.study.space import Parameters
-from autotuner.study.spec import StudySpec
+from autotuner.study.spec import NAME_LENGTH, StudySpec
 from autotuner.study.study import LEASE_SECONDS, Study, StudyState, seconds_between, timestamp
 from autotuner.study.trial import Trial
 
 if TYPE_CHECKING:
     from autotuner.store import Store  # a database library `check` can do without
 
-from autotuner.export import command_text, launch_of
-from autotuner.job import Job
+START_SECONDS = 180.0
+"""A job that has not begun its study after so long will not: its cluster has lost it."""
+
+
+class Runner(Protocol):
+    """Runs studies in jobs of their own, apart from whoever asks. InfrastructureError where the
+    cluster does not answer."""
+
+    def start(self, study: str, job: str) -> None:
+        """Start the job; nothing happens where there is one of that id."""
+
+    def stop(self, job: str) -> None:
+        """Ask the job to end in order; returns at once."""
+
+    def alive(self, job: str) -> bool:
+        """Whether the job is there and has not ended."""
+
+
+class NoRunner:
+    """Where studies are run by who asks."""
+
+    def start(self, study: str, job: str) -> None:
+        raise InfrastructureError(f"nothing here runs {job} of {study!r}; see autotuner serve")
+
+    def stop(self, job: str) -> None:
+        raise InfrastructureError(f"nothing here can stop {job}; see autotuner serve")
+
+    def alive(self, job: str) -> bool:  # noqa: ARG002
+        return False
 
 
 class Studies:
-    """Studies in a store, with their files under a directory."""
+    """Studies in a store, with their files under a directory.
 
-    def __init__(self, store: Store, directory: Path) -> None:
+    Args:
+        runner: starts them; by default they are run by who submits them.
+        at_once: studies that may be under way at the same time; None: any number.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        directory: Path,
+        *,
+        runner: Runner | None = None,
+        at_once: int | None = None,
+    ) -> None:
         self.store = store
         self._directory = directory
+        self._runner = runner or NoRunner()
+        self._at_once = at_once
 
     def submit(self, job: Job, *, restart: bool = False) -> Study:
         """Store a new study.
@@ -60,19 +106,153 @@ class Studies:
                     f"  start it anew:  add --restart (its trials are deleted)\n"
                     f"  keep both:      add --name NEW-NAME"
                 )
-            self.store.delete(spec.name)
+        study = replace(self._new(spec), driver=this_process(), renewed_at=timestamp())
+        if existing is None:
+            self.store.create(study)
+        else:
+            self.store.replace(existing, study)
             shutil.rmtree(existing.directory, ignore_errors=True)
-        directory = self._directory / spec.name
-        study = Study(
-            spec,
-            str(directory),
-            driver=this_process(),
-            renewed_at=timestamp(),
-            created_at=timestamp(),
-        )
-        self.store.create(study)
-        directory.mkdir(parents=True, exist_ok=True)
+        Path(study.directory).mkdir(parents=True, exist_ok=True)
         return study
+
+    def create(self, job: Job) -> Study:
+        """Store a new study for later.
+
+        Raises:
+            StudyStateError: the name is taken.
+        """
+        study = self._new(job.spec)
+        self.store.create(study)
+        Path(study.directory).mkdir(parents=True, exist_ok=True)
+        return study
+
+    def edit(self, name: str, job: Job) -> Study:
+        """Put another study, maybe of another name, in the place of one that is not under way.
+        Its results and files are deleted.
+
+        Raises:
+            StudyStateError: none of that name, under way, or the new name is taken.
+        """
+        was = self._idle(name, "edit")
+        study = replace(self._new(job.spec), created_at=was.created_at)
+        self.store.replace(was, study)
+        shutil.rmtree(was.directory, ignore_errors=True)
+        Path(study.directory).mkdir(parents=True, exist_ok=True)
+        return study
+
+    def delete(self, name: str) -> None:
+        """Remove a study that is not under way, its trials and files.
+
+        Raises:
+            StudyStateError: none of that name, or under way.
+        """
+        was = self._idle(name, "delete")
+        self.store.delete(was)
+        shutil.rmtree(was.directory, ignore_errors=True)
+
+    def start(self, name: str) -> Study:
+        """Have a study run that never was, as a job of its own.
+
+        Raises:
+            StudyStateError: none of that name, not PENDING, or too many are under way.
+            InfrastructureError: the cluster does not take it.
+        """
+        study = self._idle(name, "start")
+        if study.state is not StudyState.PENDING or self.lost(study):
+            verb = "restart" if study.state is StudyState.COMPLETE else "resume or restart"
+            raise StudyStateError(
+                f"study {name!r} is {self.standing(study)}, and only one that is PENDING can be "
+                f"started; {verb} it"
+            )
+        return self._hand_over(study)
+
+    def resume(self, name: str) -> Study:
+        """Have a study go on that was cancelled, failed or lost its driver, as a job of its own.
+
+        Raises:
+            StudyStateError: see `start`; or it has nothing left to do.
+            InfrastructureError: the cluster does not take it.
+        """
+        study = self._idle(name, "resume")
+        if study.state is StudyState.PENDING and not self.lost(study):
+            raise StudyStateError(f"study {name!r} has never run; start it")
+        self._refuse_if_done(study, self.store.trials(name))
+        return self._hand_over(study)
+
+    def restart(self, name: str) -> Study:
+        """Have an ended study run from its beginning: its results and files are deleted.
+
+        Raises:
+            StudyStateError: none of that name, or not ended.
+            InfrastructureError: the cluster does not take it.
+        """
+        was = self._idle(name, "restart")
+        if was.state is StudyState.PENDING and not self.lost(was):
+            raise StudyStateError(f"study {name!r} has never run; start it")
+        self._refuse_if_too_many()
+        study = replace(self._new(was.spec), created_at=was.created_at)
+        self.store.replace(was, study)
+        shutil.rmtree(was.directory, ignore_errors=True)
+        Path(study.directory).mkdir(parents=True, exist_ok=True)
+        return self._hand_over(study)
+
+    def cancel(self, name: str) -> Study:
+        """Have a study end in order: its servers are stopped, what was measured is kept.
+
+        One that is lost is CANCELLED at once; else its job is asked, and the state follows.
+
+        Raises:
+            StudyStateError: none of that name, not under way, or driven by no job.
+            InfrastructureError: the cluster does not answer.
+        """
+        study = self.store.study(name)
+        if not self.under_way(study):
+            if not self.lost(study):
+                raise StudyStateError(
+                    f"study {name!r} is {self.standing(study)}; only one under way can be cancelled"
+                )
+        elif self._runner.alive(study.job):
+            self._runner.stop(study.job)
+            if study.driver:
+                return study
+            # Its driver may begin at this moment, and then says itself that it was cancelled.
+        elif study.driver:
+            raise StudyStateError(
+                f"study {name!r} is driven by {study.driver}, which no job of this service is; "
+                "end that process: kill -INT"
+            )
+        reason = "cancelled before it began" if not study.driver else "cancelled when it was lost"
+        self.store.set_state(
+            name,
+            StudyState.CANCELLED,
+            was=study,
+            reason=reason,
+            driver="",
+            ended_at=timestamp(),
+        )
+        return self.store.study(name)
+
+    def duplicate(self, name: str) -> Study:
+        """A new study that asks the same, PENDING, with a name of its own: NAME-copy,
+        NAME-copy-2 and so on.
+
+        Raises:
+            StudyStateError: none of that name.
+        """
+        spec = self.store.study(name).spec
+        study = self._new(spec.model_copy(update={"name": self.free_name(name)}))
+        self.store.create(study)
+        Path(study.directory).mkdir(parents=True, exist_ok=True)
+        return study
+
+    def free_name(self, name: str) -> str:
+        """A name like that of a study, which no other has."""
+        stem = re.sub(r"-copy(-\d+)?$", "", name)
+        taken = set(self.store.names())
+        tries = (f"-copy-{count}" if count > 1 else "-copy" for count in itertools.count(1))
+        return next(
+            each for tail in tries if (each := stem[: NAME_LENGTH - len(tail)] + tail) not in taken
+        )
 
     def with_prior(self, job: Job, aiconfigurator: Path | None = None) -> Job:
         """The job with what its prior believes; itself where it has no prior.
@@ -97,22 +277,22 @@ class Studies:
             raise StudyStateError(f"the prior, study {asked.study!r}, has no feasible trial")
         return replace(job, prior=found)
 
-    def resumable(self, name: str, *, take_over: bool = False) -> Study:
+    def resumable(self, name: str, *, take_over: bool = False, job: str = "") -> Study:
         """A study that this process may run on, and from now on drives.
 
         Args:
             take_over: do not believe a driver on another machine.
+            job: that this process is; one that is late must not run what another was given.
 
         Raises:
             StudyStateError: none of that name, nothing left to do, or driven by another.
         """
         study, trials = self.show(name)
+        if job and job != study.job:
+            raise StudyStateError(f"study {name!r} was given to job {study.job!r}, not to {job!r}")
         if not (take_over and not self._driver_is_here(study)):
             self._refuse_if_driven(study)
-        # One that its limits ended early has something left to do.
-        done = study.state is StudyState.COMPLETE and not study.reason
-        if done and all(each.state.answered for each in trials):
-            raise StudyStateError(f"study {name!r} is complete; see autotuner report {name}")
+        self._refuse_if_done(study, trials)
         was = study.driver
         if not self.store.claim(name, this_process(), was=was, renewed_at=study.renewed_at):
             raise StudyStateError(f"another process has just taken study {name!r}")
@@ -178,9 +358,21 @@ class Studies:
             return f"{study.state.value}, but its driver is gone: autotuner resume {study.name}"
         return study.state.value
 
+    def standing(self, study: Study) -> str:
+        """The state in one word: the stored one, or STARTING, or LOST."""
+        if self.lost(study):
+            return "LOST"
+        starting = study.state is StudyState.PENDING and self.under_way(study)
+        return "STARTING" if starting else study.state.value
+
     def lost(self, study: Study) -> bool:
         """Whether the study runs no more, and nobody has said so."""
-        return not study.state.ended and not self.driven(study)
+        begun = study.state is StudyState.RUNNING or study.driver or study.job
+        return not study.state.ended and bool(begun) and not self.under_way(study)
+
+    def under_way(self, study: Study) -> bool:
+        """Whether a process drives the study, or a job is about to."""
+        return self.driven(study) or self._starting(study)
 
     def driven(self, study: Study) -> bool:
         """Whether a process drives the study; one on another machine, while its lease lasts."""
@@ -190,6 +382,53 @@ class Studies:
             return is_running(study.driver.partition(" ")[2])
         age = seconds_between(study.renewed_at or study.created_at, timestamp())
         return age is None or age < LEASE_SECONDS
+
+    def _starting(self, study: Study) -> bool:
+        if study.state is not StudyState.PENDING or study.driver or not study.job:
+            return False
+        age = seconds_between(study.renewed_at, timestamp())
+        return age is not None and age < START_SECONDS
+
+    def _new(self, spec: StudySpec) -> Study:
+        return Study(spec, str(self._directory / spec.name), created_at=timestamp())
+
+    def _idle(self, name: str, verb: str) -> Study:
+        study = self.store.study(name)
+        if self.under_way(study):
+            raise StudyStateError(
+                f"study {name!r} is {self.standing(study)}; cancel it before you {verb} it"
+            )
+        return study
+
+    def _hand_over(self, study: Study) -> Study:
+        self._refuse_if_too_many()
+        job = f"autotuner-{study.name}-{secrets.token_hex(4)}"
+        if not self.store.hand_over(study, job):
+            raise StudyStateError(f"study {study.name!r} has just been changed; look again")
+        try:
+            self._runner.start(study.name, job)
+        except InfrastructureError:
+            self.store.take_back(study, job)
+            raise
+        return self.store.study(study.name)
+
+    def _refuse_if_too_many(self) -> None:
+        if self._at_once is None:
+            return
+        count = sum(self.under_way(each) for each in self.store.studies())
+        if count >= self._at_once:
+            raise TooManyStudiesError(
+                f"{count} studies are under way, and no more than {self._at_once} may be "
+                "(AUTOTUNER_STUDIES_AT_ONCE); wait for one, or cancel one"
+            )
+
+    def _refuse_if_done(self, study: Study, trials: Sequence[Trial]) -> None:
+        # One that its limits ended early has something left to do.
+        done = study.state is StudyState.COMPLETE and not study.reason
+        if done and all(each.state.answered for each in trials):
+            raise StudyStateError(
+                f"study {study.name!r} is complete; see autotuner report {study.name}"
+            )
 
     def _driver_is_here(self, study: Study) -> bool:
         return study.driver.partition(" ")[0] in ("", socket.gethostname())

@@ -50,7 +50,7 @@ class Backend(Protocol):
     4. What is started carries labels (study, trial, owner); `sweep` finds it by them alone.
     5. `prepare` gets what all trials on this machine share, such as the image, and says how it
        gets on; it returns at once where everything is there. InfrastructureError.
-    6. `examine` never raises.
+    6. `examine` never raises; what it finds first is whether the place itself answers.
     """
 
     @property

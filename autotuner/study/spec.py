@@ -74,6 +74,7 @@ NUMBERS_OF_A_REQUEST = frozenset(
 )
 """Fields of a request that engines refuse as a text, with every single request."""
 
+NAME_LENGTH = 63
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 
 

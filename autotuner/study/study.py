@@ -33,6 +33,7 @@ class Study:
     Attributes:
         directory: absolute; the trials' plans, logs and results lie in it.
         driver: ``HOST PID:START`` of the process that runs it, while it is RUNNING.
+        job: id of the job that was last asked to run it; empty for one that a person runs.
         renewed_at: when the driver last said that it is alive; its lease is LEASE_SECONDS long.
         created_at, started_at, ended_at: ISO 8601 with zone, UTC; empty until then.
     """
@@ -42,6 +43,7 @@ class Study:
     state: StudyState = StudyState.PENDING
     reason: str = ""
     driver: str = ""
+    job: str = ""
     renewed_at: str = ""
     created_at: str = ""
     started_at: str = ""

@@ -40,6 +40,7 @@ class LoadPoint:
     """One load point as it was measured; `metrics` by name, None where one cannot be said.
 
     A `probe` was a smaller part of the load, for the scheduler to rank: it is in no objective.
+    `telemetry` is what was seen of server and machine meanwhile, see `study.telemetry`.
     """
 
     index: int
@@ -48,6 +49,7 @@ class LoadPoint:
     seconds: float
     metrics: Mapping[str, float | None]
     probe: bool = False
+    telemetry: Mapping[str, float | None] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -70,7 +72,8 @@ class Phase:
 @dataclass(frozen=True)
 class Outcome:
     """What a trial came to. `advice`: which way to move, where its engine makes that clear;
-    `observed`: what the server's log said of its memory (see `Engine.observe`)."""
+    `observed`: what the server's log said of its memory (see `Engine.observe`); `why`: what the
+    telemetry says of what held it back, in one sentence."""
 
     state: TrialState
     load_points: tuple[LoadPoint, ...] = ()
@@ -80,6 +83,7 @@ class Outcome:
     log_tail: str = ""
     phases: tuple[Phase, ...] = ()
     observed: Mapping[str, float] = field(default_factory=dict)
+    why: str = ""
 
 
 BASELINE = 0
@@ -98,6 +102,7 @@ class Trial:
         penalty: factor on the cost for SLOs broken in penalty mode; 1 without.
         predicted: what the prior said of its objectives and other metrics, where it did.
         observed: what its server's log said of its memory.
+        why: what held it back, as far as its telemetry shows, in one sentence.
         repeat_of, round: number of the trial that this one measures again for the verdict, and in
             which round, from 1; round 0 is the search.
         directory: where its plan, logs and results lie.
@@ -120,6 +125,7 @@ class Trial:
     failure: FailureClass | None = None
     reason: str = ""
     advice: str = ""
+    why: str = ""
     log_tail: str = ""
     phases: tuple[Phase, ...] = ()
     directory: str = ""
@@ -186,6 +192,7 @@ class Trial:
             failure=outcome.failure,
             reason=outcome.reason,
             advice=outcome.advice,
+            why=outcome.why,
             log_tail=outcome.log_tail,
             phases=outcome.phases or self.phases,
             observed=outcome.observed,

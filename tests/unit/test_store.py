@@ -39,7 +39,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     database: str = request.getfixturevalue("database")
     engine = create_engine(database)
     with engine.begin() as connection:
-        for table in ("load_points", "trials", "studies", "schema_version"):
+        for table in ("load_points", "trials", "studies", "events", "schema_version"):
             connection.execute(text(f"DROP TABLE IF EXISTS {table} CASCADE"))
     engine.dispose()
     return database
@@ -69,7 +69,14 @@ FULL = Trial(
     state=TrialState.COMPLETE,
     note="load point 2 of 2",
     load_points=(
-        LoadPoint(0, "D(100,20)", 4, 12.5, {"ttft_p99": 0.25, "tpot_p50": None}),
+        LoadPoint(
+            0,
+            "D(100,20)",
+            4,
+            12.5,
+            {"ttft_p99": 0.25, "tpot_p50": None},
+            telemetry={"kv_usage_max": 0.98, "gpu_power_mean": None},
+        ),
         LoadPoint(1, "D(100,20)", 8, 12.0, {"ttft_p99": 0.5, "requests": 100.0}),
     ),
     objectives={"output_throughput": 123.4567890123, "ttft_p99": None},
@@ -82,6 +89,7 @@ FULL = Trial(
     failure=FailureClass.MODEL,
     reason="one line",
     advice="lower gpu-memory-utilization",
+    why="the KV cache was full",
     log_tail="two\nlines\n" + "x" * 10_000,
     phases=(Phase("deploy", 0.0, 3.25), Phase("D(100,20) x 4", 3.25, 16.0)),
     directory="/studies/small/trials/0007",
@@ -238,7 +246,7 @@ def test_a_deleted_study_takes_its_trials_along_and_frees_its_name(store: Store)
     store.create(study("other"))
     store.save("small", FULL)
     store.save("other", FULL)
-    store.delete("small")
+    store.delete(store.study("small"))
     assert [each.name for each in store.studies()] == ["other"]
     assert store.trials("small") == []
     assert store.trials("other") == [FULL]
@@ -339,7 +347,7 @@ def test_a_database_that_breaks_while_in_use_is_the_operators(tmp_path: Path) ->
         lambda: store.save("small", FULL),
         lambda: store.create(study("other")),
         lambda: store.set_state("small", StudyState.RUNNING),
-        lambda: store.delete("small"),
+        lambda: store.delete(store.study("small")),
     ):
         with pytest.raises(InfrastructureError):
             use()
@@ -371,9 +379,9 @@ def test_a_new_store_may_be_made_by_many_at_once(url: str) -> None:
 
 def test_a_store_of_the_first_version_is_brought_up_to_date_with_what_it_holds(url: str) -> None:
     added = {
-        "studies": ["renewed_at"],
-        "trials": ["penalty", "predicted", "observed", "repeat_of", "round", "advice"],
-        "load_points": ["probe"],
+        "studies": ["renewed_at", "job", "events"],
+        "trials": ["penalty", "predicted", "observed", "repeat_of", "round", "advice", "why"],
+        "load_points": ["probe", "telemetry"],
     }
     old = Store(url)
     old.create(study())
@@ -390,7 +398,15 @@ def test_a_store_of_the_first_version_is_brought_up_to_date_with_what_it_holds(u
         stores = list(several.map(Store, [url] * 4))
     (found,) = stores[0].trials("small")
     assert found == dataclasses.replace(
-        FULL, penalty=1.0, predicted={}, observed={}, repeat_of=None, round=0, advice=""
+        FULL,
+        penalty=1.0,
+        predicted={},
+        observed={},
+        repeat_of=None,
+        round=0,
+        advice="",
+        why="",
+        load_points=tuple(dataclasses.replace(p, telemetry={}) for p in FULL.load_points),
     )
     assert stores[0].study("small").renewed_at == ""
     for each in stores:
