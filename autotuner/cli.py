@@ -551,13 +551,13 @@ def _run(
     from autotuner.execution.cluster import address
     from autotuner.report.live import Display
     from autotuner.settings import Settings
-    from autotuner.study.study import StudyState
+    from autotuner.study.study import STUDY_LOG, StudyState
 
     place, site = Path(study.directory), Settings().site
     backend = job.backend.open(study.spec.backend.options, site)
     with (
         _failing(studies, study),
-        Display(study) as display,
+        Display(study, log=place / STUDY_LOG) as display,
         address(study.name, place, meanwhile=_driver) as cluster,
     ):
         state: StudyState = _driver()(

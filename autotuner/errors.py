@@ -137,3 +137,7 @@ class StudyStateError(AutotunerError):
 
 class TooManyStudiesError(StudyStateError):
     """As many studies are under way as the operator allows: later it may be possible."""
+
+
+class MissingStudyError(StudyStateError):
+    """There is no study, or no trial of one, by that name."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,33 @@ def load_job(
     Raises:
         ConfigError: with every mistake found, its file and line.
     """
-    file, notes = read_study(path), list[str]()
+    return job_of(read_study(path), name=name, backend=backend, presets=presets)
+
+
+def anything(spec: StudySpec) -> Sequence[ConfigError]:  # noqa: ARG001
+    """What a study may not choose: whoever runs it here may choose all."""
+    return ()
+
+
+def job_of(
+    file: StudyFile,
+    *,
+    name: str | None = None,
+    backend: str | None = None,
+    presets: Sequence[Path] = (),
+    base: Path | None = None,
+    refusals: Callable[[StudySpec], Sequence[ConfigError]] = anything,
+) -> Job:
+    """As `load_job`, of what was read.
+
+    Args:
+        base: where its relative paths begin; this process's directory by default.
+        refusals: what is not allowed, asked before anything of this machine is looked at.
+
+    Raises:
+        ConfigError: with every mistake found.
+    """
+    notes = list[str]()
     if is_task(file.content):
         file, notes = _converted(file)
     if isinstance(file.content, Mapping):
@@ -85,8 +111,11 @@ def load_job(
         file, merged = _expanded(file, presets)
         notes += merged
     spec = parse_study(file)
+    refused = [located(each, file) for each in refusals(spec)]
+    if refused:
+        raise refused[0].with_others(refused[1:])
     try:
-        return replace(checked(local_paths(spec, Path.cwd())), notes=tuple(notes))
+        return replace(checked(local_paths(spec, base or Path.cwd())), notes=tuple(notes))
     except ConfigError as error:
         raise located(error, file) from error
 

@@ -111,7 +111,7 @@ def plan(job: Job, *, trials: int = 3, site: Site | None = None) -> dict[str, An
         "quantization": _quantization(spec),
         "notes": list(job.notes),
         "launches": launches,
-        "exports": dict(backend.exports(spec)),
+        "exports": dict(backend.exports(spec, {})),
     }
 
 

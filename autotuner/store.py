@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,12 @@ from sqlalchemy.engine import Connection, ExceptionContext, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError
 from sqlalchemy.schema import CreateColumn, CreateTable
 
-from autotuner.errors import FailureClass, InfrastructureError, StudyStateError
+from autotuner.errors import (
+    FailureClass,
+    InfrastructureError,
+    MissingStudyError,
+    StudyStateError,
+)
 from autotuner.study.spec import StudySpec
 from autotuner.study.study import Study, StudyState, timestamp
 from autotuner.study.trial import LoadPoint, Phase, Trial, TrialState
@@ -162,6 +167,20 @@ class Event:
     content: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class Latest:
+    """What changes of a study while it runs, see `Study`.
+
+    Attributes:
+        events: number of its last event; what was read of its trials holds while that does.
+    """
+
+    events: int
+    driver: str
+    job: str
+    renewed_at: str
+
+
 class Store:
     """The database. Methods raise InfrastructureError when it cannot be reached."""
 
@@ -222,7 +241,7 @@ class Store:
         with self._engine.connect() as connection:
             row = connection.execute(select(_STUDIES).where(_STUDIES.c.name == name)).first()
         if row is None:
-            raise StudyStateError(f"there is no study named {name!r} in {self._place}")
+            raise MissingStudyError(f"there is no study named {name!r} in {self._place}")
         return _study(row._mapping)
 
     def names(self) -> list[str]:
@@ -331,11 +350,14 @@ class Store:
                 for row in connection.execute(query)
             ]
 
-    def last_events(self) -> dict[str, int]:
-        """Number of the last event of each study: what was read of it holds while that does."""
-        query = select(_STUDIES.c.name, _STUDIES.c.events)
+    def latest(self, name: str | None = None) -> dict[str, Latest]:
+        """Of every study, or of one, what tells whether something about it has changed: cheap."""
+        columns = (_STUDIES.c.name, *(_STUDIES.c[each.name] for each in fields(Latest)))
+        query = select(*columns)
+        if name is not None:
+            query = query.where(_STUDIES.c.name == name)
         with self._engine.connect() as connection:
-            return {row.name: row.events for row in connection.execute(query)}
+            return {row.name: Latest(*row[1:]) for row in connection.execute(query)}
 
     def save(self, study: str, trial: Trial) -> None:
         """Write one trial with its load points, new or not."""

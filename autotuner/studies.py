@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from autotuner.backends.base import Backend
 from autotuner.backends.guarded import is_running, this_process
-from autotuner.errors import InfrastructureError, StudyStateError, TooManyStudiesError
+from autotuner.errors import (
+    InfrastructureError,
+    MissingStudyError,
+    StudyStateError,
+    TooManyStudiesError,
+)
 from autotuner.estimators.aiconfigurator import AIConfigurator
 from autotuner.export import command_text, launch_of
 from autotuner.job import Job
@@ -326,7 +331,10 @@ class Studies:
 
     def report(self, name: str) -> dict[str, Any]:
         """See `report.summary`."""
-        study, trials = self.show(name)
+        return self.report_of(*self.show(name))
+
+    def report_of(self, study: Study, trials: Sequence[Trial]) -> dict[str, Any]:
+        """As `report`, of what was read."""
         best = winner(study.spec, trials)
         command = ""
         if best is not None:
@@ -349,7 +357,7 @@ class Studies:
         else:
             chosen = next((each for each in trials if each.number == trial), None)
             if chosen is None:
-                raise StudyStateError(f"study {name!r} has no trial {trial}")
+                raise MissingStudyError(f"study {name!r} has no trial {trial}")
         return study.spec, chosen.parameters
 
     def true_state(self, study: Study) -> str:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from autotuner.serving import Ending, Finding, LaunchSpec, Place, Plan, Slot
 from autotuner.settings import Site
+from autotuner.study.space import Parameters
 from autotuner.study.spec import StudySpec
 
 
@@ -82,8 +83,8 @@ class Backend(Protocol):
     def examine(self, launch: LaunchSpec | None = None) -> list[Finding]:
         """What is here, and what is missing to run servers, or this one."""
 
-    def exports(self, spec: StudySpec) -> Mapping[str, str]:
-        """Files that running such a study needs beside its plan, by name: rights, manifests."""
+    def exports(self, spec: StudySpec, point: Parameters) -> Mapping[str, str]:
+        """Files that serving such a point needs beside its plan, by name: rights, manifests."""
 
 
 class BackendKind(Protocol):

@@ -43,6 +43,7 @@ from autotuner.backends.reaper import locked, runtime_directory, watch
 from autotuner.errors import InfrastructureError
 from autotuner.serving import Ending, Finding, LaunchSpec, Place, Plan, Slot
 from autotuner.settings import Site
+from autotuner.study.space import Parameters
 from autotuner.study.spec import StudySpec, options_of
 
 LOG = "server.log"
@@ -153,7 +154,7 @@ class _Containers:
             found.append(Finding("docker image", there or None, said, hint))
         return found
 
-    def exports(self, spec: StudySpec) -> Mapping[str, str]:  # noqa: ARG002
+    def exports(self, spec: StudySpec, point: Parameters) -> Mapping[str, str]:  # noqa: ARG002
         return {}
 
 

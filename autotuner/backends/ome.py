@@ -52,6 +52,7 @@ from autotuner.errors import ConfigError, InfrastructureError
 from autotuner.plugins import load_kind
 from autotuner.serving import Ending, Finding, LaunchSpec, Place, Plan, Slot
 from autotuner.settings import Site
+from autotuner.study.space import Parameters
 from autotuner.study.spec import StudySpec, options_of
 
 LOG = "server.log"
@@ -159,10 +160,10 @@ class OMEBackend:
             ),
         ]
 
-    def exports(self, spec: StudySpec) -> Mapping[str, str]:
+    def exports(self, spec: StudySpec, point: Parameters) -> Mapping[str, str]:
         jobs = spec.benchmark.kind == "ome-job"
         files = {"rbac.yaml": as_yaml(rbac(self._namespace, benchmark_jobs=jobs))}
-        one, point = spec.at({})
+        one, point = spec.at(point)
         assert isinstance(one.engine.kind, str)
         engine = load_kind("engine", one.engine.kind)
         launch = engine.launch(one, point, port=self._options.port, place=self.place)

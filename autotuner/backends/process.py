@@ -13,6 +13,7 @@ from autotuner.backends.guarded import Guarded, labelled, labels, said, sweep_pr
 from autotuner.errors import InfrastructureError
 from autotuner.serving import HERE, Ending, Finding, LaunchSpec, Plan, Slot
 from autotuner.settings import LOOPBACK, Site, without_proxy
+from autotuner.study.space import Parameters
 from autotuner.study.spec import NoOptions, StudySpec, options_of
 
 LOG = "server.log"
@@ -80,7 +81,7 @@ class _Programs:
         hint = "" if found else "install the engine there, or name its program in engine.command"
         return [Finding("engine", found is not None, found or f"no program {program!r}", hint)]
 
-    def exports(self, spec: StudySpec) -> Mapping[str, str]:  # noqa: ARG002
+    def exports(self, spec: StudySpec, point: Parameters) -> Mapping[str, str]:  # noqa: ARG002
         return {}
 
 

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
@@ -20,7 +21,7 @@ from autotuner.report.words import gpu_hours as gpu_hours_text
 from autotuner.study.budget import LEAST_ROUNDS, gpu_hours, verdict_launches
 from autotuner.study.pareto import best_of
 from autotuner.study.space import Parameters
-from autotuner.study.study import Study
+from autotuner.study.study import Study, timestamp
 from autotuner.study.trial import Trial, TrialState, baseline_of
 
 REFRESH_SECONDS = 0.5
@@ -40,10 +41,21 @@ class Counting(Protocol):
 
 
 class Display(AbstractContextManager["Display"]):
-    """Shows a running study. `changed` hears of trials, `tick` of time passing."""
+    """Shows a running study. `changed` hears of trials, `tick` of time passing.
 
-    def __init__(self, study: Study, *, clock: Callable[[], float] = time.monotonic) -> None:
+    Args:
+        log: file that gets the plain lines in any case; those of an earlier run stay.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        *,
+        log: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._study = study
+        self._log = log
         self._clock = clock
         self._began = clock()
         self._loop: Counting | None = None
@@ -80,16 +92,14 @@ class Display(AbstractContextManager["Display"]):
         """Something that is neither a trial's nor the loop's, such as an image on its way."""
         if self._live is not None:
             self._live.console.print(text)
-        else:
-            self._say(text)
+        self._say(text)
 
     def changed(self, trial: Trial) -> None:
         seen = (trial.state, trial.note)
         if trial.state is TrialState.PENDING or self._said.get(trial.number) == seen:
             return
         self._said[trial.number] = seen
-        if self._live is None:
-            self._say(self._line(trial))
+        self._say(self._line(trial))
 
     def tick(self) -> None:
         now = self._clock()
@@ -100,6 +110,9 @@ class Display(AbstractContextManager["Display"]):
     def _say(self, text: str) -> None:
         if self._live is None:
             print(f"[{plain(duration(self._elapsed)):>9}] {text}", file=sys.stderr, flush=True)
+        if self._log is not None:
+            with self._log.open("a", encoding="utf-8") as log:
+                log.write(f"{timestamp()} {text}\n")
 
     @property
     def _elapsed(self) -> float:

@@ -44,6 +44,23 @@ def verdict_launches(spec: StudySpec) -> int:
     return spec.verdict.finalists + 1 if spec.verdict.finalists else 0
 
 
+def seconds_left(spec: StudySpec, trials: Sequence[Trial]) -> float | None:
+    """Seconds until the study ends, as far as its trials so far tell; None while they do not.
+
+    Of the search, with as many side by side as run now, and of the verdict's least rounds.
+    """
+    one, budget = typical(trials), spec.budget
+    if one is None or budget is None:
+        return None
+    searched = [t for t in trials if t.searched and not t.is_baseline and not t.refused]
+    running = sum(not trial.state.ended for trial in trials)
+    ended = sum(trial.state.answered for trial in searched)
+    repeats = sum(not trial.searched and trial.state.ended for trial in trials)
+    search = (max(0, budget - ended) - running / 2) * one.seconds / max(1, running)
+    finals = max(0, LEAST_ROUNDS * verdict_launches(spec) - repeats) * one.seconds
+    return max(0.0, search) + finals
+
+
 def why_no_trial(
     spec: StudySpec, trials: Sequence[Trial], *, elapsed: float, gpus: int | None = None
 ) -> str | None:

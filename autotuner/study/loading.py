@@ -131,9 +131,15 @@ def yaml_text(content: Mapping[str, Any]) -> str:
     yaml = YAML(typ="rt", pure=True)
     yaml.default_flow_style = None
     yaml.width = 100
+    # An empty place is easily overlooked.
+    yaml.representer.add_representer(type(None), _null)
     stream = io.StringIO()
     yaml.dump(dict(content), stream)
     return stream.getvalue()
+
+
+def _null(representer: Any, _: None) -> Any:
+    return representer.represent_scalar("tag:yaml.org,2002:null", "null")
 
 
 def parse_study(file: StudyFile) -> StudySpec:

@@ -155,13 +155,13 @@ def test_1_what_differs_in_a_trial_differs_in_its_plan(kind: str, tmp_path: Path
 @every
 def test_1_a_plan_has_no_secrets(kind: str, tmp_path: Path) -> None:
     text = json.dumps(opened(kind).plan(LAUNCH, slot(tmp_path)).to_json())
-    text += "".join(opened(kind).exports(studied(kind)).values())
+    text += "".join(opened(kind).exports(studied(kind), {}).values())
     assert [secret for secret in SECRETS if secret in text] == []
 
 
 @every
 def test_exports_are_texts_by_name(kind: str) -> None:
-    one, other = (opened(kind).exports(studied(kind)) for _ in range(2))
+    one, other = (opened(kind).exports(studied(kind), {}) for _ in range(2))
     assert one == other
     assert all(Path(name).name == name and text.strip() for name, text in one.items())
 

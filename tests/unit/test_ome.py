@@ -229,7 +229,7 @@ def test_only_fields_that_every_generation_of_ome_has(kind: str) -> None:
 def test_the_manifest_passes_omes_own_schema_strictly(kind: str) -> None:
     resource = ome_resource("inferenceservices")
     assert strict_problems(resource, manifest(kind, WHOLE)) == []
-    exported = backend().exports(spec(engine={"kind": kind}, backend={"kind": "ome"}))
+    exported = backend().exports(spec(engine={"kind": kind}, backend={"kind": "ome"}), {})
     assert strict_problems(resource, yaml.safe_load(exported["inferenceservice.yaml"])) == []
 
 
@@ -596,7 +596,7 @@ def test_runtimes_that_would_lose_their_launch_line_are_noticed() -> None:
 
 def test_exports_are_rights_and_the_baselines_service() -> None:
     study = spec(engine={"kind": "vllm"}, backend={"kind": "ome"})
-    files = backend().exports(study)
+    files = backend().exports(study, {})
     assert set(files) == {"rbac.yaml", "inferenceservice.yaml"}
     assert list(yaml.safe_load_all(files["rbac.yaml"])) == rbac("autotuner")
     exported = yaml.safe_load(files["inferenceservice.yaml"])

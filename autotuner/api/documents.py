@@ -1,0 +1,145 @@
+"""Studies as they come by HTTP: text or JSON, checked without touching more than is allowed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import Request
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from ruamel.yaml.events import AliasEvent
+
+from autotuner.api.allowance import refusals
+from autotuner.api.problems import ProblemError, mistake
+from autotuner.api.service import Service
+from autotuner.errors import ConfigError
+from autotuner.job import Job, job_of
+from autotuner.study.loading import StudyFile, parse_study, read_study_text, yaml_text
+from autotuner.study.task import is_task, study_of_task
+
+YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
+JSON_TYPES = ("application/json",)
+
+ALIASES = 20
+"""Of a YAML text, at most: each may stand for the others many times over."""
+
+DEEPEST = 60
+"""Levels of a text, at most."""
+
+NAME = "study"
+"""What an error calls the text that was sent."""
+
+
+async def sent(request: Request) -> StudyFile:
+    """The study in a request's body, as it was written.
+
+    Raises:
+        ConfigError: it cannot be read.
+        ProblemError: it is neither JSON nor YAML.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in (*JSON_TYPES, *YAML_TYPES):
+        raise ProblemError(
+            415,
+            "media-type",
+            f"{kind or 'no content type'!r} is not allowed; send a study as "
+            "application/yaml or application/json",
+        )
+    body = await request.body()
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError("is not UTF-8", file=NAME) from error
+    return read_text(text, as_json=kind in JSON_TYPES)
+
+
+def read_text(text: str, *, as_json: bool = False) -> StudyFile:
+    """As `loading.read_study_text`, of a text that nobody here has written."""
+    try:
+        if as_json:
+            json.loads(text)  # one that is not is said to be no JSON, although YAML might be
+        elif _aliases(text) > ALIASES:
+            raise ConfigError(f"has more than {ALIASES} aliases", file=NAME, hint="write them out")
+        read = read_study_text(text, f"{NAME}.json" if as_json else NAME)
+        _measure(read.content, DEEPEST)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"is not JSON: {error.msg}", file=NAME, line=error.lineno) from error
+    except RecursionError as error:
+        raise ConfigError(f"has more than {DEEPEST} levels", file=NAME) from error
+    except ValueError as error:
+        raise ConfigError(f"cannot be read: {error}", file=NAME) from error
+    return read
+
+
+def job(service: Service, read: StudyFile, *, name: str | None = None) -> Job:
+    """A study that was sent, checked: its own files, programs and images only as allowed.
+
+    Raises:
+        ConfigError: with every mistake found.
+    """
+    _refuse_files(read.content)
+    allowed = service.allowed
+    return job_of(
+        read,
+        name=name,
+        presets=[service.presets],
+        base=service.directory,
+        refusals=lambda spec: refusals(spec, allowed),
+    )
+
+
+def both_forms(text: str | None, content: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A study as YAML and as JSON, given either, with what is wrong with it.
+
+    A predecessor's task becomes the study that it is. A text that cannot be read stays as it is,
+    and has no content.
+    """
+    notes, problems = list[str](), list[ConfigError]()
+    read: StudyFile | None = None
+    try:
+        read = read_text(text) if text is not None else StudyFile(NAME, dict(content or {}), None)
+        if is_task(read.content):
+            task = study_of_task(read.content)
+            notes, text = list(task.notes), None
+            read = StudyFile(NAME, task.content, None)
+        parse_study(read)
+    except ConfigError as error:
+        problems = [error, *error.others]
+    found = dict(read.content) if read and isinstance(read.content, Mapping) else None
+    if text is None:
+        text = yaml_text(found or {}) if found else ""
+    return {
+        "content": found,
+        "yaml": text,
+        "notes": notes,
+        "problems": [mistake(each).model_dump() for each in problems],
+    }
+
+
+def _refuse_files(content: Any) -> None:
+    """Presets may be named by their files, but not from afar."""
+    names = content.get("presets") if isinstance(content, Mapping) else None
+    for name in names if isinstance(names, list) else []:
+        if isinstance(name, str) and ("." in name.rpartition("/")[2] or name.startswith("/")):
+            raise ConfigError(
+                f"{name!r} is a file", where="presets", file=NAME, hint="name a preset: /v1/presets"
+            )
+
+
+def _aliases(text: str) -> int:
+    try:
+        return sum(isinstance(each, AliasEvent) for each in YAML(typ="safe", pure=True).parse(text))
+    except YAMLError:
+        return 0  # whoever reads it says what is wrong
+
+
+def _measure(content: Any, left: int) -> None:
+    if left == 0:
+        raise RecursionError
+    if isinstance(content, Mapping):
+        content = list(content.values())
+    if isinstance(content, list):
+        for each in content:
+            _measure(each, left - 1)

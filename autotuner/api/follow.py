@@ -1,0 +1,542 @@
+"""What goes on, as server-sent events: a study's events, a log's lines; the past, then the rest.
+
+All who follow one thing share one reader of it. Each pulls: who is slow, or has just come, reads
+for itself from where it is until it has caught up, so that nothing is kept for it or waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import json
+import os
+import stat
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, Request
+from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from autotuner.api.problems import NotFound
+from autotuner.errors import InfrastructureError, MissingStudyError
+from autotuner.store import DELETED, Event, Store
+
+EVENTS_SECONDS = 0.25
+LINES_SECONDS = 0.2
+"""Between two looks, and so between two events with lines of one log, at least."""
+ENDED_SECONDS = 1.0
+"""Between two questions whether what writes a log has ended."""
+KEEP_ALIVE_SECONDS = 15.0
+KEPT_BYTES = 2**20
+"""Kept of what was read last of one thing, for those who come a little later."""
+CHUNK_BYTES = 2**18
+"""Read at once; a line that is longer is cut."""
+PAGE = 500
+"""Events read at once."""
+LARGEST = 2**63 - 1
+"""Of the numbers that a database and a file take."""
+
+KEEP_ALIVE = b": keep-alive\n\n"
+RESTART = b"id: 0\nevent: restart\ndata: {}\n\n"
+END = b"event: end\ndata: {}\n\n"
+
+_CHECKED = 64
+_BLOCK = 2**16
+
+Frames = AsyncGenerator[bytes, None]
+Key = TypeVar("Key")
+Thing = TypeVar("Thing", bound="_Shared")
+
+
+class EventStream(StreamingResponse):
+    """Frames as a response; who is gone is no follower any more, at once."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, frames: Frames) -> None:
+        unbuffered = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        super().__init__(frames, headers=unbuffered)
+        self._frames = frames
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._frames):
+            await super().__call__(scope, receive, send)
+
+
+def last_event_id(request: Request) -> int | None:
+    """Where a client was when its stream broke, as its header says."""
+    said = request.headers.get("last-event-id", "").strip()
+    if not (said.isascii() and said.isdigit()):
+        return None
+    return min(int(said[:20]), LARGEST)
+
+
+def below(directory: Path | str, *parts: str) -> Path:
+    """A path below a directory.
+
+    Raises:
+        NotFound: it leads out of the directory.
+    """
+    path = Path(directory, *parts)
+    if not _within(path, Path(directory)):
+        raise NotFound(f"there is no file {'/'.join(parts)!r}")
+    return path
+
+
+def _within(path: Path, directory: Path) -> bool:
+    # Servers write there: what they link to elsewhere is not theirs to show.
+    return path.resolve().is_relative_to(directory.resolve())
+
+
+@dataclass(frozen=True)
+class Log:
+    """A log file, which need not be there yet.
+
+    Attributes:
+        within: the directory that it must be below, links followed.
+        ended: whether what writes it has ended; may read the store.
+    """
+
+    path: Path
+    within: Path
+    ended: Callable[[], bool]
+
+
+def text(log: Log, *, tail: int | None = None) -> Iterator[bytes]:
+    """What a log holds now, as UTF-8; with `tail`, its last lines."""
+    with _opened(log) as file:
+        if file is None:
+            return
+        size = os.fstat(file).st_size
+        start = 0 if tail is None else _start_of_last(file, size, tail)
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        while start < size and (found := os.pread(file, min(CHUNK_BYTES, size - start), start)):
+            start += len(found)
+            yield decoder.decode(found, final=start >= size).encode()
+
+
+class Followers:
+    """All who follow something of one service.
+
+    Args:
+        kept: bytes kept of each thing, see KEPT_BYTES.
+        chunk: bytes read at once.
+    """
+
+    def __init__(
+        self,
+        *,
+        events_seconds: float = EVENTS_SECONDS,
+        lines_seconds: float = LINES_SECONDS,
+        ended_seconds: float = ENDED_SECONDS,
+        keep_alive: float = KEEP_ALIVE_SECONDS,
+        kept: int = KEPT_BYTES,
+        chunk: int = CHUNK_BYTES,
+    ) -> None:
+        self.count = 0
+        self._events_seconds = events_seconds
+        self._lines_seconds = lines_seconds
+        self._ended_seconds = ended_seconds
+        self._keep_alive = keep_alive
+        self._kept, self._chunk = kept, chunk
+        self._studies: dict[str, _Events] = {}
+        self._logs: dict[Path, _Lines] = {}
+
+    async def events(
+        self, store: Store, study: str, *, after: int = 0, follow: bool = True
+    ) -> Frames:
+        """A study's events after that number; ends when the study is deleted."""
+        position = after
+        while found := await asyncio.to_thread(store.events, study, after=position, limit=PAGE):
+            yield b"".join(map(_event_frame, found))
+            position = found[-1].number
+            if _is_last(found[-1]):
+                return
+        if not follow:
+            return
+
+        def make() -> _Events:
+            return _Events(store, study, position, self._events_seconds, self._kept)
+
+        with self._joined(self._studies, study, make) as shared:
+            async for frame in self._followed(shared, position):
+                yield frame
+
+    async def lines(self, log: Log, *, after: int | None = None, tail: int | None = None) -> Frames:
+        """A log's lines, after that byte or the last ones only; ends when its writer has ended
+        and all is read."""
+
+        def make() -> _Lines:
+            return _Lines(log, self._lines_seconds, self._ended_seconds, self._kept, self._chunk)
+
+        with self._joined(self._logs, log.path, make) as shared:
+            await shared.begun()
+            position = await asyncio.to_thread(_start, log, after, tail)
+            if after and not position:
+                yield RESTART
+            async for frame in self._followed(shared, position):
+                yield frame
+            yield END
+
+    @contextmanager
+    def _joined(
+        self, all_shared: dict[Key, Thing], key: Key, make: Callable[[], Thing]
+    ) -> Iterator[Thing]:
+        """One more follower of what is shared under a key, which ends with its last one."""
+        shared = all_shared.get(key)
+        if shared is None or shared.ended:
+            shared = all_shared[key] = make()
+            shared.start()
+        shared.followers += 1
+        self.count += 1
+        try:
+            yield shared
+        finally:
+            self.count -= 1
+            shared.followers -= 1
+            if not shared.followers:
+                shared.stop()
+                if all_shared.get(key) is shared:
+                    del all_shared[key]
+
+    async def _followed(self, shared: _Shared, position: int) -> Frames:
+        generation = shared.generation
+        while True:
+            if generation != shared.generation:
+                yield RESTART
+                generation, position = shared.generation, 0
+            frame = shared.frames.get(position)
+            if frame is None and position < shared.end:
+                frame = await shared.read(position)
+                if generation != shared.generation:
+                    continue
+            if frame is not None:
+                yield frame.text
+                position = frame.end
+            elif shared.ended:
+                shared.check()
+                return
+            elif not await shared.rung(self._keep_alive):
+                yield KEEP_ALIVE
+
+
+async def followers(request: Request) -> Followers:
+    """Those of the application; asked on its event loop, so that there is one."""
+    state = request.app.state
+    if not hasattr(state, "followers"):
+        state.followers = Followers()
+    found: Followers = state.followers
+    return found
+
+
+Following = Annotated[Followers, Depends(followers)]
+"""Parameter of a route: all who follow something."""
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Encoded once for all: what follows one position, up to the next."""
+
+    end: int
+    text: bytes
+
+
+class _Shared:
+    """Something read once for all who follow it, by a task of its own.
+
+    Attributes:
+        frames: what was read last, by the position it begins at.
+        end: position up to which it was read.
+        generation: how often it began anew.
+    """
+
+    def __init__(self, end: int, kept: int) -> None:
+        self.followers = 0
+        self.frames: OrderedDict[int, _Frame] = OrderedDict()
+        self.end = end
+        self.generation = 0
+        self._kept, self._bytes = kept, 0
+        self._bell = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._ringing())
+
+    def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come."""
+        return self._task is not None and self._task.done()
+
+    def check(self) -> None:
+        """Raise what ended the reading before its time."""
+        if self._task is not None and not self._task.cancelled():
+            self._task.result()
+
+    async def rung(self, seconds: float) -> bool:
+        """Wait until there is something new; False when there was nothing for so long."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._bell.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def read(self, position: int) -> _Frame | None:
+        """Read for one follower that is behind; None where it must wait."""
+        raise NotImplementedError
+
+    async def _run(self) -> None:
+        raise NotImplementedError
+
+    async def _ringing(self) -> None:
+        try:
+            await self._run()
+        finally:
+            self._ring()
+
+    def _ring(self) -> None:
+        self._bell.set()
+        self._bell = asyncio.Event()
+
+    def _keep(self, frame: _Frame) -> None:
+        self.frames[self.end] = frame
+        self.end = frame.end
+        self._bytes += len(frame.text)
+        while self._bytes > self._kept:
+            _, gone = self.frames.popitem(last=False)
+            self._bytes -= len(gone.text)
+
+    def _begin_anew(self) -> None:
+        self.frames.clear()
+        self.end, self._bytes = 0, 0
+        self.generation += 1
+
+
+class _Events(_Shared):
+    """A study's events; positions are their numbers."""
+
+    def __init__(self, store: Store, study: str, after: int, every: float, kept: int) -> None:
+        super().__init__(after, kept)
+        self._store, self._study, self._every = store, study, every
+
+    async def read(self, position: int) -> _Frame | None:
+        found = await self._found(position)
+        text = b"".join(map(_event_frame, found))
+        return _Frame(found[-1].number, text) if found else None
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                found = await self._found(self.end)
+            except InfrastructureError:
+                found = []  # the database may be back soon, and nobody has missed anything
+            for each in found:
+                self._keep(_Frame(each.number, _event_frame(each)))
+            if found:
+                self._ring()
+                if _is_last(found[-1]):
+                    return
+            if len(found) < PAGE:
+                await asyncio.sleep(self._every)
+
+    async def _found(self, after: int) -> Sequence[Event]:
+        return await asyncio.to_thread(self._store.events, self._study, after=after, limit=PAGE)
+
+
+def _is_last(event: Event) -> bool:
+    return event.kind == "study" and event.content.get("state") == DELETED
+
+
+def _event_frame(event: Event) -> bytes:
+    return _frame(event.number, event.kind, {**event.content, "at": event.at})
+
+
+def _frame(number: int, kind: str, content: Mapping[str, Any] | Sequence[str]) -> bytes:
+    # JSON has no bare line ends, which would end the frame's line.
+    said = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    return f"id: {number}\nevent: {kind}\ndata: {said}\n\n".encode()
+
+
+_NEVER_THERE, _GONE = 0, -1
+"""In place of a file's inode."""
+
+
+class _Lines(_Shared):
+    """A log's lines; positions are bytes. The last line is held back until it is ended."""
+
+    def __init__(self, log: Log, every: float, ended: float, kept: int, chunk: int) -> None:
+        super().__init__(0, kept)
+        self._log, self._every, self._ended_every, self._chunk = log, every, ended, chunk
+        self._inode = _NEVER_THERE
+        self._before = b""
+        self._begun = asyncio.Event()
+
+    async def begun(self) -> None:
+        """Until it is known how much of the file there is."""
+        await self._begun.wait()
+
+    async def read(self, position: int) -> _Frame | None:
+        end = min(self.end, position + self._chunk)
+        found = await asyncio.to_thread(_read, self._log, position, end)
+        if found is None or found.inode != self._inode or found.size < self.end:
+            return None  # replaced just now, as will be said
+        return _lines_frame(
+            found.content, position, whole=end == self.end or self._long(found.content)
+        )
+
+    async def _run(self) -> None:
+        try:
+            await asyncio.to_thread(self._begin)
+        finally:
+            self._begun.set()
+        told, asked = False, -self._ended_every
+        loop = asyncio.get_running_loop()
+        while True:
+            if not told and loop.time() - asked >= self._ended_every:
+                asked = loop.time()
+                # Before the file is read: what was written before the end is then in it.
+                told = await asyncio.to_thread(_has_ended, self._log)
+            start = self.end - len(self._before)
+            found = await asyncio.to_thread(_read, self._log, start, self.end + self._chunk)
+            if self._replaced(found):
+                self._begin_anew()
+                self._before = b""
+                self._ring()
+                continue
+            if found is not None and self._take(found, whole=told):
+                self._ring()
+                if self.end < found.size and len(found.content) >= self._chunk:
+                    continue
+            if told and (found is None or self.end >= found.size):
+                return
+            await asyncio.sleep(self._every)
+
+    def _begin(self) -> None:
+        """Begin where whole lines end: what is before that, each follower reads for itself."""
+        with _opened(self._log) as file:
+            if file is None:
+                return
+            there = os.fstat(file)
+            self._inode = there.st_ino
+            self.end = _start_of_last(file, there.st_size, 0)
+            start = max(0, self.end - _CHECKED)
+            self._before = os.pread(file, self.end - start, start)
+
+    def _replaced(self, found: _Found | None) -> bool:
+        """Whether it is another file than that which was read, or was written anew."""
+        was = self._inode
+        if found is None:
+            self._inode = _NEVER_THERE if was == _NEVER_THERE else _GONE
+            return False
+        self._inode = found.inode
+        if was == _NEVER_THERE:
+            return False
+        # An inode may be used again, and a truncated file may soon be as long as it was.
+        rewritten = found.size < self.end or not found.content.startswith(self._before)
+        return was != found.inode or rewritten
+
+    def _long(self, content: bytes) -> bool:
+        """Whether it is part of a line that is too long to be read at once."""
+        return len(content) >= self._chunk and b"\n" not in content
+
+    def _take(self, found: _Found, *, whole: bool) -> bool:
+        """Keep the new lines; whether there are any. `whole`: its last line will not go on."""
+        fresh = found.content[len(self._before) :]
+        at_end = self.end + len(fresh) >= found.size
+        frame = _lines_frame(fresh, self.end, whole=(whole and at_end) or self._long(fresh))
+        if frame is None:
+            return False
+        taken = len(self._before) + frame.end - self.end
+        self._before = found.content[max(0, taken - _CHECKED) : taken]
+        self._keep(frame)
+        return True
+
+
+def _lines_frame(content: bytes, start: int, *, whole: bool) -> _Frame | None:
+    """The lines that are ended; with `whole`, the last one too."""
+    length = len(content) if whole else content.rfind(b"\n") + 1
+    if not length:
+        return None
+    lines = content[:length].decode("utf-8", "replace").removesuffix("\n").split("\n")
+    end = start + length
+    return _Frame(end, _frame(end, "lines", lines))
+
+
+def _has_ended(log: Log) -> bool:
+    try:
+        return log.ended()
+    except MissingStudyError:
+        return True
+    except InfrastructureError:
+        return False  # nobody can tell just now
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Bytes of a file, and which file it was."""
+
+    inode: int
+    size: int
+    content: bytes
+
+
+def _read(log: Log, start: int, end: int) -> _Found | None:
+    with _opened(log) as file:
+        if file is None:
+            return None
+        there = os.fstat(file)
+        content = os.pread(file, max(0, end - start), start)
+        return _Found(there.st_ino, there.st_size, content)
+
+
+def _start(log: Log, after: int | None, tail: int | None) -> int:
+    """Where a follower begins; 0 for one that was further than this file goes."""
+    with _opened(log) as file:
+        if file is None:
+            return 0
+        size = os.fstat(file).st_size
+        if after is not None:
+            return after if after <= size else 0
+        return 0 if tail is None else _start_of_last(file, size, tail)
+
+
+def _start_of_last(file: int, size: int, lines: int) -> int:
+    """Where the last lines begin that are ended; with 0, where the one begins that is not."""
+    end, missing = size, lines + 1
+    while end > 0:
+        start = max(0, end - _BLOCK)
+        block = os.pread(file, end - start, start)
+        found = block.count(b"\n")
+        if found >= missing:
+            at = len(block)
+            for _ in range(missing):
+                at = block.rindex(b"\n", 0, at)
+            return start + at + 1
+        end, missing = start, missing - found
+    return 0
+
+
+@contextmanager
+def _opened(log: Log) -> Iterator[int | None]:
+    """The file, or None where there is no such file to be read below its directory."""
+    try:
+        real = log.path.resolve(strict=True)
+        if not _within(real, log.within):
+            raise PermissionError
+        file = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (OSError, RuntimeError):  # a loop of links is a RuntimeError
+        yield None
+        return
+    try:
+        yield file if stat.S_ISREG(os.fstat(file).st_mode) else None
+    finally:
+        os.close(file)

@@ -1,0 +1,176 @@
+"""What is read of studies, kept ready as long as nothing about them changes."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from autotuner.errors import MissingStudyError
+from autotuner.report.importance import importance
+from autotuner.report.summary import counts, gains
+from autotuner.store import Latest
+from autotuner.studies import Studies
+from autotuner.study.budget import seconds_left
+from autotuner.study.metrics import METRICS
+from autotuner.study.pareto import best_of
+from autotuner.study.study import Study, seconds_between, timestamp
+from autotuner.study.trial import Trial, TrialState, baseline_of
+
+BLOCKS = 50
+"""Trials of a study that a list shows one by one."""
+
+MADE_AT_MOST = 4
+"""Answers kept of one study, besides the study itself."""
+
+
+@dataclass
+class _Kept:
+    """A study as it was after one of its events."""
+
+    event: int
+    study: Study
+    trials: list[Trial]
+    made: dict[str, Any] = field(default_factory=dict)
+
+
+class Reads:
+    """Studies and what is computed from them, read again when their last event is another.
+
+    May be used by several threads: at worst two compute the same.
+    """
+
+    def __init__(self, studies: Studies) -> None:
+        self._studies = studies
+        self._kept: dict[str, _Kept] = {}
+        self._lock = threading.Lock()
+
+    def study(self, name: str) -> tuple[Study, list[Trial]]:
+        """Raises MissingStudyError where there is none of that name."""
+        latest = self._latest(name)
+        kept = self._fresh(name, latest)
+        return _now(kept.study, latest), kept.trials
+
+    def standing(self, name: str) -> str:
+        return self._studies.standing(self.study(name)[0])
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every study as a list shows it, the newest first."""
+        latest = self._studies.store.latest()
+        with self._lock:
+            self._kept = {name: each for name, each in self._kept.items() if name in latest}
+        rows = []
+        for name, each in latest.items():
+            try:
+                rows.append(self._row(name, each))
+            except MissingStudyError:
+                continue  # deleted in the meantime
+        return sorted(rows, key=lambda row: (row["created_at"], row["name"]), reverse=True)
+
+    def row(self, name: str) -> dict[str, Any]:
+        """One study as a list shows it."""
+        return self._row(name, self._latest(name))
+
+    def made(self, name: str, what: str, make: Callable[[Study, list[Trial]], Any]) -> Any:
+        """What `make` gives of a study and its trials; made once for each of its events.
+
+        Args:
+            what: tells apart what is made of the same study.
+        """
+        kept = self._fresh(name, self._latest(name))
+        if what not in kept.made:
+            if len(kept.made) >= MADE_AT_MOST:
+                kept.made.pop(next(iter(kept.made)), None)
+            kept.made[what] = make(kept.study, kept.trials)
+        return kept.made[what]
+
+    def report(self, name: str) -> bytes:
+        """The report as JSON."""
+        content: bytes = self.made(name, "report", self._report)
+        standing = json.dumps({"standing": self.standing(name)}).encode()
+        return standing[:-1] + b"," + content[1:]
+
+    def _report(self, study: Study, trials: list[Trial]) -> bytes:
+        content = self._studies.report_of(study, trials)
+        content["importance"] = importance(study.spec, trials)
+        return json.dumps(content, allow_nan=False).encode()
+
+    def _row(self, name: str, latest: Latest) -> dict[str, Any]:
+        kept = self._fresh(name, latest)
+        if "row" not in kept.made:
+            kept.made["row"] = _row(kept.study, kept.trials)
+        study = _now(kept.study, latest)
+        under_way = self._studies.under_way(study)
+        return {
+            **kept.made["row"],
+            "state": self._studies.standing(study),
+            "seconds": seconds_between(study.started_at, study.ended_at or timestamp()),
+            "eta": seconds_left(study.spec, kept.trials) if under_way else None,
+            "event": latest.events,
+        }
+
+    def _latest(self, name: str) -> Latest:
+        found = self._studies.store.latest(name).get(name)
+        if found is None:
+            raise MissingStudyError(f"there is no study named {name!r}")
+        return found
+
+    def _fresh(self, name: str, latest: Latest) -> _Kept:
+        with self._lock:
+            kept = self._kept.get(name)
+        if kept is None or kept.event != latest.events:
+            # Read after its number: what changed in between is read again the next time.
+            study, trials = self._studies.show(name)
+            kept = _Kept(latest.events, study, trials)
+            with self._lock:
+                self._kept[name] = kept
+        return kept
+
+
+def _now(study: Study, latest: Latest) -> Study:
+    """The study with what changes without an event."""
+    return replace(study, driver=latest.driver, job=latest.job, renewed_at=latest.renewed_at)
+
+
+def _row(study: Study, trials: list[Trial]) -> dict[str, Any]:
+    spec = study.spec
+    objectives = spec.objectives
+    best, baseline = best_of(trials, objectives), baseline_of(trials)
+    shown = [t for t in trials if t.searched and not t.refused]
+    first = objectives[0]
+    return {
+        "name": study.name,
+        "description": spec.description,
+        "reason": study.reason,
+        "model": spec.model.path,
+        "engine": " / ".join(spec.engine.kinds),
+        "backend": spec.backend.kind,
+        "objectives": [
+            {"name": name, "unit": METRICS[name].unit, "better": METRICS[name].better.value}
+            for name in objectives
+        ],
+        "counts": counts(trials),
+        "blocks": [_block(trial) for trial in shown[:BLOCKS]],
+        "more": max(0, len(shown) - BLOCKS),
+        "budget": spec.budget,
+        "best": None if best is None else {"number": best.number, "value": best.objectives[first]},
+        "baseline": baseline.objectives.get(first)
+        if baseline is not None and baseline.state is TrialState.COMPLETE
+        else None,
+        "gain": gains(best, baseline, objectives)[first],
+        "created_at": study.created_at,
+        "started_at": study.started_at,
+        "ended_at": study.ended_at,
+    }
+
+
+def _block(trial: Trial) -> dict[str, Any]:
+    return {
+        "number": trial.number,
+        "state": trial.state.value,
+        "feasible": trial.feasible,
+        "parameters": dict(trial.parameters),
+        "note": trial.note,
+    }

@@ -1,0 +1,191 @@
+"""Events and logs: the past, then what comes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import PlainTextResponse, StreamingResponse
+
+from autotuner.api.follow import END, EventStream, Following, Log, below, last_event_id, text
+from autotuner.api.problems import NotFound, answers
+from autotuner.api.routes.trials import LOGS, Source, trial_of
+from autotuner.api.security import Role, needs
+from autotuner.api.service import Asked, Service
+from autotuner.store import Event
+from autotuner.study.study import STUDY_LOG
+from autotuner.study.trial import Trial
+
+router = APIRouter(tags=["streams"])
+
+VIEWER = [Depends(needs(Role.VIEWER))]
+Follow = Annotated[bool, Query(description="Go on after the past, until it ends.")]
+Tail = Annotated[int | None, Query(ge=0, le=1_000_000, description="Only the last lines.")]
+Download = Annotated[bool, Query(description="As a file.")]
+After = Annotated[int | None, Query(ge=0, le=2**53, description="As the header Last-Event-ID.")]
+
+STORY_SECONDS = 0.5
+"""Between two looks at a trial's events."""
+
+STREAM: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Server-sent events while it is followed, else text",
+        "content": {
+            "text/event-stream": {"schema": {"type": "string"}},
+            "text/plain": {"schema": {"type": "string"}},
+        },
+    },
+    **answers(404),
+}
+
+
+@router.get(
+    "/studies/{name}/events",
+    dependencies=VIEWER,
+    response_class=StreamingResponse,
+    responses={
+        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
+        **answers(404),
+    },
+)
+async def events(
+    name: str,
+    request: Request,
+    asked: Asked,
+    following: Following,
+    after: After = None,
+    follow: Follow = True,
+) -> Response:
+    """What happens to a study and its trials: `id` is the event's number, `event` is `study` or
+    `trial`, `data` what it is now. Ends when the study is deleted."""
+    await run_in_threadpool(asked.reads.study, name)
+    since = last_event_id(request)
+    since = after if since is None else since
+    return EventStream(following.events(asked.studies.store, name, after=since or 0, follow=follow))
+
+
+@router.get("/studies/{name}/logs", dependencies=VIEWER, response_class=Response, responses=STREAM)
+async def study_log(
+    name: str,
+    request: Request,
+    asked: Asked,
+    following: Following,
+    after: After = None,
+    follow: Follow = False,
+    tail: Tail = None,
+    download: Download = False,
+) -> Response:
+    """The study's own log. Followed: events `lines` with an array of lines, whose `id` is the
+    byte after them; `restart` where the file was replaced; `end` once the study has ended."""
+    study, _ = await run_in_threadpool(asked.reads.study, name)
+
+    def ended() -> bool:
+        return not asked.studies.under_way(asked.reads.study(name)[0])
+
+    directory = Path(study.directory)
+    log = Log(below(directory, STUDY_LOG), directory, ended)
+    if follow:
+        return EventStream(following.lines(log, after=_since(request, after), tail=tail))
+    return _file(log, tail, f"{name}.log" if download else None)
+
+
+@router.get(
+    "/studies/{name}/trials/{number}/logs/{source}",
+    dependencies=VIEWER,
+    response_class=Response,
+    responses=STREAM,
+)
+async def trial_log(
+    name: str,
+    number: int,
+    source: Source,
+    request: Request,
+    asked: Asked,
+    following: Following,
+    after: After = None,
+    follow: Follow = False,
+    tail: Tail = None,
+    download: Download = False,
+) -> Response:
+    """A log of a trial: its server's, its load generator's, or its own story; see the study's."""
+    study, trials = await run_in_threadpool(asked.reads.study, name)
+    trial = trial_of(name, trials, number)
+    filename = f"{name}-{number}-{source}.log" if download else None
+    ended = _ended(asked, name, number)
+    if source == "trial":
+        if follow:
+            return EventStream(_story(asked, name, number, _since(request, after) or 0, ended))
+        told = await run_in_threadpool(_told, asked, name, number)
+        lines = [line for _, line in told][-tail if tail else 0 :]
+        return PlainTextResponse("".join(f"{line}\n" for line in lines), headers=_as(filename))
+    if not trial.directory:
+        raise NotFound(f"trial {number} of study {name!r} was refused, so it has no logs")
+    directory = Path(study.directory)
+    log = Log(below(directory, trial.directory, LOGS[source]), directory, ended)
+    if follow:
+        return EventStream(following.lines(log, after=_since(request, after), tail=tail))
+    return _file(log, tail, filename)
+
+
+def _since(request: Request, after: int | None) -> int | None:
+    said = last_event_id(request)
+    return after if said is None else said
+
+
+def _file(log: Log, tail: int | None, filename: str | None) -> Response:
+    return StreamingResponse(
+        text(log, tail=tail), media_type="text/plain; charset=utf-8", headers=_as(filename)
+    )
+
+
+def _as(filename: str | None) -> dict[str, str]:
+    return {"Content-Disposition": f'attachment; filename="{filename}"'} if filename else {}
+
+
+def _ended(asked: Service, name: str, number: int) -> Callable[[], bool]:
+    def ended() -> bool:
+        study, trials = asked.reads.study(name)
+        found: Trial | None = next((each for each in trials if each.number == number), None)
+        return found is None or found.state.ended or not asked.studies.under_way(study)
+
+    return ended
+
+
+def _told(asked: Service, name: str, number: int, after: int = 0) -> list[tuple[int, str]]:
+    """A trial's story so far: the number of each event, and the event as a line."""
+    told = []
+    while found := asked.studies.store.events(name, after=after):
+        after = found[-1].number
+        told += [
+            (each.number, _line(each))
+            for each in found
+            if each.kind == "trial" and each.content["number"] == number
+        ]
+    return told
+
+
+def _line(event: Event) -> str:
+    said = event.content
+    parts = (said["state"], said["failure"], said["note"], said["reason"])
+    values = [f"{k}={v:g}" for k, v in said["objectives"].items() if v is not None]
+    return " ".join(str(each) for each in (event.at, *parts, *values) if each)
+
+
+async def _story(
+    asked: Service, name: str, number: int, after: int, ended: Callable[[], bool]
+) -> AsyncGenerator[bytes, None]:
+    while True:
+        # Asked first: what was said before the end is then in what is read after.
+        over = await run_in_threadpool(ended)
+        for at, line in await run_in_threadpool(_told, asked, name, number, after):
+            after = at
+            yield f"id: {at}\nevent: lines\ndata: {json.dumps([line])}\n\n".encode()
+        if over:
+            yield END
+            return
+        await asyncio.sleep(STORY_SECONDS)

@@ -1,0 +1,91 @@
+"""What the routes work with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+
+from autotuner.api.allowance import Allowance, read_allowance
+from autotuner.api.reads import Reads
+from autotuner.api.security import Gate
+from autotuner.settings import Settings
+from autotuner.store import Store
+from autotuner.studies import Runner, Studies
+
+
+def no_cluster() -> dict[str, Any]:
+    """What is said of a cluster where there is none."""
+    return {"nodes": [], "problem": "this service is on no Ray cluster"}
+
+
+@dataclass(frozen=True)
+class Service:
+    """Made once by whoever serves, and the same for every request.
+
+    Attributes:
+        directory: where relative paths of studies begin.
+        cluster: nodes and devices, see `execution.observed`; cheap to ask often.
+        ready: name -> what is wrong with it, or empty; for `/readyz`.
+    """
+
+    studies: Studies
+    settings: Settings
+    gate: Gate
+    directory: Path
+    cluster: Callable[[], dict[str, Any]] = no_cluster
+    ready: Callable[[], dict[str, str]] = dict
+    reads: Reads = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reads", Reads(self.studies))
+
+    @property
+    def allowed(self) -> Allowance:
+        """What studies may choose. Whoever asks a service without tokens has started it.
+
+        Raises:
+            ConfigError: the operator's file says it wrongly.
+        """
+        if self.settings.allow is not None:
+            return read_allowance(self.settings.allow, self.settings.models)
+        return Allowance() if self.gate.tokens_on else Allowance.everything()
+
+    @property
+    def presets(self) -> Path:
+        """Directory of the service's own presets; the command line reads it as well."""
+        return self.settings.home.expanduser().absolute() / "presets"
+
+
+def service(
+    settings: Settings,
+    *,
+    runner: Runner | None = None,
+    cluster: Callable[[], dict[str, Any]] = no_cluster,
+    ready: Callable[[], dict[str, str]] = dict,
+) -> Service:
+    """The service as the settings say it.
+
+    Raises:
+        InfrastructureError: the store cannot be used.
+    """
+    studies = Studies(
+        Store(settings.store_url),
+        settings.studies,
+        runner=runner,
+        at_once=settings.studies_at_once,
+    )
+    directory = (settings.service_directory or Path.cwd()).expanduser().absolute()
+    return Service(studies, settings, Gate(settings), directory, cluster, ready)
+
+
+def _of(request: Request) -> Service:
+    found: Service = request.app.state.service
+    return found
+
+
+Asked = Annotated[Service, Depends(_of)]
+"""Parameter of a route: the service it is part of."""
