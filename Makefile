@@ -11,7 +11,7 @@ VLLM := .venv-vllm
 MODEL := .cache/tiny-llama
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-fast test-faults check format docs bench-overhead bench-search bench-stopping \
+.PHONY: help demo serve test test-fast test-faults check format docs bench-overhead bench-search bench-stopping \
   bench-verdict bench-winner bench-packing install vllm model clean
 
 help:  ## list the targets
@@ -19,6 +19,9 @@ help:  ## list the targets
 
 demo: $(VENV)/.runtime $(VLLM)/.installed $(MODEL)/config.json  ## tune a tiny model on real vLLM, without a GPU
 	AUTOTUNER_HOME=.autotuner $(BIN)/autotuner run examples/01-laptop/study.yaml --restart
+
+serve: $(VENV)/.runtime  ## the service and its page on http://127.0.0.1:8000, on a Ray of its own
+	AUTOTUNER_HOME=.autotuner $(BIN)/autotuner serve
 
 test: $(VENV)/.dev $(VLLM)/.installed $(MODEL)/config.json  ## all tests, those on the real vLLM included
 	$(BIN)/python -m pytest tests -m "not faults"
@@ -76,7 +79,7 @@ $(BIN)/python:
 
 $(VENV)/.runtime: pyproject.toml | $(BIN)/python
 	@echo "installing autotuner into $(VENV) (about a minute)"
-	$(BIN)/pip install $(PIP_OPTIONS) -e '.[ray,genai-bench]'
+	$(BIN)/pip install $(PIP_OPTIONS) -e '.[serve,genai-bench]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/.runtime

@@ -356,6 +356,31 @@ def sweep(study: str | None, owned: bool, backend: str | None, as_json: bool) ->
 
 
 @cli.command()
+@click.option("--host", help="Address to listen on, instead of AUTOTUNER_SERVICE_HOST.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port, instead of 8000.")
+def serve(host: str | None, port: int | None) -> None:
+    """Serve studies by HTTP, and the page; starts a local Ray, or uses that of RAY_ADDRESS."""
+    from autotuner.api.serve import serve as serve_http
+    from autotuner.settings import Settings
+
+    settings = Settings()
+    sys.exit(serve_http(settings, host or settings.service_host, port or settings.service_port))
+
+
+@cli.command()
+def openapi() -> None:
+    """Print the service's OpenAPI document; starts nothing."""
+    try:
+        from autotuner.api.app import document
+    except ModuleNotFoundError as error:
+        raise InfrastructureError(
+            f"the service needs {error.name!r}, which is not installed\n"
+            "  install autotuner with its extra serve"
+        ) from error
+    _print_json(document())
+
+
+@cli.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False), required=False)
 @_BACKEND
 @_JSON

@@ -1,0 +1,383 @@
+"""Studies that jobs run: what their state allows, and that one never runs twice."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from autotuner.backends.guarded import this_process
+from autotuner.errors import (
+    InfrastructureError,
+    MissingStudyError,
+    StudyStateError,
+    TooManyStudiesError,
+)
+from autotuner.job import Job, load_job
+from autotuner.store import DELETED, Store
+from autotuner.studies import START_SECONDS, Studies
+from autotuner.study.study import Study, StudyState
+from tests.builders import trial
+from tests.simulated import study_file
+from tests.unit.test_lease import ago
+
+DEAD = f"{this_process().split()[0]} 1:1"
+"""A driver on this machine that is no more."""
+
+
+class Jobs:
+    """A cluster's jobs, as values."""
+
+    def __init__(self) -> None:
+        self.started: list[tuple[str, str]] = []
+        self.stopped: list[str] = []
+        self.living: set[str] = set()
+        self.refusal = ""
+
+    def start(self, study: str, job: str) -> None:
+        if self.refusal:
+            raise InfrastructureError(self.refusal)
+        self.started.append((study, job))
+        self.living.add(job)
+
+    def stop(self, job: str) -> None:
+        self.stopped.append(job)
+
+    def alive(self, job: str) -> bool:
+        return job in self.living
+
+
+@pytest.fixture
+def jobs() -> Jobs:
+    return Jobs()
+
+
+@pytest.fixture
+def studies(tmp_path: Path, jobs: Jobs) -> Iterator[Studies]:
+    store = Store(f"sqlite:///{tmp_path / 'store.db'}")
+    yield Studies(store, tmp_path / "studies", runner=jobs)
+    store.close()
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    return load_job(study_file(tmp_path, name="asked"))
+
+
+def named(job: Job, name: str) -> Job:
+    return dataclasses.replace(job, spec=job.spec.model_copy(update={"name": name}))
+
+
+def driven(studies: Studies, name: str, driver: str = "") -> Study:
+    """What the job does when it begins."""
+    studies.store.set_state(name, StudyState.RUNNING, driver=driver or this_process())
+    return studies.store.study(name)
+
+
+def ended(studies: Studies, name: str, state: StudyState, reason: str = "") -> Study:
+    studies.store.set_state(name, state, reason=reason, driver="", ended_at=ago(0))
+    return studies.store.study(name)
+
+
+def standing(studies: Studies, name: str) -> str:
+    return studies.standing(studies.store.study(name))
+
+
+def test_a_study_waits_until_it_is_started_and_then_for_its_job(
+    studies: Studies, jobs: Jobs, job: Job
+) -> None:
+    studies.create(job)
+    assert standing(studies, "asked") == "PENDING"
+    assert jobs.started == []
+    started = studies.start("asked")
+    assert jobs.started == [("asked", started.job)]
+    assert standing(studies, "asked") == "STARTING"
+    assert studies.resumable("asked", job=started.job).name == "asked"
+    assert studies.driven(studies.store.study("asked"))
+
+
+def test_of_many_who_start_a_study_at_once_one_does(
+    tmp_path: Path, studies: Studies, jobs: Jobs, job: Job
+) -> None:
+    studies.create(job)
+    replicas = [
+        Studies(Store(f"sqlite:///{tmp_path / 'store.db'}"), tmp_path / "studies", runner=jobs)
+        for _ in range(8)
+    ]
+
+    def start(replica: Studies) -> bool:
+        try:
+            replica.start("asked")
+        except StudyStateError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as several:
+        assert sum(several.map(start, replicas)) == 1
+    assert len(jobs.started) == 1
+    for each in replicas:
+        each.store.close()
+
+
+def test_a_job_that_is_late_does_not_run_what_another_was_given(
+    studies: Studies, jobs: Jobs, job: Job
+) -> None:
+    studies.create(job)
+    first = studies.start("asked").job
+    ended(studies, "asked", StudyState.CANCELLED)
+    second = studies.resume("asked").job
+    assert first != second
+    with pytest.raises(StudyStateError, match=second):
+        studies.resumable("asked", job=first)
+    studies.resumable("asked", job=second)
+    assert studies.store.study("asked").driver == this_process()
+
+
+def test_a_cluster_that_takes_no_job_leaves_the_study_as_it_was(
+    studies: Studies, jobs: Jobs, job: Job
+) -> None:
+    studies.create(job)
+    ended(studies, "asked", StudyState.FAILED, reason="the node burnt")
+    before = studies.store.study("asked")
+    jobs.refusal = "the cluster is away"
+    with pytest.raises(InfrastructureError, match="away"):
+        studies.resume("asked")
+    after = studies.store.study("asked")
+    assert (after.state, after.reason, after.job, after.driver, after.ended_at) == (
+        before.state,
+        before.reason,
+        before.job,
+        before.driver,
+        before.ended_at,
+    )
+
+
+def test_a_job_that_never_begins_is_lost_and_can_be_resumed(
+    studies: Studies, jobs: Jobs, job: Job
+) -> None:
+    studies.create(job)
+    started = studies.start("asked")
+    studies.store.set_state("asked", StudyState.PENDING, renewed_at=ago(START_SECONDS + 1))
+    jobs.living.clear()
+    assert standing(studies, "asked") == "LOST"
+    with pytest.raises(StudyStateError, match="resume or restart"):
+        studies.start("asked")
+    assert studies.resume("asked").job != started.job
+    assert standing(studies, "asked") == "STARTING"
+
+
+@pytest.mark.parametrize("verb", ["start", "resume", "restart", "delete", "edit"])
+def test_what_is_under_way_is_cancelled_first(studies: Studies, job: Job, verb: str) -> None:
+    studies.create(job)
+    studies.start("asked")
+    calls: dict[str, Callable[[], object]] = {
+        "start": lambda: studies.start("asked"),
+        "resume": lambda: studies.resume("asked"),
+        "restart": lambda: studies.restart("asked"),
+        "delete": lambda: studies.delete("asked"),
+        "edit": lambda: studies.edit("asked", job),
+    }
+    for expected in ("STARTING", "RUNNING"):
+        with pytest.raises(StudyStateError, match=f"{expected}; cancel it before you {verb} it"):
+            calls[verb]()
+        driven(studies, "asked")
+
+
+@pytest.mark.parametrize("state", ["PENDING", "RUNNING", "COMPLETE", "FAILED", "CANCELLED"])
+def test_what_each_state_allows(studies: Studies, jobs: Jobs, job: Job, state: str) -> None:
+    """Rows K-02 to K-04 of the predecessor's rules, and `resume`, which it did not have."""
+    allowed = {
+        "PENDING": {"start"},
+        "RUNNING": {"cancel"},
+        "COMPLETE": {"restart"},
+        "FAILED": {"resume", "restart"},
+        "CANCELLED": {"resume", "restart"},
+    }[state]
+    for verb in ("start", "cancel", "resume", "restart"):
+        name = f"{state.lower()}-{verb}"
+        studies.create(named(job, name))
+        if state == "RUNNING":
+            jobs.living.add(studies.start(name).job)
+            driven(studies, name)
+        elif state != "PENDING":
+            ended(studies, name, StudyState(state))
+        if verb in allowed:
+            getattr(studies, verb)(name)
+        else:
+            with pytest.raises(StudyStateError, match=name):
+                getattr(studies, verb)(name)
+
+
+def test_a_complete_study_that_its_limits_ended_goes_on(studies: Studies, job: Job) -> None:
+    studies.create(job)
+    ended(studies, "asked", StudyState.COMPLETE, reason="the study's limit of 1 h was reached")
+    assert studies.resume("asked").state is StudyState.PENDING
+
+
+def test_resume_keeps_the_trials_and_restart_does_not(studies: Studies, job: Job) -> None:
+    study = studies.create(job)
+    kept = Path(study.directory, "trials")
+    kept.mkdir()
+    studies.store.save("asked", trial(0))
+    ended(studies, "asked", StudyState.CANCELLED, reason="by hand")
+    resumed = studies.resume("asked")
+    assert [each.number for each in studies.store.trials("asked")] == [0]
+    assert (resumed.reason, resumed.ended_at) == ("", ""), "it is under way, so it has no end"
+    ended(studies, "asked", StudyState.CANCELLED)
+    restarted = studies.restart("asked")
+    assert studies.store.trials("asked") == []
+    assert not kept.exists()
+    assert restarted.created_at == study.created_at
+    assert standing(studies, "asked") == "STARTING"
+
+
+def test_cancelling_asks_the_job_and_leaves_the_rest_to_the_driver(
+    studies: Studies, jobs: Jobs, job: Job
+) -> None:
+    studies.create(job)
+    started = studies.start("asked")
+    driven(studies, "asked")
+    assert studies.cancel("asked").state is StudyState.RUNNING
+    assert jobs.stopped == [started.job]
+
+
+def test_a_study_cancelled_before_its_driver_begins_is_cancelled_at_once(
+    studies: Studies, jobs: Jobs, job: Job
+) -> None:
+    studies.create(job)
+    started = studies.start("asked")
+    assert studies.cancel("asked").state is StudyState.CANCELLED
+    assert jobs.stopped == [started.job]
+
+
+def test_a_lost_study_is_cancelled_without_a_job(studies: Studies, jobs: Jobs, job: Job) -> None:
+    studies.create(job)
+    studies.start("asked")
+    driven(studies, "asked", DEAD)
+    jobs.living.clear()
+    assert standing(studies, "asked") == "LOST"
+    cancelled = studies.cancel("asked")
+    assert (cancelled.state, cancelled.driver) == (StudyState.CANCELLED, "")
+    assert cancelled.ended_at
+    assert jobs.stopped == []
+
+
+def test_what_a_person_runs_is_not_cancelled_from_afar(studies: Studies, job: Job) -> None:
+    studies.submit(job)
+    driven(studies, "asked")
+    with pytest.raises(StudyStateError, match="no job of this service"):
+        studies.cancel("asked")
+
+
+def test_no_more_studies_than_the_operator_allows(
+    tmp_path: Path, studies: Studies, jobs: Jobs, job: Job
+) -> None:
+    few = Studies(studies.store, tmp_path / "studies", runner=jobs, at_once=1)
+    few.create(job)
+    few.create(named(job, "other"))
+    few.start("asked")
+    with pytest.raises(TooManyStudiesError, match="AUTOTUNER_STUDIES_AT_ONCE"):
+        few.start("other")
+    assert few.standing(few.store.study("other")) == "PENDING"
+    ended(few, "asked", StudyState.COMPLETE)
+    few.start("other")
+
+
+def test_an_edited_study_waits_again_with_nothing_of_its_past(studies: Studies, job: Job) -> None:
+    """Rows K-06, K-10, K-11 and D-07: a new name sticks, results and search state go."""
+    created = studies.create(job)
+    studies.store.save("asked", trial(0))
+    ended(studies, "asked", StudyState.COMPLETE)
+    edited = studies.edit("asked", named(job, "renamed"))
+    assert (edited.name, edited.state, edited.ended_at) == ("renamed", StudyState.PENDING, "")
+    assert edited.created_at == created.created_at
+    assert studies.store.trials("renamed") == []
+    assert studies.store.names() == ["renamed"]
+    studies.create(job)
+    with pytest.raises(StudyStateError, match="already is a study named 'renamed'"):
+        studies.edit("asked", named(job, "renamed"))
+    assert sorted(studies.store.names()) == ["asked", "renamed"]
+
+
+def test_a_driver_that_comes_between_keeps_its_study(studies: Studies, job: Job) -> None:
+    """Edit, delete and restart act on what they have looked at, or not at all."""
+    read = studies.create(job)
+    driven(studies, "asked")
+    with pytest.raises(StudyStateError, match="changed"):
+        studies.store.delete(read)
+    with pytest.raises(StudyStateError, match="changed"):
+        studies.store.replace(read, read)
+    assert not studies.store.hand_over(read, "a-job")
+    assert studies.store.study("asked").state is StudyState.RUNNING
+
+
+def test_duplicates_have_names_of_their_own(studies: Studies, job: Job) -> None:
+    """Row K-13: the second duplicate of the predecessor's took the first one's name."""
+    studies.create(job)
+    names = [studies.duplicate("asked").name for _ in range(3)]
+    names.append(studies.duplicate("asked-copy-2").name)
+    assert names == ["asked-copy", "asked-copy-2", "asked-copy-3", "asked-copy-4"]
+    long = "x" * 63
+    studies.create(named(job, long))
+    assert [studies.duplicate(long).name for _ in range(2)] == [
+        "x" * 58 + "-copy",
+        "x" * 56 + "-copy-2",
+    ]
+
+
+def test_what_is_not_there_is_said_so(studies: Studies, job: Job) -> None:
+    for call in (studies.start, studies.cancel, studies.resume, studies.restart, studies.delete):
+        with pytest.raises(MissingStudyError, match="'none'"):
+            call("none")
+
+
+def test_every_change_is_told_once_and_in_order(studies: Studies, jobs: Jobs, job: Job) -> None:
+    studies.create(job)
+    started = studies.start("asked")
+    driven(studies, "asked")
+    studies.store.save("asked", trial(0, {"max-num-seqs": 4}))
+    ended(studies, "asked", StudyState.COMPLETE)
+    told = studies.store.events("asked")
+    assert [each.number for each in told] == [1, 2, 3, 4, 5]
+    assert [each.kind for each in told] == ["study", "study", "study", "trial", "study"]
+    assert told[1].content == {"state": "PENDING", "reason": "", "job": started.job}
+    assert told[3].content["parameters"] == {"max-num-seqs": 4}
+    assert [each.number for each in studies.store.events("asked", after=3)] == [4, 5]
+    assert [each.number for each in studies.store.events("asked", after=1, limit=2)] == [2, 3]
+    assert studies.store.latest()["asked"].events == 5
+
+
+def test_the_numbers_of_events_go_on_when_a_study_is_deleted_and_made_again(
+    studies: Studies, job: Job
+) -> None:
+    studies.create(job)
+    studies.delete("asked")
+    (last,) = studies.store.events("asked")
+    assert (last.number, last.content) == (2, {"state": DELETED})
+    studies.create(job)
+    assert [each.number for each in studies.store.events("asked")] == [3]
+    ended(studies, "asked", StudyState.COMPLETE)
+    studies.restart("asked")
+    numbers = [each.number for each in studies.store.events("asked")]
+    assert numbers == sorted(set(numbers))
+    assert numbers[0] > 4, "what was told before the restart is told no more"
+
+
+def test_many_writers_leave_no_gap_and_no_repeat(
+    tmp_path: Path, studies: Studies, job: Job
+) -> None:
+    studies.create(job)
+    stores = [Store(f"sqlite:///{tmp_path / 'store.db'}") for _ in range(4)]
+
+    def write(which: int) -> None:
+        for number in range(20):
+            stores[which].save("asked", trial(which * 100 + number))
+
+    with ThreadPoolExecutor(4) as several:
+        list(several.map(write, range(4)))
+    assert [each.number for each in studies.store.events("asked")] == list(range(1, 82))
+    for each in stores:
+        each.close()
