@@ -1,13 +1,80 @@
-"""Who may do what: tokens, roles, limits, headers."""
+"""Who may do what: tokens and roles; and what lies around every request: hosts, limits, headers.
+
+The middleware is plain ASGI: streams pass through it as they come.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import fcntl
+import hashlib
+import hmac
+import math
+import os
+import re
+import secrets
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from autotuner.api.problems import ProblemError, of_error
+from autotuner.errors import AutotunerError, ConfigError, InfrastructureError
+from autotuner.settings import Settings
+
+if TYPE_CHECKING:
+    from autotuner.api.service import Service  # which has a Gate
+
+PREFIX = "att_"
+"""Of every token, so that one that lies about in a text is known for what it is."""
+
+NAMES = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,62}")
+
+LOCAL = "local"
+"""The caller's name where there are no tokens."""
+
+OPEN = frozenset({"/", "/healthz", "/readyz", "/v1/version", "/openapi.json"})
+"""What needs no token, besides the page's files: nothing in it is of a study."""
+PAGE = "/static/"
+
+READING = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods that change nothing."""
+
+BODIES = frozenset(
+    ("application/json", "application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
+)
+"""A page elsewhere can have a browser send none of these without asking us first."""
+
+POLICY = (
+    "default-src 'self'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+)
+HEADERS = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+}
+"""Where an answer says none of its own."""
+
+BURST_SECONDS = 2.0
+"""A caller that was silent may send what so many seconds allow at once."""
+
+CALLERS = 10_000
+"""Whose requests are counted at the same time; beyond it the first of them is forgotten."""
 
 
 class Role(StrEnum):
@@ -20,6 +87,11 @@ class Role(StrEnum):
     ADMIN = "admin"
     """Sees who has tokens as well."""
 
+    def may(self, needed: Role) -> bool:
+        """Whether this role has all that the needed one has."""
+        ranks = list(Role)
+        return ranks.index(self) >= ranks.index(needed)
+
 
 @dataclass(frozen=True)
 class Caller:
@@ -29,31 +101,479 @@ class Caller:
     role: Role
 
 
-class Gate:
-    """Tells callers by their tokens."""
+class Token(BaseModel):
+    """What is kept of a token: enough to know it again, not to use it."""
 
-    def __init__(self, settings: Any) -> None:
-        self._settings = settings
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    name: str
+    role: Role
+    hash: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the token, as hex.")
+    created_at: str
+
+
+_TOKENS = TypeAdapter(tuple[Token, ...])
+
+
+def token_file(settings: Settings) -> Path:
+    """Where the tokens of a service are kept."""
+    return (settings.tokens or settings.home / "tokens.json").expanduser().absolute()
+
+
+def issue(path: Path, name: str, role: Role) -> str:
+    """A new token, which is kept nowhere in the clear.
+
+    Raises:
+        ConfigError: the name is taken, or is none; or the file holds no tokens.
+        InfrastructureError: the file cannot be written.
+    """
+    if not NAMES.fullmatch(name):
+        raise ConfigError(
+            f"{name!r} is no name for a token",
+            hint="letters, digits and . _ @ -, at most 63, such as ci or anna@example.org",
+        )
+    token = PREFIX + secrets.token_urlsafe(32)
+    with _alone(path):
+        held = listed(path)
+        if any(each.name == name for each in held):
+            raise ConfigError(
+                f"there already is a token named {name!r}",
+                hint=f"end it first: autotuner token revoke {name}",
+            )
+        made = datetime.now(UTC).isoformat(timespec="seconds")
+        _write(path, [*held, Token(name=name, role=role, hash=_digest(token), created_at=made)])
+    return token
+
+
+def revoke(path: Path, name: str) -> None:
+    """Have a token be none from now on.
+
+    Raises:
+        ConfigError: there is none of that name; or the file holds no tokens.
+        InfrastructureError: the file cannot be written.
+    """
+    with _alone(path):
+        held = listed(path)
+        if all(each.name != name for each in held):
+            raise ConfigError(
+                f"there is no token named {name!r}", allowed=[each.name for each in held]
+            )
+        _write(path, [each for each in held if each.name != name])
+
+
+def listed(path: Path) -> tuple[Token, ...]:
+    """The tokens of a file; none where there is no file.
+
+    Raises:
+        ConfigError: the file holds something else.
+        InfrastructureError: it cannot be read.
+    """
+    try:
+        return _TOKENS.validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise InfrastructureError(f"{path} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        each = error.errors(include_input=False, include_url=False)[0]
+        raise ConfigError(
+            f"holds no tokens: {each['msg']}",
+            where=".".join(map(str, each["loc"])),
+            file=str(path),
+            hint="move it away, and make tokens anew: autotuner token add",
+        ) from None
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """While two add or revoke at once, one waits: else the last would undo the first."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(path.with_name(f"{path.name}.lock"), os.O_CREAT | os.O_RDWR, 0o600)
+    except OSError as error:
+        raise InfrastructureError(f"{path} cannot be written: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _write(path: Path, held: Sequence[Token]) -> None:
+    """Whole or not at all, and for its owner's eyes only from the first byte on."""
+    try:
+        handle, new = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(_TOKENS.dump_json(tuple(held), indent=1) + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            Path(new).replace(path)
+        except BaseException:
+            Path(new).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise InfrastructureError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _digest(token: str) -> str:
+    # 256 random bits cannot be guessed, so that a slow hash would protect nothing more.
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+class Gate:
+    """Tells callers by their tokens.
+
+    Once there have been tokens they are needed for as long as this service runs: whoever
+    revokes the last one does not mean to let everybody in.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._host = settings.service_host
+        self._path = token_file(settings)
+        self._on = not is_loopback(settings.service_host)
+        self._held: tuple[Token, ...] = ()
+        self._seen: tuple[int, ...] = ()
 
     @property
     def tokens_on(self) -> bool:
-        return False
+        """Whether a token is needed."""
+        self._look()
+        return self._on
 
     def check(self) -> None:
         """Raises ConfigError where the service would be open to others without a token."""
+        if listed(self._path) or is_loopback(self._host):
+            return
+        raise ConfigError(
+            f"the service would listen on {self._host}, and nobody has a token for it",
+            where="AUTOTUNER_SERVICE_HOST",
+            hint="make one: autotuner token add NAME --role operator; or listen on 127.0.0.1",
+        )
 
     def caller(self, request: Request) -> Caller:
-        return Caller("local", Role.ADMIN)
+        """Who sent a request.
+
+        Raises:
+            ProblemError: no token, or none of ours (401).
+            InfrastructureError: the tokens cannot be read.
+        """
+        known: Caller | None = request.scope.get(_CALLER)
+        return known or self.known_by(request.headers.get("authorization", ""))
+
+    def known_by(self, authorization: str) -> Caller:
+        """As `caller`, by the header alone."""
+        if not self.tokens_on:
+            return Caller(LOCAL, Role.ADMIN)
+        scheme, _, said = authorization.partition(" ")
+        if scheme.lower() != "bearer" or not said.strip():
+            raise _unauthorized("a token is needed: Authorization: Bearer TOKEN")
+        digest = _digest(said.strip())
+        # All are compared, in constant time each: how long it takes says nothing of them.
+        found = [each for each in self._held if hmac.compare_digest(each.hash, digest)]
+        if not found:
+            raise _unauthorized("this token is not known here, or was revoked")
+        return Caller(found[0].name, found[0].role)
+
+    def _look(self) -> None:
+        """Read the file where it is another than it was."""
+        seen: tuple[int, ...]
+        try:
+            found = self._path.stat()
+            seen = (found.st_mtime_ns, found.st_ino, found.st_size)
+        except FileNotFoundError:
+            seen = ()
+        except OSError as error:
+            raise InfrastructureError(f"{self._path}: {error.strerror}") from error
+        if seen == self._seen:
+            return
+        try:
+            self._held = listed(self._path)
+        except ConfigError as error:  # who asks cannot mend it
+            raise InfrastructureError("the service's file of tokens is broken") from error
+        self._seen = seen
+        self._on = self._on or bool(self._held)
 
 
-def needs(role: Role) -> Callable[[Request], Caller]:
+def _unauthorized(detail: str) -> ProblemError:
+    return ProblemError(
+        401,
+        "unauthorized",
+        f"{detail}; its operator makes one: autotuner token add",
+        headers={"WWW-Authenticate": "Bearer"},
+    )
+
+
+def needs(role: Role) -> Callable[[Request], Awaitable[Caller]]:
     """A dependency: the caller, who has that role at least."""
 
-    def allowed(request: Request) -> Caller:
-        return request.app.state.service.gate.caller(request)  # type: ignore[no-any-return]
+    async def allowed(request: Request) -> Caller:
+        service: Service = request.app.state.service
+        caller = service.gate.caller(request)
+        if not caller.role.may(role):
+            raise ProblemError(
+                403,
+                "forbidden",
+                f"this needs the role {role}, and the token {caller.name!r} has {caller.role}",
+            )
+        return caller
 
     return allowed
 
 
-def install(app: FastAPI) -> None:
-    """Put limits and headers around an application."""
+def is_loopback(host: str) -> bool:
+    """Whether a name or address means this machine and nobody else."""
+    if host.lower().rstrip(".") == "localhost":
+        return True
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def foreign(method: str, headers: Headers, settings: Settings) -> ProblemError | None:
+    """Why a request is refused that a page of another site may have a browser send, or None.
+
+    A name that an attacker has lead to this machine (DNS rebinding) is seen by its Host, a form
+    or script of another site by its Origin.
+    """
+    host = headers.get("host", "")
+    origins = {each.lower().rstrip("/") for each in settings.cors_origins}
+    names = {_name(each.partition("//")[2]) for each in origins}
+    if is_loopback(settings.service_host) and not (
+        is_loopback(_name(host)) or _name(host) in names - {""}
+    ):
+        return ProblemError(
+            400,
+            "host",
+            f"this service is asked as 127.0.0.1 or localhost, not as {host!r}; a name that leads "
+            "here is told to it in AUTOTUNER_CORS_ORIGINS",
+        )
+    origin = headers.get("origin", "").lower()
+    if not origin or method in READING or origin in origins:
+        return None
+    if host and origin.partition("//")[2] == host.lower():
+        return None
+    return ProblemError(
+        403,
+        "host",
+        f"a page of {origin!r} may change nothing here; its site is told to this service in "
+        "AUTOTUNER_CORS_ORIGINS",
+    )
+
+
+def _name(host: str) -> str:
+    """The name in a Host header, without its port."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+class Buckets:
+    """A bucket of requests for each caller, filled at a rate.
+
+    Args:
+        clock: monotonic, in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._levels: dict[str, tuple[float, float]] = {}
+
+    def wait(self, key: str, rate: float) -> float:
+        """Take one request out of a caller's bucket; 0, or the seconds until there is one."""
+        now, most = self._clock(), max(1.0, rate * BURST_SECONDS)
+        level, then = self._levels.pop(key, (most, now))
+        level = min(most, level + (now - then) * rate)
+        short = level < 1.0
+        # The one who asked last stands last, so that the first has been silent longest.
+        self._levels[key] = (level if short else level - 1.0, now)
+        if len(self._levels) > CALLERS:
+            del self._levels[next(iter(self._levels))]
+        return (1.0 - level) / rate if short else 0.0
+
+
+def install(app: FastAPI, *, clock: Callable[[], float] = time.monotonic) -> None:
+    """Put limits and headers around an application, whose service is in `app.state`.
+
+    Args:
+        clock: of the limit of requests; monotonic, in seconds.
+    """
+    # The last is the first that a request meets.
+    app.add_middleware(_Limits, buckets=Buckets(clock))
+    app.add_middleware(_Sites)
+    app.add_middleware(_Headers)
+
+
+class _Headers:
+    """Says what a browser may do with an answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        said = dict(HEADERS)
+        if _path(scope).startswith("/v1"):
+            said["cache-control"] = "no-store"
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in said.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        return await self._app(scope, receive, with_headers)
+
+
+class _Sites:
+    """Lets pages of the sites that the operator names read answers; of none by default."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._sharing: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not (origins := _service(scope).settings.cors_origins):
+            return await self._app(scope, receive, send)
+        if self._sharing is None:
+            self._sharing = CORSMiddleware(
+                self._app,
+                allow_origins=[each.rstrip("/") for each in origins],
+                allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+                allow_headers=["Authorization", "Content-Type", "Last-Event-ID"],
+                expose_headers=["Location", "Retry-After"],
+            )
+        return await self._sharing(scope, receive, send)
+
+
+class _Limits:
+    """Refuses what no route should see: strangers, too much, too often, in another form."""
+
+    def __init__(self, app: ASGIApp, buckets: Buckets) -> None:
+        self._app = app
+        self._buckets = buckets
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        try:
+            found = await self._taken(scope, receive)
+        except AutotunerError as error:
+            return await _refusal(error, scope)(scope, receive, send)
+        return None if found is None else await self._app(scope, found, send)
+
+    async def _taken(self, scope: Scope, receive: Receive) -> Receive | None:
+        """Where to read the request from; None where its sender went away."""
+        service, headers, method = _service(scope), Headers(scope=scope), scope["method"]
+        if (strange := foreign(method, headers, service.settings)) is not None:
+            raise strange
+        unknown = self._name(scope, service.gate, headers)
+        rate = service.settings.requests_per_second
+        if wait := self._buckets.wait(_bucket(scope), rate):
+            raise ProblemError(
+                429,
+                "rate",
+                f"more than {rate:g} requests in a second (AUTOTUNER_REQUESTS_PER_SECOND)",
+                headers={"Retry-After": str(math.ceil(wait))},
+            )
+        if unknown is not None and not is_open(_path(scope)):
+            raise unknown
+        if method in READING:
+            return receive
+        body = await _read(receive, headers, service.settings.largest_request)
+        if body:
+            _refuse_form(headers)
+        return None if body is None else _again(body, receive)
+
+    def _name(self, scope: Scope, gate: Gate, headers: Headers) -> ProblemError | None:
+        """Note the caller in the scope; or why they are not known."""
+        try:
+            scope[_CALLER] = gate.known_by(headers.get("authorization", ""))
+        except ProblemError as error:
+            return error
+        return None
+
+
+_CALLER = "autotuner.caller"
+
+
+def is_open(path: str) -> bool:
+    """Whether a path needs no token."""
+    return path in OPEN or path.startswith(PAGE)
+
+
+def _bucket(scope: Scope) -> str:
+    """Whose requests are counted: a token's, else an address's."""
+    caller: Caller | None = scope.get(_CALLER)
+    if caller is not None:
+        return f"token {caller.name}"
+    return f"address {(scope.get('client') or ('unknown',))[0]}"
+
+
+async def _read(receive: Receive, headers: Headers, most: int) -> bytes | None:
+    """The body, counted while it is read; None where its sender went away.
+
+    Raises:
+        ProblemError: it is larger than `most` bytes.
+    """
+    said = headers.get("content-length", "")
+    body = bytearray()
+    size = int(said) if said.isdecimal() else 0
+    while size <= most:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        body += message.get("body", b"")
+        size = max(size, len(body))
+        if size <= most and not message.get("more_body", False):
+            return bytes(body)
+    raise ProblemError(
+        413,
+        "too-large",
+        f"a request is at most {most} bytes (AUTOTUNER_LARGEST_REQUEST)",
+        # What is left of it is not read, so nothing can follow on this connection.
+        headers={"Connection": "close"},
+    )
+
+
+def _refuse_form(headers: Headers) -> None:
+    """Raises ProblemError for a body that a form of another site could send."""
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in BODIES:
+        raise ProblemError(
+            415,
+            "media-type",
+            f"{kind or 'no content type'!r} is not allowed; send application/json or "
+            "application/yaml",
+        )
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """Says the body, then what comes after it."""
+    left = [body]
+
+    async def said() -> Message:
+        if left:
+            return {"type": "http.request", "body": left.pop(), "more_body": False}
+        return await receive()
+
+    return said
+
+
+def _refusal(error: AutotunerError, scope: Scope) -> Response:
+    return of_error(error, _path(scope))
+
+
+def _service(scope: Scope) -> Service:
+    found: Service = scope["app"].state.service
+    return found
+
+
+def _path(scope: Scope) -> str:
+    """The path below where the application is mounted."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
