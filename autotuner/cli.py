@@ -293,35 +293,24 @@ def report(name: str, html: Path | None, as_json: bool) -> None:
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["command", "args", "docker"]),
+    type=click.Choice(["command", "args", "docker", "compose", "ome"]),
     default="command",
     show_default=True,
-    help="A shell line, the flags one item a line, or a docker run line.",
+    help="A shell line, the flags one item a line, a docker run line, a Compose file, or OME's "
+    "InferenceService.",
 )
 @click.option("--trial", type=int, help="This trial instead of the best.")
 @_JSON
 def export(name: str, form: str, trial: int | None, as_json: bool) -> None:
     """Print the launch of the best trial, to serve with."""
     from autotuner import export as words
+    from autotuner.settings import Settings
 
     spec, point = _studies().chosen(name, trial)
-    launch = words.launch_of(spec, point)
     if as_json:
-        _print_json(
-            {
-                "argv": list(launch.argv),
-                "arguments": list(launch.arguments),
-                "environment": dict(launch.environment),
-                "image": launch.image,
-                "gpus": launch.gpus,
-            }
-        )
-    elif form == "docker":
-        click.echo(words.docker_text(spec, point))
-    elif form == "args":
-        click.echo(words.arguments_text(launch))
+        _print_json(words.launch_json(spec, point))
     else:
-        click.echo(words.command_text(launch))
+        click.echo(words.exported(spec, point, form, Settings().site))
 
 
 @cli.command()
