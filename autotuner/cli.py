@@ -1,5 +1,5 @@
 """The command line: check, plan, run, resume, status, list, report, export, convert, presets,
-sweep, doctor, catalog.
+sweep, doctor, catalog, serve, token, openapi; and `remote`'s at a service's address.
 
 Exit codes: 0 found, 1 nothing feasible, 2 the user must act, 3 the operator must act,
 130 interrupted. Heavy libraries are imported by the commands that need them, so that `check`
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autotuner import __version__
+from autotuner import __version__, remote
 from autotuner.errors import AutotunerError, ConfigError, InfrastructureError, StudyStateError
 
 if TYPE_CHECKING:
@@ -75,6 +75,10 @@ def _complain(error: AutotunerError, code: int) -> int:
 @click.version_option(__version__, prog_name="autotuner")
 def cli() -> None:
     """Find the launch flags that serve an LLM best, by measuring them."""
+
+
+for _verb in (remote.submit, remote.cancel, remote.logs):
+    cli.add_command(_verb)
 
 
 @cli.command()
@@ -171,6 +175,7 @@ def run(
 
 
 @cli.command()
+@remote.or_there(remote.resume)
 @_NAME
 @click.option("--take-over", is_flag=True, help="Do not believe a driver on another machine.")
 @click.option("--job", default="", hidden=True, help="Only while the study is this job's.")
@@ -195,6 +200,7 @@ def resume(name: str, take_over: bool, job: str, html: Path | None, as_json: boo
 
 
 @cli.command()
+@remote.or_there(remote.status)
 @_NAME
 @_JSON
 def status(name: str, as_json: bool) -> None:
@@ -241,6 +247,7 @@ def status(name: str, as_json: bool) -> None:
 
 
 @cli.command("list")
+@remote.or_there(remote.list_studies)
 @_JSON
 def list_studies(as_json: bool) -> None:
     """List all studies, the newest first."""
@@ -280,6 +287,7 @@ def list_studies(as_json: bool) -> None:
 
 
 @cli.command()
+@remote.or_there(remote.report)
 @_NAME
 @_HTML
 @_JSON
@@ -289,6 +297,7 @@ def report(name: str, html: Path | None, as_json: bool) -> None:
 
 
 @cli.command()
+@remote.or_there(remote.export)
 @_NAME
 @click.option(
     "--format",
@@ -354,6 +363,56 @@ def serve(host: str | None, port: int | None) -> None:
 
     settings = Settings()
     sys.exit(serve_http(settings, host or settings.service_host, port or settings.service_port))
+
+
+@cli.group()
+def token() -> None:
+    """Tokens of the service: who may see, and who may do."""
+
+
+@token.command("add")
+@_NAME
+@click.option(
+    "--role",
+    type=click.Choice(["viewer", "operator", "admin"]),
+    default="operator",
+    show_default=True,
+    help="Sees; submits and deletes studies as well; sees who has tokens as well.",
+)
+def add_token(name: str, role: str) -> None:
+    """Make a token and print it, this once: only its hash is kept."""
+    from autotuner.api import security
+    from autotuner.settings import Settings
+
+    click.echo(security.issue(security.token_file(Settings()), name, security.Role(role)))
+
+
+@token.command("list")
+@_JSON
+def list_tokens(as_json: bool) -> None:
+    """List who has tokens."""
+    from autotuner.api import security
+    from autotuner.settings import Settings
+
+    held = security.listed(security.token_file(Settings()))
+    if as_json:
+        _print_json([{"name": t.name, "role": t.role, "created_at": t.created_at} for t in held])
+        return
+    if not held:
+        click.echo("no tokens; autotuner token add NAME makes one")
+    for each in held:
+        click.echo(f"{each.name:<32} {each.role:<10} {each.created_at}")
+
+
+@token.command("revoke")
+@_NAME
+def revoke_token(name: str) -> None:
+    """End a token, at once."""
+    from autotuner.api import security
+    from autotuner.settings import Settings
+
+    security.revoke(security.token_file(Settings()), name)
+    click.echo(f"{name} has no token any more")
 
 
 @cli.command()
