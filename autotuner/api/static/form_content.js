@@ -63,11 +63,6 @@ export function freeName(name, taken) {
   }
 }
 
-/** A name as the store takes it. */
-export function studyName(text) {
-  return text.toLowerCase().replace(/[^a-z0-9-]+/g, "-").replace(/^-+|-+$/g, "").slice(0, 63);
-}
-
 function isEmpty(value) {
   return (
     value !== null && typeof value === "object" && !Array.isArray(value) &&

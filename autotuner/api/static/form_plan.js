@@ -1,0 +1,62 @@
+// What the study would do, while it is written: asked of the service, which starts nothing.
+
+import { code, counted, details, duration, el, parameterList, quantity } from "./ui.js";
+
+/** The panel of a plan: `show(plan)`, `fail(problem)`, `wait()`. */
+export function planPanel() {
+  const body = el("div", { class: "plan-body", "aria-live": "polite" });
+  const node = el("section", { class: "card plan", "aria-labelledby": "plan-title" },
+    el("h2", { id: "plan-title" }, "Plan"), body);
+  body.append(el("p", { class: "soft" }, "Once the study can be read, what it would do is shown here."));
+  return {
+    node,
+    wait: () => node.setAttribute("aria-busy", "true"),
+    show(plan) {
+      node.removeAttribute("aria-busy");
+      body.replaceChildren(...drawn(plan).flat(Infinity).filter(Boolean));
+    },
+    fail(problem) {
+      node.removeAttribute("aria-busy");
+      body.replaceChildren(el("p", { class: "note bad reason" }, problem.detail || problem.message));
+    },
+  };
+}
+
+function drawn(plan) {
+  const refused = Object.entries(plan.refused ?? {});
+  const doubted = Object.entries(plan.doubted ?? {});
+  return [
+    el("dl", { class: "plan-numbers" }, [
+      ["Points", plan.size === null ? "no end" : quantity(plan.size)],
+      ["Trials", plan.trials === null ? "until the space ends" : quantity(plan.trials)],
+      ["Load points", quantity(plan.load_points.length)],
+      ["Expected", duration(plan.seconds_expected)],
+      ["At most", duration(plan.seconds_at_most)],
+      ["GPU-hours", quantity(plan.gpu_hours_expected, "GPU-h")],
+    ].map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)))),
+    plan.notes.map((note) => el("p", { class: "note info" }, note)),
+    refused.length > 0 && reasons("Refused without a launch", refused, plan.looked_at),
+    doubted.length > 0 && reasons("Tried last", doubted, plan.looked_at),
+    el("h3", {}, `First ${counted(plan.launches.length, "launch")}`),
+    plan.launches.map((each) => details(
+      el("span", {}, each.name, " ", parameterList(each.parameters)),
+      each.image && el("p", { class: "soft" }, `image ${each.image}, `),
+      el("p", { class: "soft" }, each.gpus ? counted(each.gpus, "GPU") : "no GPU"),
+      code(commandOf(each), { label: `Copy the command of ${each.name}` }),
+    )),
+    Object.entries(plan.exports ?? {}).map(([name, text]) => details(`Needs beside: ${name}`, code(text, { label: `Copy ${name}` }))),
+  ];
+}
+
+function reasons(title, entries, lookedAt) {
+  const all = entries.reduce((sum, [, count]) => sum + count, 0);
+  return details(`${title}: ${all.toLocaleString("en")} of ${lookedAt.toLocaleString("en")} points`,
+    el("ul", { class: "reasons" }, entries.map(([reason, count]) => el("li", {}, el("strong", {}, `${count}× `), reason))));
+}
+
+/** A launch as one writes it in a shell. */
+export function commandOf({ argv, environment = {} }) {
+  const quoted = (word) => (/^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'"'"'`)}'`);
+  const variables = Object.entries(environment).map(([name, value]) => `${name}=${quoted(value)}`);
+  return [...variables, ...argv.map(quoted)].join(" ");
+}
