@@ -1,0 +1,142 @@
+"""What people commonly tune of each engine: flags that change how fast it serves or what fits.
+
+The first of each list are those of the earlier system and of the shipped presets; the rest are
+flags of scheduling, memory, kernels, parallelism and speculation that both trade off against each
+other and take a value without a file, a network or another model. None of them says who serves,
+logs, reads or writes what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from autotuner.engines.catalog import Catalog, Flag
+
+COMMONLY_TUNED: Mapping[str, Sequence[str]] = {
+    "vllm": (
+        "tensor-parallel-size",
+        "gpu-memory-utilization",
+        "max-num-seqs",
+        "max-num-batched-tokens",
+        "max-model-len",
+        "dtype",
+        "kv-cache-dtype",
+        "quantization",
+        "enable-chunked-prefill",
+        "block-size",
+        "swap-space",
+        "scheduling-policy",
+        "enable-prefix-caching",
+        "enforce-eager",
+        "stream-interval",
+        "performance-mode",
+        "optimization-level",
+        "async-scheduling",
+        "pipeline-parallel-size",
+        "data-parallel-size",
+        "decode-context-parallel-size",
+        "enable-expert-parallel",
+        "enable-eplb",
+        "expert-placement-strategy",
+        "all2all-backend",
+        "enable-dbo",
+        "dbo-decode-token-threshold",
+        "dbo-prefill-token-threshold",
+        "attention-backend",
+        "moe-backend",
+        "linear-backend",
+        "max-cudagraph-capture-size",
+        "cuda-graph-sizes",
+        "max-num-partial-prefills",
+        "max-long-partial-prefills",
+        "long-prefill-token-threshold",
+        "prefill-schedule-interval",
+        "scheduler-reserve-full-isl",
+        "disable-cascade-attn",
+        "disable-custom-all-reduce",
+        "disable-sliding-window",
+        "disable-hybrid-kv-cache-manager",
+        "cpu-offload-gb",
+        "kv-offloading-size",
+        "kv-cache-memory-bytes",
+        "kv-sharing-fast-prefill",
+        "num-gpu-blocks-override",
+        "api-server-count",
+        "numa-bind",
+        "distributed-executor-backend",
+    ),
+    "sglang": (
+        "tp-size",
+        "mem-fraction-static",
+        "schedule-policy",
+        "max-running-requests",
+        "max-total-tokens",
+        "chunked-prefill-size",
+        "max-prefill-tokens",
+        "dtype",
+        "kv-cache-dtype",
+        "quantization",
+        "enable-mixed-chunk",
+        "schedule-conservativeness",
+        "cuda-graph-max-bs",
+        "cuda-graph-max-bs-decode",
+        "num-continuous-decode-steps",
+        "stream-interval",
+        "context-length",
+        "page-size",
+        "dp-size",
+        "pp-size",
+        "ep-size",
+        "attn-dp-size",
+        "enable-dp-attention",
+        "enable-dp-lm-head",
+        "moe-dense-tp-size",
+        "load-balance-method",
+        "attention-backend",
+        "prefill-attention-backend",
+        "decode-attention-backend",
+        "sampling-backend",
+        "moe-runner-backend",
+        "moe-a2a-backend",
+        "deepep-mode",
+        "fp8-gemm-backend",
+        "enable-torch-compile",
+        "torch-compile-max-bs",
+        "disable-cuda-graph",
+        "disable-cuda-graph-padding",
+        "disable-radix-cache",
+        "radix-eviction-policy",
+        "disable-chunked-prefix-cache",
+        "disable-overlap-schedule",
+        "disable-custom-all-reduce",
+        "enable-mscclpp",
+        "enable-two-batch-overlap",
+        "enable-single-batch-overlap",
+        "enable-eplb",
+        "ep-num-redundant-experts",
+        "enable-hierarchical-cache",
+        "hicache-ratio",
+        "hicache-write-policy",
+        "swa-full-tokens-ratio",
+        "triton-attention-num-kv-splits",
+        "cpu-offload-gb",
+    ),
+    "simulated": (
+        "tensor-parallel-size",
+        "max-num-seqs",
+        "max-num-batched-tokens",
+        "gpu-memory-fraction",
+        "enable-prefix-caching",
+        "block-size",
+        "scheduling-policy",
+    ),
+}
+"""Engine -> names, the most telling first; of each version those count that it has."""
+
+
+def commonly_tuned(catalog: Catalog) -> list[Flag]:
+    """The flags of a catalog that people commonly tune, the most telling first, each once; none
+    that its version wants used no more."""
+    names = COMMONLY_TUNED.get(catalog.engine, ())
+    found = (catalog.find(name) for name in names)
+    return list({flag.name: flag for flag in found if flag and not flag.deprecated}.values())
