@@ -24,7 +24,7 @@ serve: $(VENV)/.runtime  ## the service and its page on http://127.0.0.1:8000, o
 	AUTOTUNER_HOME=.autotuner $(BIN)/autotuner serve
 
 test: $(VENV)/.dev $(VLLM)/.installed $(MODEL)/config.json  ## all tests, those on the real vLLM included
-	$(BIN)/python -m pytest tests -m "not faults"
+	$(BIN)/python -m pytest tests -m "not faults" --durations=25
 
 test-faults: $(VENV)/.dev  ## every way to die on every backend: what is left, and for how long
 	$(BIN)/python -m pytest tests/integration/test_orphans.py -rP

@@ -13,7 +13,7 @@ from autotuner.api import documents, schemas
 from autotuner.api.problems import answers
 from autotuner.api.security import Role, needs
 from autotuner.api.service import Asked, Service
-from autotuner.errors import ConfigError
+from autotuner.errors import AutotunerError, ConfigError
 from autotuner.job import Job, checked
 from autotuner.plan import first_plan
 from autotuner.plan import plan as plan_of
@@ -99,7 +99,12 @@ async def create(
         _prepared(asked, job)
         study = asked.studies.create(job)
         if start:
-            asked.studies.start(study.name)
+            try:
+                asked.studies.start(study.name)
+            except AutotunerError:
+                # What was refused has left nothing, and may be sent again as it is.
+                asked.studies.delete(study.name)
+                raise
         row = {**asked.reads.row(study.name), "notes": list(job.notes)}
         return JSONResponse(row, status_code=201, headers=_location(study))
 
@@ -274,7 +279,7 @@ def report(name: str, asked: Asked, format: Literal["json", "html"] = "json") ->
                 asked.studies.report_of(study, trials), asked.settings.zone
             ),
         )
-        return HTMLResponse(content)
+        return HTMLResponse(content, headers={"Content-Security-Policy": _STYLED})
     return Response(asked.reads.report(name), media_type="application/json")
 
 
@@ -301,6 +306,10 @@ def export(
     if format == "json":
         return JSONResponse(words.launch_json(spec, point))
     return PlainTextResponse(words.exported(spec, point, format, asked.settings.site) + "\n")
+
+
+# The report is one file, with its style in it and no script.
+_STYLED = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
 
 
 def paged(rows: list[dict[str, Any]], sort: str, page: int, per_page: int) -> dict[str, Any]:

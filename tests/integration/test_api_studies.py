@@ -1,0 +1,420 @@
+"""Studies and trials over HTTP, in process: the application over a true store, jobs as values."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from autotuner.api.app import application
+from autotuner.api.service import Service, service
+from autotuner.errors import FailureClass
+from autotuner.settings import Settings
+from autotuner.study.study import StudyState
+from autotuner.study.trial import LoadPoint, Phase, TrialState
+from tests.builders import study_content, trial
+from tests.unit.test_lease import ago
+from tests.unit.test_lifecycle import DEAD, Jobs
+
+YAML = {"Content-Type": "application/yaml"}
+
+
+@pytest.fixture
+def jobs() -> Jobs:
+    return Jobs()
+
+
+@pytest.fixture
+def served(tmp_path: Path, jobs: Jobs) -> Iterator[Service]:
+    made = service(
+        Settings(home=tmp_path, service_directory=tmp_path, studies_at_once=2), runner=jobs
+    )
+    yield made
+    made.studies.store.close()
+
+
+@pytest.fixture
+def client(served: Service) -> Iterator[TestClient]:
+    with TestClient(application(served), base_url="http://127.0.0.1:8000") as client:
+        yield client
+
+
+def content(name: str = "small", **changes: Any) -> dict[str, Any]:
+    model = {"path": "organisation/model"}
+    return study_content(
+        **{"name": name, "model": model, "space": {"max-num-seqs": [1, 2, 4]}, **changes}
+    )
+
+
+def posted(client: TestClient, name: str = "small", **changes: Any) -> dict[str, Any]:
+    answer = client.post("/v1/studies", json=content(name, **changes))
+    assert answer.status_code == 201, answer.text
+    row: dict[str, Any] = answer.json()
+    return row
+
+
+def measured(served: Service, name: str = "small") -> None:
+    """As if it had run: a baseline, a better trial, one that failed, one refused."""
+
+    def points(throughput: float) -> tuple[LoadPoint, ...]:
+        return (LoadPoint(0, "D(100,20)", 4, 10.0, {"output_throughput": throughput}),)
+
+    for number, throughput in enumerate((100.0, 150.0)):
+        served.studies.store.save(
+            name,
+            trial(
+                number,
+                {"max-num-seqs": 2} if number else {},
+                objectives={"output_throughput": throughput},
+                load_points=points(throughput),
+                phases=(Phase("deploy", 0.0, 5.0), Phase("D(100,20) x 4", 5.0, 15.0)),
+                directory=f"{served.studies.store.study(name).directory}/trials/{number:04}",
+            ),
+        )
+    died = {"failure": FailureClass.CRASH, "reason": "=it died", "log_tail": "boom"}
+    served.studies.store.save(name, trial(2, {"max-num-seqs": 1}, TrialState.INFEASIBLE, **died))
+    served.studies.store.set_state(
+        name, StudyState.COMPLETE, driver="", started_at=ago(60), ended_at=ago(1)
+    )
+
+
+def test_a_study_is_posted_as_json_as_yaml_and_as_the_predecessors_task(
+    client: TestClient,
+) -> None:
+    posted(client)
+    text = "# kept by nobody\nname: other\n" + "\n".join(
+        f"{key}: {json.dumps(value)}" for key, value in content().items() if key != "name"
+    )
+    answer = client.post("/v1/studies", content=text, headers=YAML)
+    assert answer.status_code == 201, answer.text
+    assert answer.headers["location"] == "/v1/studies/other"
+    task = json.loads(
+        (Path(__file__).parent.parent / "data/tasks/simple_task.json").read_text(encoding="utf-8")
+    )
+    task |= {"model": {"id_or_path": "organisation/model"}, "deployment_mode": "docker"}
+    converted = client.post("/v1/studies", json=task)
+    assert converted.status_code == 201, converted.text
+    assert converted.json()["notes"], "each name that changed is said"
+    assert client.get("/v1/studies").json()["total"] == 3
+
+
+def test_a_posted_study_may_start_at_once_or_leaves_nothing(client: TestClient, jobs: Jobs) -> None:
+    started = client.post("/v1/studies?start=true", json=content("one"))
+    assert started.json()["state"] == "STARTING"
+    jobs.refusal = "the cluster is away"
+    refused = client.post("/v1/studies?start=true", json=content("two"))
+    assert refused.status_code == 503
+    assert "the cluster is away" in refused.json()["detail"]
+    assert client.get("/v1/studies/two").status_code == 404
+
+
+def test_every_mistake_is_said_with_its_place(client: TestClient) -> None:
+    answer = client.post("/v1/studies", json=content(workload={"scenarios": ["X"]}, nonsense=1))
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem["type"] == "urn:autotuner:problem:config"
+    places = {each["where"] for each in problem["errors"]}
+    assert {"nonsense", "workload.concurrency"} <= places
+    lines = client.post("/v1/studies", content="name: a\nnonsense: 1\n", headers=YAML).json()
+    assert ("nonsense", 2) in {(each["where"], each["line"]) for each in lines["errors"]}
+    assert client.get("/v1/studies").json()["total"] == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("application/json", b"{"),
+        ("application/json", b"\xff"),
+        ("application/json", b"[1]"),
+        ("application/json", b"[" * 5000 + b"]" * 5000),
+        ("application/json", b'{"name": NaN}'),
+        ("application/yaml", b"name: [a"),
+        ("application/yaml", b"name: a\nname: b"),
+        (
+            "application/yaml",
+            b"a: &a [x]\n" + b"".join(b"%c: [*a, *a]\n" % i for i in b"bcdefghijklm"),
+        ),
+        ("application/yaml", b"presets: [/etc/passwd.yaml]\nname: a\nengine: {kind: vllm}"),
+        ("application/yaml", b"name: \x00"),
+        ("application/yaml", b"!!python/object/apply:os.system ['true']"),
+        ("application/yaml", b""),
+    ],
+)
+def test_what_is_no_study_is_refused_and_breaks_nothing(
+    client: TestClient, kind: str, body: bytes
+) -> None:
+    for path in ("/v1/studies", "/v1/plan"):
+        answer = client.post(path, content=body, headers={"Content-Type": kind})
+        assert answer.status_code == 422, answer.text
+        assert answer.json()["detail"]
+
+
+def test_only_studies_as_yaml_or_json_are_read(client: TestClient) -> None:
+    answer = client.post("/v1/studies", content="name: a", headers={"Content-Type": "text/plain"})
+    assert answer.status_code == 415
+
+
+def test_a_list_is_filtered_sorted_and_paged(client: TestClient, served: Service) -> None:
+    for name in ("a-one", "b-two", "c-three"):
+        posted(client, name, description=f"about {name[2:]}")
+    measured(served, "b-two")
+
+    def names(query: str) -> list[str]:
+        return [row["name"] for row in client.get(f"/v1/studies?{query}").json()["items"]]
+
+    assert names("sort=name") == ["a-one", "b-two", "c-three"]
+    assert names("sort=-name&per_page=2") == ["c-three", "b-two"]
+    assert names("sort=-name&per_page=2&page=2") == ["a-one"]
+    assert names("state=COMPLETE") == ["b-two"]
+    assert names("state=COMPLETE&state=PENDING&sort=name") == ["a-one", "b-two", "c-three"]
+    assert names("q=ABOUT%20THREE") == ["c-three"]
+    assert names("engine=vllm") == []
+    assert names("engine=simulated&sort=-gain")[0] == "b-two", "those without a gain come last"
+    assert client.get("/v1/studies?sort=nonsense").status_code == 422
+    assert client.get("/v1/studies?page=0").status_code == 422
+
+
+def test_a_row_says_how_a_study_stands(client: TestClient, served: Service) -> None:
+    posted(client)
+    measured(served)
+    row = client.get("/v1/studies").json()["items"][0]
+    assert row["state"] == "COMPLETE"
+    assert row["counts"] == {"COMPLETE": 2, "INFEASIBLE": 1}
+    assert [(each["number"], each["state"]) for each in row["blocks"]] == [
+        (0, "COMPLETE"),
+        (1, "COMPLETE"),
+        (2, "INFEASIBLE"),
+    ]
+    assert row["best"] == {"number": 1, "value": 150.0}
+    assert (row["baseline"], row["gain"]) == (100.0, 0.5)
+    assert row["eta"] is None
+    served.studies.store.set_state("small", StudyState.RUNNING, driver=DEAD, ended_at="")
+    assert client.get("/v1/studies/small").json()["state"] == "LOST"
+
+
+def test_blocks_are_the_first_fifty(client: TestClient, served: Service) -> None:
+    posted(client)
+    for number in range(53):
+        served.studies.store.save("small", trial(number, objectives={"output_throughput": 1.0}))
+    row = client.get("/v1/studies/small").json()
+    assert (len(row["blocks"]), row["more"]) == (50, 3)
+
+
+def test_what_is_shown_can_be_posted_again(client: TestClient) -> None:
+    posted(client, space={"max-num-seqs": [1, None]}, objectives=["output_throughput"])
+    shown = client.get("/v1/studies/small").json()
+    assert "null" in shown["yaml"]
+    text = shown["yaml"].replace("name: small", "name: again")
+    assert client.post("/v1/studies", content=text, headers=YAML).status_code == 201
+    again = client.get("/v1/studies/again").json()
+    assert {**again["spec"], "name": "small"} == shown["spec"]
+
+
+def test_an_edited_study_keeps_its_place_and_loses_its_results(
+    client: TestClient, served: Service
+) -> None:
+    posted(client)
+    measured(served)
+    renamed = client.put("/v1/studies/small", json=content("renamed"))
+    assert renamed.status_code == 200, renamed.text
+    assert renamed.json()["counts"] == {}
+    assert client.get("/v1/studies/small").status_code == 404
+    assert client.put("/v1/studies/none", json=content("x")).status_code == 404
+    posted(client, "other")
+    assert client.put("/v1/studies/renamed", json=content("other")).status_code == 409
+    assert client.get("/v1/studies/renamed").status_code == 200
+
+
+def test_states_are_moved_by_their_verbs(client: TestClient, jobs: Jobs, served: Service) -> None:
+    posted(client)
+
+    def post(verb: str) -> int:
+        return client.post(f"/v1/studies/small/{verb}").status_code
+
+    assert post("cancel") == post("restart") == post("resume") == 409
+    assert post("start") == 202
+    assert post("start") == 409
+    assert client.delete("/v1/studies/small").status_code == 409
+    assert post("cancel") == 202
+    assert client.get("/v1/studies/small").json()["state"] == "CANCELLED"
+    assert post("resume") == 202
+    assert len(jobs.started) == 2
+    measured(served)
+    assert post("resume") == 409
+    assert post("restart") == 202
+    assert client.get("/v1/studies/small/trials").json()["items"] == []
+    served.studies.store.set_state("small", StudyState.FAILED, driver="")
+    assert client.delete("/v1/studies/small").status_code == 204
+    assert client.get("/v1/studies/small").status_code == 404
+
+
+def test_one_study_too_many_is_told_to_come_again(client: TestClient) -> None:
+    for name in ("one", "two", "three"):
+        posted(client, name)
+    answers = [client.post(f"/v1/studies/{name}/start") for name in ("one", "two", "three")]
+    assert [each.status_code for each in answers] == [202, 202, 429]
+    assert int(answers[2].headers["retry-after"]) > 0
+    assert answers[2].json()["type"].endswith("too-many")
+
+
+def test_duplicates_wait_under_names_of_their_own(client: TestClient) -> None:
+    posted(client)
+    names = [client.post("/v1/studies/small/duplicate").json()["name"] for _ in range(2)]
+    assert names == ["small-copy", "small-copy-2"]
+
+
+def test_a_plan_stores_nothing(client: TestClient) -> None:
+    answer = client.post("/v1/plan?trials=2", json=content())
+    assert answer.status_code == 200, answer.text
+    plan = answer.json()
+    assert (plan["size"], len(plan["launches"])) == (3, 3)
+    assert client.get("/v1/studies").json()["total"] == 0
+    posted(client)
+    assert client.get("/v1/studies/small/plan?trials=2").json()["launches"] == plan["launches"]
+
+
+def test_both_forms_of_a_study_while_it_is_written(client: TestClient) -> None:
+    made = client.post("/v1/convert", json={"content": content()}).json()
+    assert made["problems"] == []
+    back = client.post("/v1/convert", json={"yaml": made["yaml"]}).json()
+    assert back["content"] == content()
+    wrong = client.post("/v1/convert", json={"yaml": "name: x\nspace: 3\n"}).json()
+    assert wrong["content"] == {"name": "x", "space": 3}
+    assert ("space", 2) in {(each["where"], each["line"]) for each in wrong["problems"]}
+    broken = client.post("/v1/convert", json={"yaml": "name: [x"}).json()
+    assert (broken["content"], broken["yaml"]) == (None, "name: [x")
+    assert broken["problems"][0]["line"]
+    scalar = client.post("/v1/convert", json={"yaml": "hello"}).json()
+    assert scalar["content"] is None
+    assert scalar["problems"]
+
+
+def test_a_report_is_json_and_a_page(client: TestClient, served: Service) -> None:
+    posted(client)
+    measured(served)
+    report = client.get("/v1/studies/small/report").json()
+    assert report["standing"] == "COMPLETE"
+    assert (report["best"], report["baseline"]) == (1, 0)
+    assert report["verdict"] is None or report["verdict"]["statement"]
+    page = client.get("/v1/studies/small/report?format=html")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "'unsafe-inline'" in page.headers["content-security-policy"]
+    assert "script" not in page.headers["content-security-policy"]
+
+
+def test_what_is_read_follows_what_changes(client: TestClient, served: Service) -> None:
+    posted(client)
+    for number in range(3):
+        assert len(client.get("/v1/studies/small/report").json()["trials"]) == number
+        assert client.get("/v1/studies/small/trials").json()["total"] == number
+        served.studies.store.save("small", trial(number, objectives={"output_throughput": 1.0}))
+
+
+def test_the_launch_is_exported_in_every_form(client: TestClient, served: Service) -> None:
+    posted(client, backend={"kind": "process", "ome": {"model": "tiny", "runtime": "r"}})
+    assert client.get("/v1/studies/small/export").status_code == 409
+    measured(served)
+
+    def export(form: str, more: str = "") -> str:
+        answer = client.get(f"/v1/studies/small/export?format={form}{more}")
+        assert answer.status_code == 200, answer.text
+        return answer.text
+
+    assert "--max-num-seqs 2" in export("command")
+    assert "--max-num-seqs" not in export("command", "&trial=0")
+    assert export("docker").startswith("docker run")
+    assert "network_mode: host" in export("compose")
+    assert "kind: InferenceService" in export("ome")
+    assert json.loads(export("json"))["arguments"]
+    assert "name: small" in export("study")
+    assert client.get("/v1/studies/small/export?trial=77").status_code == 404
+    assert client.get("/v1/studies/small/export?format=x").status_code == 422
+
+
+def test_a_trial_is_shown_with_its_launch_and_its_files(
+    client: TestClient, served: Service
+) -> None:
+    posted(client)
+    measured(served)
+    directory = Path(served.studies.store.trials("small")[1].directory)
+    (directory / "load-0").mkdir(parents=True)
+    (directory / "server.log").write_text("ready\n", encoding="utf-8")
+    (directory / "plan.json").write_text('{"backend": "process"}', encoding="utf-8")
+    seen = {"seconds": [0.0, 1.0], "series": {"kv_usage": [0.1, None]}}
+    (directory / "load-0" / "telemetry.json").write_text(json.dumps(seen), encoding="utf-8")
+    shown = client.get("/v1/studies/small/trials/1").json()
+    assert shown["feasible"] is True
+    assert "--max-num-seqs" in shown["argv"]
+    assert shown["plan"] == {"backend": "process"}
+    assert shown["telemetry"] == [{"load": "D(100,20) x 4", "index": 0, **seen}]
+    assert shown["logs"]["server"] == 6
+    assert shown["logs"]["benchmark"] is None
+    assert "load-0/telemetry.json" in shown["files"]
+    assert client.get("/v1/studies/small/trials/9").status_code == 404
+    assert client.get("/v1/studies/small/trials/x").status_code == 422
+
+
+def test_trials_come_as_a_table(client: TestClient, served: Service) -> None:
+    posted(client)
+    measured(served)
+    answer = client.get("/v1/studies/small/trials?format=csv&per_page=1")
+    assert "attachment" in answer.headers["content-disposition"]
+    rows = list(csv.DictReader(io.StringIO(answer.text)))
+    assert len(rows) == 3, "all of them, whatever the page"
+    assert rows[1]["parameter.max-num-seqs"] == "2"
+    assert rows[1]["objective.output_throughput"] == "150.0"
+    assert rows[1]["D(100,20) x 4 output_throughput"] == "150.0"
+    assert rows[2]["reason"] == "'=it died", "no spreadsheet takes it for a formula"
+    some = client.get("/v1/studies/small/trials?state=INFEASIBLE&sort=-number").json()
+    assert [each["number"] for each in some["items"]] == [2]
+
+
+def test_logs_are_read_whole_by_their_end_and_as_files(client: TestClient, served: Service) -> None:
+    posted(client)
+    measured(served)
+    study = served.studies.store.study("small")
+    Path(study.directory, "study.log").write_text("a\nb\nc\n", encoding="utf-8")
+    assert client.get("/v1/studies/small/logs").text == "a\nb\nc\n"
+    assert client.get("/v1/studies/small/logs?tail=1").text == "c\n"
+    saved = client.get("/v1/studies/small/logs?download=true")
+    assert 'filename="small.log"' in saved.headers["content-disposition"]
+    followed = client.get("/v1/studies/small/logs?follow=true").text
+    assert 'data: ["a", "b", "c"]' in followed.replace('","', '", "')
+    assert "event: end" in followed
+    story = client.get("/v1/studies/small/trials/2/logs/trial").text
+    assert "INFEASIBLE crash" in story
+    told = client.get("/v1/studies/small/trials/2/logs/trial?follow=true").text
+    assert "event: end" in told
+    assert client.get("/v1/studies/small/trials/1/logs/server").text == ""
+    assert client.get("/v1/studies/small/trials/2/logs/server").status_code == 404
+    assert client.get("/v1/studies/small/trials/1/logs/passwd").status_code == 422
+
+
+def test_no_link_leads_out_of_a_studys_directory(client: TestClient, served: Service) -> None:
+    posted(client)
+    measured(served)
+    directory = Path(served.studies.store.trials("small")[1].directory)
+    directory.mkdir(parents=True)
+    (directory / "server.log").symlink_to("/etc/passwd")
+    answer = client.get("/v1/studies/small/trials/1/logs/server")
+    assert "root:" not in answer.text
+    for name in ("..", "%2e%2e", "..%2f..%2fetc", "small%00"):
+        assert client.get(f"/v1/studies/{name}/logs").status_code in (404, 422)
+        assert client.get(f"/static/{name}/{name}/pyproject.toml").status_code in (404, 422)
+
+
+def test_events_are_the_past_and_go_on_where_one_was(client: TestClient, served: Service) -> None:
+    posted(client)
+    measured(served)
+    past = client.get("/v1/studies/small/events?follow=false").text
+    assert [line[4:] for line in past.splitlines() if line.startswith("id: ")] == list("12345")
+    rest = client.get("/v1/studies/small/events?follow=false", headers={"Last-Event-ID": "3"})
+    assert [line[4:] for line in rest.text.splitlines() if line.startswith("id: ")] == ["4", "5"]
+    assert client.get("/v1/studies/none/events").status_code == 404
