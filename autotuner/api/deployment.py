@@ -1,0 +1,96 @@
+"""The service as a Ray Serve application: `serve deploy configs/serve.yaml`, or `autotuner serve`.
+
+Nothing of a study is in the replica: it may die at any moment, and the next one knows as much.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray import serve
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from autotuner.api.app import application
+from autotuner.api.problems import of_error
+from autotuner.api.service import Service, service
+from autotuner.errors import AutotunerError, InfrastructureError
+from autotuner.execution.jobs import RayJobs
+from autotuner.settings import Settings
+
+NAME = "autotuner"
+"""Of the application, and of its one deployment."""
+
+ONGOING = 1000
+"""Requests answered at the same time: each who follows a log or a study is one."""
+
+RETRY_SECONDS = 10.0
+"""Between two looks of Ray at the replica; after three with a problem it makes a new one."""
+
+
+def composed(settings: Settings) -> Service:
+    """The service on the cluster that this process is part of.
+
+    Raises:
+        ConfigError, InfrastructureError: it cannot serve.
+    """
+    jobs = RayJobs()
+
+    def ready() -> dict[str, str]:
+        return {"store": _problem_of(made), "runner": jobs.problem()}
+
+    made = service(settings, runner=jobs, ready=ready)
+    made.gate.check()
+    return made
+
+
+def _problem_of(made: Service) -> str:
+    try:
+        made.studies.store.names()
+    except AutotunerError as error:
+        return str(error).splitlines()[0]
+    return ""
+
+
+def unavailable(error: AutotunerError) -> ASGIApp:
+    """Answers everything with why there is no service: Ray lets whoever asks an application that
+    could not be deployed wait without end."""
+    said = InfrastructureError(f"the service could not start: {error}")
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await of_error(said, scope["path"])(scope, receive, send)
+
+    return answer
+
+
+@serve.deployment(
+    name=NAME,
+    num_replicas=1,
+    max_ongoing_requests=ONGOING,
+    # It waits for others most of the time, and must find a place on a cluster that is full.
+    ray_actor_options={"num_cpus": 0},
+    health_check_period_s=RETRY_SECONDS,
+    graceful_shutdown_timeout_s=5,
+)
+@serve.ingress()
+class Replica:
+    """One process that serves."""
+
+    def __init__(self) -> None:
+        self._problem: AutotunerError | None = None
+        try:
+            self._app: ASGIApp = application(composed(Settings()))
+        except AutotunerError as error:
+            self._problem = error
+            self._app = unavailable(error)
+
+    def __serve_build_asgi_app__(self) -> Any:
+        return self._app
+
+    def check_health(self) -> None:
+        """Raises what kept the service from starting: the next replica may find it mended."""
+        if self._problem is not None:
+            raise self._problem
+
+
+app = Replica.bind()  # type: ignore[attr-defined]
