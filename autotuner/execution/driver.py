@@ -32,6 +32,7 @@ from autotuner.execution.placer import AHEAD, OVERTAKEN, UNLEARNT_AHEAD, Placer
 from autotuner.execution.reservation import Node, Reservation, cannot_hold, reservation
 from autotuner.execution.telemetry import Telemetry
 from autotuner.foresight import Foresight
+from autotuner.mirrors.base import Mirror, Mirroring
 from autotuner.plugins import load_kind
 from autotuner.search.base import Scheduler, Searcher, SearchKind
 from autotuner.settings import Site
@@ -65,6 +66,7 @@ def run_study(
     site: Site | None = None,
     address: str | None = None,
     resume: bool = False,
+    mirrors: Sequence[Mirror] = (),
     listener: Listener = lambda trial: None,
     begun: Callable[[StudyLoop], None] = lambda loop: None,
     tick: Callable[[], None] = lambda: None,
@@ -77,6 +79,7 @@ def run_study(
         foresight, scheduler: see `StudyLoop`.
         site: what the operator says of the machines; all defaults by default.
         resume: go on from the trials in the store.
+        mirrors: show the study elsewhere; none of them can break it.
         listener: hears of every change of a trial.
         begun: hears of the loop once the cluster is there.
         tick: called several times a second.
@@ -106,9 +109,11 @@ def run_study(
         if impossible:
             raise InfrastructureError(f"the baseline {impossible}")
         telemetry = Telemetry(study.name, study.spec.objectives)
+        mirroring = Mirroring(mirrors, said)
 
         def heard(trial: Trial) -> None:
             telemetry.changed(trial)
+            mirroring.changed(trial)
             listener(trial)
 
         loop = StudyLoop(
@@ -127,6 +132,7 @@ def run_study(
             prepare_everywhere(study.spec, backend, site, said)
         loop.begin()
         telemetry.begun(loop)
+        mirroring.begun(store.study(study.name), loop.trials)  # as it is since it began
         begun(loop)
         try:
             with _signals(loop):
@@ -137,6 +143,7 @@ def run_study(
         finally:
             _wait_gone(backend, study.name)
             state = loop.finish()
+            mirroring.ended()
             if len(nodes) > 1 and not recorded:
                 sweep_everywhere(study.spec, site)
         if loop.broken and not loop.cancelled:
