@@ -10,6 +10,7 @@ from autotuner.errors import FailureClass
 from autotuner.serving import HERE, LaunchSpec, MemoryRequest, Place
 from autotuner.study.space import Parameters
 from autotuner.study.spec import StudySpec
+from autotuner.study.telemetry import Levers
 
 MACHINE_FAULTS = frozenset(
     {
@@ -47,6 +48,19 @@ class Diagnosis:
         return self.failure in MACHINE_FAULTS
 
 
+@dataclass(frozen=True)
+class Told:
+    """How an engine tells of itself while it serves: a page in Prometheus' text format.
+
+    Attributes:
+        series: signal of `study.telemetry` -> its names on the page, of the newest version first.
+        path: of the page.
+    """
+
+    series: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    path: str = "/metrics"
+
+
 class Engine(Protocol):
     """An inference server program. Pure: no processes, no GPUs, no clock.
 
@@ -56,11 +70,16 @@ class Engine(Protocol):
     3. `refuse` is provable: a point it refuses would not have started. A guess returns None.
     4. `diagnose` never fails; a log without a known signature is a CRASH with its last line.
     5. `observe` and `memory` never fail either: what cannot be read is left out.
+    6. `told` names no signal that the engine has not, and `levers` no flag that it has not.
     """
 
     @property
     def api(self) -> str:
         """The dialect of its HTTP API, in the benchmark's words: ``vllm``, ``sglang``."""
+
+    @property
+    def told(self) -> Told:
+        """Where it tells of its KV cache and its queue while it serves."""
 
     def check(self, spec: StudySpec) -> None:
         """Raise ConfigError where a flag or a value is not the engine's."""
@@ -84,3 +103,6 @@ class Engine(Protocol):
 
     def memory(self, spec: StudySpec, parameters: Parameters) -> MemoryRequest | None:
         """What the point's flags say of GPU memory; None: this engine's cannot be told."""
+
+    def levers(self, spec: StudySpec, parameters: Parameters) -> Levers:
+        """What bounds how much a server at this point does at once."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 
 from autotuner.engines import signatures as said
-from autotuner.engines.base import LOWER, RAISE, Diagnosis, Engine
+from autotuner.engines.base import LOWER, RAISE, Diagnosis, Engine, Told
 from autotuner.engines.flags import (
     catalog_of,
     check_flags,
@@ -29,8 +29,10 @@ from autotuner.engines.refusal import (
 from autotuner.engines.signatures import Signature, diagnose, observed
 from autotuner.errors import ConfigError, FailureClass
 from autotuner.serving import HERE, LaunchSpec, MemoryRequest, Place
+from autotuner.study import telemetry
 from autotuner.study.space import Parameters
 from autotuner.study.spec import StudySpec
+from autotuner.study.telemetry import Levers
 
 IMAGE = "lmsysorg/sglang"
 COMMAND = ("python", "-m", "sglang.launch_server")
@@ -54,8 +56,23 @@ _OWNED = {
 }
 
 
+# Counters appear with their first event. Its gauge of the cache hit rate is of the last batches
+# only; these are of all prompts.
+_TOLD = Told(
+    {
+        telemetry.KV_USAGE: ("sglang:token_usage",),
+        telemetry.RUNNING: ("sglang:num_running_reqs",),
+        telemetry.WAITING: ("sglang:num_queue_reqs",),
+        telemetry.PREEMPTIONS: ("sglang:num_retracted_requests_total",),
+        telemetry.PREFIX_HITS: ("sglang:cached_tokens_total",),
+        telemetry.PREFIX_QUERIES: ("sglang:prompt_tokens_total",),
+    }
+)
+
+
 class _SGLang:
     api = "sglang"
+    told = _TOLD
 
     def check(self, spec: StudySpec) -> None:
         check_flags(spec, catalog_of(spec), _OWNED)
@@ -118,6 +135,17 @@ class _SGLang:
             sequences=point.whole("max-running-requests"),
             batched_tokens=_chunk(point),
             block=point.whole("page-size"),
+        )
+
+    def levers(self, spec: StudySpec, parameters: Parameters) -> Levers:
+        point = point_of(spec, parameters)
+        each = point.whole("max-running-requests")
+        return Levers(
+            sequences="max-running-requests",
+            # Groups that share GPUs share the number too (pool_configurator.py:1142).
+            most=each and each * _replicas(point),
+            tokens="chunked-prefill-size",
+            memory=_FRACTION,
         )
 
 

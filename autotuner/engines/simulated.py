@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Mapping
 
-from autotuner.engines.base import LOWER, RAISE, Diagnosis, Engine
+from autotuner.engines.base import LOWER, RAISE, Diagnosis, Engine, Told
 from autotuner.engines.catalog import Catalog, whole_number
 from autotuner.engines.flags import (
     catalog_of,
@@ -24,8 +24,10 @@ from autotuner.engines.flags import (
 from autotuner.engines.signatures import Signature, diagnose, observed
 from autotuner.errors import FailureClass
 from autotuner.serving import HERE, LaunchSpec, MemoryRequest, Place
+from autotuner.study import telemetry
 from autotuner.study.space import Parameters
 from autotuner.study.spec import StudySpec
+from autotuner.study.telemetry import Levers
 
 IMAGE = "autotuner"
 COMMAND = (sys.executable, "-m", "autotuner.engines.simulated_server")
@@ -43,6 +45,14 @@ _OWNED = {
 class _Simulated:
     # It takes `ignore_eos`, which genai-bench sends in this dialect and not in plain OpenAI's.
     api = "vllm"
+    told = Told(
+        {
+            telemetry.KV_USAGE: ("sim:kv_cache_usage_perc",),
+            telemetry.RUNNING: ("sim:num_requests_running",),
+            telemetry.WAITING: ("sim:num_requests_waiting",),
+            telemetry.PREEMPTIONS: ("sim:num_preemptions_total",),
+        }
+    )
 
     def check(self, spec: StudySpec) -> None:
         check_flags(spec, catalog_of(spec), _OWNED)
@@ -95,6 +105,15 @@ class _Simulated:
 
     def memory(self, spec: StudySpec, parameters: Parameters) -> MemoryRequest | None:  # noqa: ARG002
         return None  # its model and its accelerators are notional, whatever the study names
+
+    def levers(self, spec: StudySpec, parameters: Parameters) -> Levers:
+        catalog, values = catalog_of(spec), flag_values(spec, parameters)
+        return Levers(
+            sequences="max-num-seqs",
+            most=_number(catalog, values, "max-num-seqs"),
+            tokens="max-num-batched-tokens",
+            memory=_FRACTION,
+        )
 
 
 def _part(nodes: int, place: Place) -> tuple[str, ...]:

@@ -401,12 +401,17 @@ class Server:
         return "application/json", json.dumps({"object": "list", "data": [model]}).encode()
 
     def _metrics(self) -> tuple[str, bytes]:
+        scheduler = self.scheduler
         values = {
-            "sim:num_requests_running": len(self.scheduler.running),
-            "sim:num_requests_waiting": len(self.scheduler.waiting),
-            "sim:kv_cache_usage_perc": round(self.scheduler.usage, 6),
+            "sim:num_requests_running": len(scheduler.running),
+            "sim:num_requests_waiting": len(scheduler.waiting),
+            "sim:kv_cache_usage_perc": round(scheduler.usage, 6),
+            "sim:num_preemptions_total": scheduler.preemptions,
         }
-        lines = [f"# TYPE {name} gauge\n{name} {value}\n" for name, value in values.items()]
+        lines = [
+            f"# TYPE {name} {'counter' if name.endswith('_total') else 'gauge'}\n{name} {value}\n"
+            for name, value in values.items()
+        ]
         return "text/plain; version=0.0.4", "".join(lines).encode()
 
     async def _chat(

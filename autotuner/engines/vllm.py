@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 
 from autotuner.engines import signatures as said
-from autotuner.engines.base import LOWER, RAISE, Diagnosis, Engine
+from autotuner.engines.base import LOWER, RAISE, Diagnosis, Engine, Told
 from autotuner.engines.flags import (
     catalog_of,
     check_flags,
@@ -32,9 +32,11 @@ from autotuner.engines.refusal import (
 from autotuner.engines.signatures import Signature, diagnose, observed
 from autotuner.errors import ConfigError, FailureClass
 from autotuner.serving import HERE, LaunchSpec, MemoryRequest, Place
+from autotuner.study import telemetry
 from autotuner.study.model import GIB
 from autotuner.study.space import Parameters
 from autotuner.study.spec import StudySpec
+from autotuner.study.telemetry import Levers
 
 IMAGE = "vllm/vllm-openai"
 COMMAND = ("vllm", "serve")
@@ -64,8 +66,28 @@ _OWNED = {
 }
 
 
+_TOLD = Told(
+    {
+        # Named for GPUs up to 0.10; counters got their `_total` from the client library.
+        telemetry.KV_USAGE: ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
+        telemetry.RUNNING: ("vllm:num_requests_running",),
+        telemetry.WAITING: ("vllm:num_requests_waiting",),
+        telemetry.PREEMPTIONS: ("vllm:num_preemptions_total",),
+        telemetry.PREFIX_HITS: (
+            "vllm:prefix_cache_hits_total",
+            "vllm:gpu_prefix_cache_hits_total",
+        ),
+        telemetry.PREFIX_QUERIES: (
+            "vllm:prefix_cache_queries_total",
+            "vllm:gpu_prefix_cache_queries_total",
+        ),
+    }
+)
+
+
 class _VLLM:
     api = "vllm"
+    told = _TOLD
 
     def check(self, spec: StudySpec) -> None:
         catalog = catalog_of(spec)
@@ -143,6 +165,16 @@ class _VLLM:
             sequences=point.whole("max-num-seqs"),
             batched_tokens=point.whole("max-num-batched-tokens"),
             block=point.whole("block-size"),
+        )
+
+    def levers(self, spec: StudySpec, parameters: Parameters) -> Levers:
+        point = point_of(spec, parameters)
+        each = point.whole("max-num-seqs")
+        return Levers(
+            sequences="max-num-seqs",
+            most=each and each * point.size("data-parallel-size"),
+            tokens="max-num-batched-tokens",
+            memory=_FRACTION,
         )
 
 

@@ -27,6 +27,15 @@ class GpuMemory:
     total: float
 
 
+@dataclass(frozen=True)
+class GpuUse:
+    """What one GPU does: memory in GiB, share of the time that it computes (0 to 1), watts."""
+
+    memory: float
+    utilisation: float | None = None
+    power: float | None = None
+
+
 Gauge = Callable[[str], GpuMemory | None]
 """Memory of a GPU by its id; None where nobody can tell."""
 
@@ -62,28 +71,65 @@ def _held(gpu_ids: Sequence[str], gauge: Gauge) -> str:
 
 
 def nvidia_gauge() -> Gauge:
-    """What NVML says; a gauge that cannot tell where there is no NVIDIA driver.
+    """What NVML says; a gauge that cannot tell where there is no NVIDIA driver."""
+    library = _nvml()
 
-    Ray's GPU ids are indices in NVML's order, which is that of CUDA where all GPUs of a node are
-    alike, or the UUIDs of CUDA_VISIBLE_DEVICES.
+    def memory(gpu: str) -> GpuMemory | None:
+        try:
+            found = library.nvmlDeviceGetMemoryInfo(_handle(library, gpu))
+        except library.NVMLError:
+            return None
+        return GpuMemory(used=found.used / GIB, total=found.total / GIB)
+
+    return memory if library is not None else lambda gpu: None
+
+
+def nvidia_use(library: Any = None) -> Callable[[str], GpuUse | None]:
+    """What a GPU does, by its id, as NVML says it; None where nobody can tell.
+
+    Args:
+        library: NVML, or what stands in for it.
     """
+    library = library or _nvml()
+
+    def use(gpu: str) -> GpuUse | None:
+        try:
+            handle = _handle(library, gpu)
+            memory = library.nvmlDeviceGetMemoryInfo(handle).used / GIB
+        except library.NVMLError:
+            return None
+        # A part of a GPU (MIG) has memory of its own, but neither of these.
+        return GpuUse(
+            memory,
+            utilisation=_known(
+                library, lambda: library.nvmlDeviceGetUtilizationRates(handle).gpu / 100
+            ),
+            power=_known(library, lambda: library.nvmlDeviceGetPowerUsage(handle) / 1000),
+        )
+
+    return use if library is not None else lambda gpu: None
+
+
+def _nvml() -> Any:
     try:
         import pynvml
 
         pynvml.nvmlInit()
     except Exception:  # noqa: BLE001  # no package, no driver, no GPU: all the same here
-        return lambda gpu: None
+        return None
+    return pynvml
 
-    def memory(gpu: str) -> GpuMemory | None:
-        try:
-            handle: Any = (
-                pynvml.nvmlDeviceGetHandleByIndex(int(gpu))
-                if gpu.isdigit()
-                else pynvml.nvmlDeviceGetHandleByUUID(gpu)
-            )
-            found = pynvml.nvmlDeviceGetMemoryInfo(handle)
-        except pynvml.NVMLError:
-            return None
-        return GpuMemory(used=found.used / GIB, total=found.total / GIB)
 
-    return memory
+def _handle(library: Any, gpu: str) -> Any:
+    """Ray's GPU ids are indices in NVML's order, which is that of CUDA where all GPUs of a node
+    are alike, or the UUIDs of CUDA_VISIBLE_DEVICES."""
+    if gpu.isdigit():
+        return library.nvmlDeviceGetHandleByIndex(int(gpu))
+    return library.nvmlDeviceGetHandleByUUID(gpu)
+
+
+def _known(library: Any, ask: Callable[[], float]) -> float | None:
+    try:
+        return ask()
+    except library.NVMLError:
+        return None

@@ -32,7 +32,10 @@ class LoadRunner:
         study: str,
         trial: int,
         secret: Mapping[str, str],
+        started: Callable[[int], None] = lambda pid: None,
     ) -> None:
+        """Start it; `started` hears its PID before the first load."""
+        self._started = started
         self._log = directory / LOG
         with self._log.open("ab") as log:
             self._program = Guarded(
@@ -67,6 +70,9 @@ class LoadRunner:
             if self._answer(min(clock() + STARTUP_SECONDS, deadline), clock, watch) is None:
                 raise InfrastructureError(f"the load generator did not start: {self._last_line()}")
             self._ready = True
+            self._program.alive()  # listens to the guard, which has the PID
+            if self._program.pid is not None:
+                self._started(self._program.pid)
         command = {"argv": list(argv), "into": str(into)}
         try:
             assert self._program.stdin is not None

@@ -18,10 +18,18 @@ from autotuner.backends.base import Backend, Server
 from autotuner.benchmarks.base import Benchmark
 from autotuner.engines.base import Diagnosis, Engine
 from autotuner.errors import FailureClass, InfrastructureError, TrialError
-from autotuner.execution.gate import Gauge, nvidia_gauge, wait_clear
+from autotuner.execution.gate import Gauge, nvidia_gauge, nvidia_use, wait_clear
 from autotuner.execution.loadrunner import LoadRunner
 from autotuner.execution.readiness import NotReady, ServerDied, wait_ready
 from autotuner.execution.reservation import GPU
+from autotuner.execution.sampling import (
+    HostProbe,
+    LoadProbe,
+    Probe,
+    Sampler,
+    gpu_probe,
+    server_probe,
+)
 from autotuner.execution.spanning import Part, SpanningServer
 from autotuner.serving import HERE, Endpoint, LaunchSpec, Slot
 from autotuner.settings import FIRST_PORT, LAST_PORT, Site
@@ -29,10 +37,14 @@ from autotuner.study.metrics import METRICS, metrics_of
 from autotuner.study.objective import latency_bounds
 from autotuner.study.space import Parameters
 from autotuner.study.spec import StudySpec
+from autotuner.study.telemetry import summed, why
 from autotuner.study.trial import LoadPoint, Outcome, Phase, TrialState
 from autotuner.study.workload import Load
 
 TAIL_LINES = 40
+
+TELEMETRY = "telemetry.json"
+"""In the directory of a load point: what was sampled meanwhile."""
 
 DEPLOY, STOP = "deploy", "stop"
 
@@ -99,6 +111,7 @@ class TrialRun:
         self._directory = Path(assignment.directory)
         self._server: Server | None = None
         self._runner: LoadRunner | None = None
+        self._load_pid: int | None = None
         self._launch: LaunchSpec | None = None
         self._observed: Mapping[str, float] = {}
         self.phases: list[Phase] = []
@@ -146,6 +159,7 @@ class TrialRun:
                 study=spec.name,
                 trial=slot.trial,
                 secret=self._site.environment(),
+                started=self._load_started,
             )
             try:
                 self._wait_ready(launch)
@@ -163,14 +177,21 @@ class TrialRun:
         command = benchmark.command(
             self._endpoint, load, into, api=self._kinds.engine.api, tokenizer=self._spec.tokenizer
         )
+        sampler = Sampler(self._probes())
         with self._phase(load.name):
-            exit_code = self._runner.run(
-                command,
-                into,
-                deadline=min(self._clock() + benchmark.seconds_at_most(load), self._deadline),
-                clock=self._clock,
-                watch=self._watch,
-            )
+            sampler.start()
+            try:
+                exit_code = self._runner.run(
+                    command,
+                    into,
+                    deadline=min(self._clock() + benchmark.seconds_at_most(load), self._deadline),
+                    clock=self._clock,
+                    watch=self._watch,
+                )
+            finally:
+                samples = sampler.stop()
+                if samples.seconds:
+                    _write_json(into / TELEMETRY, samples.to_json(), indent=None)
             self._watch()
             if exit_code is None:
                 raise TrialError(
@@ -184,9 +205,27 @@ class TrialRun:
             seconds=seconds,
             metrics=metrics,
             probe=load.probe,
+            telemetry=summed(samples, window=seconds),
         )
         self.load_points.append(point)
         return point
+
+    def _probes(self) -> list[Probe]:
+        """Who is asked meanwhile; nobody where the server is not on this machine, of which the
+        machine's numbers would say nothing."""
+        if self._kinds.backend.gpu_resource != GPU:
+            return []
+        probes: list[Probe] = [
+            server_probe(self._endpoint.url, self._kinds.engine.told),
+            HostProbe(),
+            LoadProbe(lambda: self._load_pid),
+        ]
+        if self._gpu_ids:
+            probes.append(gpu_probe(self._gpu_ids, nvidia_use()))
+        return probes
+
+    def _load_started(self, pid: int) -> None:
+        self._load_pid = pid
 
     def _read(self, into: Path) -> tuple[float, dict[str, float | None]]:
         """Seconds and metrics of a load point.
@@ -234,7 +273,8 @@ class TrialRun:
         """What the trial came to: INFEASIBLE with an error, else COMPLETE."""
         outcome = outcome_of(error, self.load_points, self.phases, self._observed)
         said = "; ".join(part for part in (outcome.reason, self._held) if part)
-        return dataclasses.replace(outcome, reason=said)
+        levers = self._kinds.engine.levers(self._spec, self._assignment.parameters)
+        return dataclasses.replace(outcome, reason=said, why=why(self.load_points, levers))
 
     @property
     def _gpus(self) -> int:
@@ -389,8 +429,8 @@ def _fresh(directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
 
 
-def _write_json(path: Path, content: object) -> None:
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+def _write_json(path: Path, content: object, indent: int | None = 1) -> None:
+    path.write_text(json.dumps(content, indent=indent) + "\n", encoding="utf-8")
 
 
 def _last_line(log: str) -> str:

@@ -17,6 +17,7 @@ from autotuner.plugins import kinds, load_kind
 from autotuner.serving import Place
 from autotuner.study.space import Parameters
 from autotuner.study.spec import StudySpec
+from autotuner.study.telemetry import SIGNALS, Levers
 from tests.builders import spec
 
 KINDS = kinds("engine")
@@ -316,3 +317,46 @@ def test_memory_speaks_of_what_the_flags_say(engine: Engine, kind: str) -> None:
     assert (request.sequences, request.batched_tokens) == (8, 64)
     assert (request.tp, request.pp, request.dp) == (1, 1, 1)
     assert engine.memory(study(kind), {words(kind).block: 32}).block == 32  # type: ignore[union-attr]
+
+
+# 6. What it tells while it serves, in its own words.
+
+
+def test_what_an_engine_tells_is_of_known_signals_under_names_of_its_own(
+    engine: Engine, kind: str
+) -> None:
+    told = engine.told
+    assert told.path.startswith("/")
+    assert {"kv_usage", "running", "waiting", "preemptions"} <= set(told.series) <= set(SIGNALS)
+    names = [name for each in told.series.values() for name in each]
+    assert all(told.series.values())
+    assert len(names) == len(set(names)), "no name tells two signals"
+    assert all(name.partition(":")[0] == {"simulated": "sim"}.get(kind, kind) for name in names)
+
+
+def test_levers_are_flags_of_the_engine(engine: Engine, kind: str) -> None:
+    catalog, levers = catalog_of(study(kind)), engine.levers(study(kind), point(kind))
+    assert levers.sequences == words(kind).sequences
+    assert levers.most == 8
+    assert levers.tokens == words(kind).tokens
+    assert all(catalog.find(name) for name in (levers.sequences, levers.tokens, levers.memory))
+
+
+def test_a_bound_that_is_fixed_for_the_study_holds_for_its_trials(
+    engine: Engine, kind: str
+) -> None:
+    found = spec(engine={"kind": kind, "arguments": {words(kind).sequences: 12}})
+    assert engine.levers(found, {}).most == 12
+
+
+def test_a_bound_that_is_not_said_is_the_engines_own(engine: Engine, kind: str) -> None:
+    # Only the simulated engine's defaults are what its catalog says, whatever the machine.
+    assert engine.levers(spec(engine={"kind": kind}), {}).most == (
+        16 if kind == "simulated" else None
+    )
+
+
+@given(st.sampled_from(KINDS), st.sampled_from([None, "", 0, -1, 8.0, "8k", True, "many", [1]]))
+def test_any_value_of_a_flag_can_be_asked_for_its_levers(kind: str, value: Any) -> None:
+    engine: Engine = load_kind("engine", kind)
+    assert isinstance(engine.levers(study(kind), {words(kind).sequences: value}), Levers)
