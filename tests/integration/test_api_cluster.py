@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,6 +26,7 @@ from autotuner.study.model import GIB
 from autotuner.study.study import Study, StudyState, timestamp
 from autotuner.study.trial import Phase, Trial, TrialState
 from tests.builders import spec, trial
+from tests.raycluster import two_nodes
 
 NODES = [
     {
@@ -134,8 +139,8 @@ def test_who_holds_what_and_who_waits(served: Served) -> None:
 def test_a_study_that_allows_few_at_once_says_so_and_one_that_cannot_be_launched_is_borne(
     served: Served,
 ) -> None:
-    waiting = [trial(0, {"tensor-parallel-size": "two"}, TrialState.PENDING)]
-    asked = {"engine": {"kind": "vllm"}, "search": {"parallel": 2}}
+    waiting = [trial(0, {}, TrialState.PENDING)]
+    asked = {"engine": {"kind": "vllm", "version": "9.9"}, "search": {"parallel": 2}}
     served.study("few", StudyState.RUNNING, *waiting, asked=asked, **RUNNING)
     (found,) = served.read("/v1/cluster")["queue"]
     assert found["waiting"].endswith("or one of 2 trials to end")
@@ -266,6 +271,40 @@ def test_what_is_wrong_with_the_cluster_is_said() -> None:
 
 def test_a_process_on_no_cluster_starts_none() -> None:
     assert "this process is on none" in Observed()()["problem"]
+
+
+_LOOK = """
+import json, ray
+from autotuner.execution.observed import Observed
+ray.init(logging_level="ERROR", log_to_driver=False)
+
+@ray.remote(num_cpus=1)
+class Holder:
+    def holds(self): pass
+
+holder = Holder.remote()
+ray.get(holder.holds.remote())
+print(json.dumps(Observed(patience=60)()))
+"""
+
+
+@pytest.mark.slow
+def test_a_real_cluster_is_seen(tmp_path: Path) -> None:
+    with two_nodes(cpus=(2, 1)) as cluster:
+        done = subprocess.run(
+            [sys.executable, "-c", _LOOK],
+            env={**os.environ, **cluster.environment, "RAY_ADDRESS": cluster.address},
+            cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["problem"] == ""
+    assert sorted(node["cpus"] for node in found["nodes"]) == [1, 2]
+    assert sum(node["cpus_used"] for node in found["nodes"]) == 1
+    for node in found["nodes"]:
+        assert node["alive"]
+        assert (node["problem"], node["gpus"]) == ("", 0)
+        assert 0 < node["memory_used_gib"] < node["memory_gib"]
 
 
 class NVMLError(Exception):
