@@ -15,8 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from autotuner.errors import AutotunerError
+from autotuner.export import command_text, launch_of
 from autotuner.mirrors.base import LAST_SECONDS, Mirror
-from autotuner.study.space import Value, identity
+from autotuner.mirrors.optuna import OptunaMirror
+from autotuner.study.space import Parameters, Value, identity
+from autotuner.study.spec import StudySpec
 from autotuner.study.study import Study
 from autotuner.study.trial import Trial, TrialState
 
@@ -26,16 +30,45 @@ STEP = "training_iteration"
 LONGEST_TEXT = 500
 """Characters of a value or a reason: the least that MLflow's servers allow."""
 
+FAILED = (TrialState.INFEASIBLE, TrialState.FAILED, TrialState.CANCELLED)
+
 MakeCallback = Callable[[Study], Any]
 """A `ray.tune.logger.LoggerCallback` for a study."""
 
 
-def mlflow(uri: str) -> Mirror:
+def mirrors(*, optuna: str = "", mlflow: str = "", wandb: str = "") -> list[Mirror]:
+    """The mirrors that an operator has asked for; to be called once Ray may be imported.
+
+    Args:
+        optuna: URL of a storage.
+        mlflow: tracking URI.
+        wandb: project.
+    """
+    found: list[Mirror] = []
+    if optuna:
+        found.append(OptunaMirror(optuna, command))
+    if mlflow:
+        found.append(mlflow_mirror(mlflow))
+    if wandb:
+        found.append(wandb_mirror(wandb))
+    return found
+
+
+def command(spec: StudySpec, parameters: Parameters) -> str:
+    """The launch line of a point, or nothing where its engine has none."""
+    try:
+        return command_text(launch_of(spec, parameters))
+    except AutotunerError:
+        return ""
+
+
+def mlflow_mirror(uri: str) -> Mirror:
     """Trials as runs of the experiment named as the study, at an MLflow tracking URI."""
+    # Here, and not where it is used: Ray's modules import each other in circles, which two threads
+    # that begin at different ends do not survive.
+    from ray.air.integrations.mlflow import MLflowLoggerCallback
 
     def made(study: Study) -> Any:
-        from ray.air.integrations.mlflow import MLflowLoggerCallback
-
         return MLflowLoggerCallback(
             uri,
             experiment_name=study.name,
@@ -46,13 +79,12 @@ def mlflow(uri: str) -> Mirror:
     return LoggerMirror("MLflow", made)
 
 
-def wandb(project: str) -> Mirror:
+def wandb_mirror(project: str) -> Mirror:
     """Trials as runs of a project, grouped by study. Key, mode and server are those that wandb
     finds in this process's environment, or in what `wandb login` left."""
+    from autotuner.execution.wandb_logger import PrivateWandbCallback
 
     def made(study: Study) -> Any:
-        from autotuner.execution.wandb_logger import PrivateWandbCallback
-
         return PrivateWandbCallback(
             project,
             group=study.name,
@@ -112,7 +144,7 @@ class LoggerMirror:
         if trial.state.ended:
             self._tell(trial.number, {**outcome(trial), "config": words(trial)})
             shown.config.update(words(trial))
-            self._callback.log_trial_end(shown, failed=trial.state in _FAILED)
+            self._callback.log_trial_end(shown, failed=trial.state in FAILED)
             self._over.add(trial.number)
 
     def ended(self) -> None:
@@ -141,9 +173,6 @@ class LoggerMirror:
         self._results[number] += 1
         step = self._results[number]
         self._callback.log_trial_result(step, self._shown[number], {STEP: step, **result})
-
-
-_FAILED = (TrialState.INFEASIBLE, TrialState.FAILED, TrialState.CANCELLED)
 
 
 def outcome(trial: Trial) -> dict[str, float]:

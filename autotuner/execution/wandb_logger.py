@@ -28,5 +28,6 @@ class PrivateWandbCallback(WandbLoggerCallback):  # type: ignore[misc]
 
 class _Actor(_WandbLoggingActor):  # type: ignore[misc]
     def __init__(self, *args: Any, environment: dict[str, str], **kwargs: Any) -> None:
-        os.environ.update(environment)
+        # It writes beside the study, and tells of it on a log that nobody reads.
+        os.environ.update({"WANDB_SILENT": "true", **environment})
         super().__init__(*args, **kwargs)

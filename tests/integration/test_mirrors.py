@@ -20,7 +20,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState as Theirs
 
-from autotuner.errors import InfrastructureError, StudyStateError
+from autotuner.errors import FailureClass, InfrastructureError, StudyStateError
+from autotuner.execution.loggers import LoggerMirror, Shown, mirrors
 from autotuner.mirrors.base import Mirroring, without_passwords
 from autotuner.mirrors.optuna import OptunaMirror, distribution
 from autotuner.store import Store
@@ -273,6 +274,111 @@ class TestMirroring:
 
     def test_passwords(self) -> None:
         assert without_passwords("at postgresql://u:p@h/db") == "at postgresql://***@h/db"
+
+
+class _Logger:
+    """A logger callback that remembers what it was told, configurations as they then were."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[Any, ...]] = []
+
+    def setup(self) -> None:
+        self.heard.append(("setup",))
+
+    def log_trial_start(self, shown: Shown) -> None:
+        self.heard.append(("start", shown.name, dict(shown.config)))
+
+    def log_trial_result(self, iteration: int, shown: Shown, result: dict[str, Any]) -> None:
+        assert result["training_iteration"] == iteration
+        told = {k: v for k, v in result.items() if k != "training_iteration"}
+        self.heard.append((iteration, shown.name, told))
+
+    def log_trial_end(self, shown: Shown, failed: bool = False) -> None:
+        self.heard.append(("failed" if failed else "end", shown.name, dict(shown.config)))
+
+    def on_experiment_end(self, trials: Any) -> None:
+        self.heard.append(("over",))
+
+
+class TestLoggers:
+    """Tune's callbacks, told of our trials."""
+
+    def test_a_trial_from_start_to_end(self, tmp_path: Path) -> None:
+        logger = _Logger()
+        mirror = LoggerMirror("logger", lambda study: logger)
+        mirror.begun(Study(spec(), str(tmp_path), created_at=AT, started_at=AT), [])
+        parameters = {"max-num-seqs": 8, "chunk": {"of": None}}
+        metrics = {"output_throughput": 90.0, "ttft_p99": None}
+        points = (
+            LoadPoint(0, "D(100,20)", 4, 2.0, metrics),
+            LoadPoint(1, "D(100,20)", 2, 2.0, metrics, probe=True),
+        )
+        mirror.changed(trial(0, parameters, TrialState.PENDING))
+        for state, measured in (("DEPLOYING", ()), ("BENCHMARKING", points)):
+            for _ in range(2):
+                mirror.changed(trial(0, parameters, TrialState(state), load_points=measured))
+        done = complete(0, 90.0, parameters=parameters, load_points=points, why="it is so")
+        for _ in range(2):
+            mirror.changed(done)
+        mirror.ended()
+        said = {"trial.state": "COMPLETE", "trial.why": "it is so"}
+        shown = {"max-num-seqs": 8, "chunk": '{"of":null}'}
+        came_to = {
+            "objective/output_throughput": 90.0,
+            "feasible": 1.0,
+            "trial_seconds": 0.0,
+            "gpu_hours": 0.0,
+            "config": said,
+        }
+        assert logger.heard == [
+            ("setup",),
+            ("start", "small-0", shown),
+            (1, "small-0", {"output_throughput": 90.0, "seconds": 2.0}),
+            (2, "small-0", came_to),
+            ("end", "small-0", {**shown, **said}),
+            ("over",),
+        ]
+
+    def test_only_what_was_launched_now(self, tmp_path: Path) -> None:
+        logger = _Logger()
+        mirror = LoggerMirror("logger", lambda study: logger)
+        mirror.begun(Study(spec(), str(tmp_path)), [complete(0), trial(1, state=TrialState.FAILED)])
+        mirror.changed(complete(0))
+        refused = FailureClass.REFUSED
+        mirror.changed(trial(2, state=TrialState.INFEASIBLE, failure=refused, reason="no"))
+        mirror.changed(trial(1, state=TrialState.DEPLOYING))
+        mirror.changed(trial(1, state=TrialState.INFEASIBLE, reason="x" * 9999))
+        mirror.changed(trial(3, state=TrialState.DEPLOYING))
+        mirror.ended()
+        about = [(each[0], each[1]) for each in logger.heard if len(each) > 1]
+        assert about == [
+            ("start", "small-1"),
+            (1, "small-1"),
+            ("failed", "small-1"),
+            ("start", "small-3"),
+            ("failed", "small-3"),
+        ]
+        reason = next(each[2]["trial.reason"] for each in logger.heard if each[0] == "failed")
+        assert len(reason) == 500
+
+    def test_asked_for(self) -> None:
+        assert mirrors() == []
+        (found,) = mirrors(optuna="sqlite://")
+        assert found.name == "Optuna"
+
+    def test_for_real_with_mlflow(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        tracking = pytest.importorskip("mlflow.tracking", reason="MLflow is not installed")
+        monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+        (mirror,) = mirrors(mlflow=f"file://{tmp_path / 'runs'}")
+        mirror.begun(Study(spec(), str(tmp_path), created_at=AT, started_at=AT), [])
+        mirror.changed(complete(0, parameters={"max-num-seqs": 8}))
+        mirror.ended()
+        server = tracking.MlflowClient(f"file://{tmp_path / 'runs'}")
+        experiment = server.get_experiment_by_name("small")
+        (run,) = server.search_runs([experiment.experiment_id])
+        assert run.data.params == {"max-num-seqs": "8", "trial.state": "COMPLETE"}
+        assert run.data.metrics["objective/output_throughput"] == 100.0
+        assert run.info.status == "FINISHED"
 
 
 def test_the_dashboard_reads_a_finished_study(tmp_path: Path, url: str) -> None:
