@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from autotuner.report.figures import figures, standings
 from autotuner.report.sentences import statement
-from autotuner.report.summary import parameters_text, value_text
+from autotuner.report.summary import SEEN, parameters_text, value_text
 from autotuner.report.words import (
     COMPARED,
     MISSING,
@@ -33,6 +33,7 @@ from autotuner.report.words import (
     moment,
     percent,
     phases,
+    quantity,
     span,
     title,
     trial_in,
@@ -72,7 +73,7 @@ def _view(summary: Json, zone: tzinfo) -> dict[str, Any]:
         "baseline": baseline,
         "columns": columns,
         "at_loads": [
-            (name, [load_points(trial).get(name, {}).get("metrics", {}) for trial in columns])
+            (name, [load_points(trial).get(name, {}) for trial in columns])
             for name in all_loads(summary)
         ],
         "varied": list(dict.fromkeys(name for trial in columns for name in trial["parameters"])),
@@ -115,6 +116,7 @@ _ENVIRONMENT = Environment(
 )
 _ENVIRONMENT.globals.update(
     compared=COMPARED,
+    seen=SEEN,
     missing=MISSING,
     svg=Markup,
     shown=value_text,
@@ -122,7 +124,7 @@ _ENVIRONMENT.globals.update(
     **{
         each.__name__: each
         for each in (
-            *(measured, percent, span, duration, gain, difference, phases),
+            *(measured, quantity, percent, span, duration, gain, difference, phases),
             *(accuracy_line, apart, candidate, misses),
         )
     },

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from autotuner.report.accuracy import accuracies
+from autotuner.report.importance import importance, trials_needed
 from autotuner.report.sentences import statement
 from autotuner.study.budget import gpu_hours
 from autotuner.study.finals import verdict, winner
@@ -28,7 +29,10 @@ def summary(study: Study, trials: Sequence[Trial], *, command: str = "") -> dict
     `study.verdict.Verdict` holds, and its ``statement``), ``winner`` (the trial to serve with;
     ``best`` is the same one here), ``gain_interval`` (low and high, of the first objective; None
     where it was measured once), ``failures`` (by class, with their trials, reasons and advice),
-    ``refused`` (by reason), ``accuracy`` (of predictions, per metric), ``command``.
+    ``refused`` (by reason), ``accuracy`` (of predictions, per metric), ``importance`` (share of
+    each parameter in the spread of the first objective; empty where nothing can be said) and
+    ``importance_needs`` (how many complete trials it takes; None where one parameter varies at
+    most), ``command``.
 
     Args:
         command: launch command of the winner, made by its engine.
@@ -45,6 +49,8 @@ def summary(study: Study, trials: Sequence[Trial], *, command: str = "") -> dict
         "failures": failures(trials),
         "refused": refused(trials),
         "accuracy": {name: each._asdict() for name, each in accuracies(trials).items()},
+        "importance": importance(spec, trials),
+        "importance_needs": trials_needed(spec) if _varied(spec) > 1 else None,
         "command": command,
     }
     if content["verdict"] is not None:
@@ -72,6 +78,22 @@ def overview(study: Study, trials: Sequence[Trial]) -> dict[str, Any]:
         "cost": cost(trials),
         "trials": [trial_summary(trial, bounds) for trial in trials],
     }
+
+
+SEEN = {
+    "running_mean": ("requests running, on average", ""),
+    "waiting_max": ("requests waiting, at most", ""),
+    "queued": ("time with a queue", "share"),
+    "kv_usage_max": ("KV cache in use, at most", "share"),
+    "preemptions": ("preemptions", ""),
+    "prefix_hit_rate": ("prefix cache hits", "share"),
+    "gpu_utilisation_mean": ("GPUs computing, on average", "share"),
+    "gpu_memory_gib_max": ("GPU memory, at most", "GiB"),
+    "gpu_power_w_mean": ("GPU power, on average", "W"),
+    "host_cpu_mean": ("machine's CPUs, on average", "share"),
+    "load_cpu_mean": ("load generator's CPU, on average", "cores"),
+}
+"""What of a load point's telemetry is shown beside its metrics, in words and with its unit."""
 
 
 def study_summary(study: Study) -> dict[str, Any]:
@@ -201,6 +223,10 @@ def parameters_text(parameters: Parameters) -> str:
 def value_text(value: Any) -> str:
     """A parameter's value as a person writes it."""
     return value if isinstance(value, str) else identity(value)
+
+
+def _varied(spec: StudySpec) -> int:
+    return sum(parameter.domain.size != 1 for parameter in spec.parameter_space.parameters)
 
 
 def _gain(

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autotuner.report.sentences import statement
-from autotuner.report.summary import parameters_text, value_text
+from autotuner.report.summary import SEEN, parameters_text, value_text
 from autotuner.report.words import (
     Json,
     accuracy_line,
@@ -97,7 +97,7 @@ def trials_table(report: Json) -> Table:
         table.add_row(
             ("* " if best else "") + str(trial["number"]),
             Text(trial["state"], style=_STYLES.get(trial["state"], "")),
-            _point(trial, letters, remark(trial, bounds)),
+            _point(trial, letters, _lines(remark(trial, bounds), trial["why"])),
             *cells,
             plain(duration(trial["seconds"] if trial["phases"] else None)),
             style="bold" if best else "dim" if trial["state"] == "STOPPED" else "",
@@ -135,6 +135,10 @@ def _point(trial: Json, letters: Mapping[str, str], said: str) -> Text:
     if said:
         point.append("\n" + said, style="dim not bold")
     return point
+
+
+def _lines(*said: str) -> str:
+    return "\n".join(plain(each) for each in said if each)
 
 
 def remark(trial: Json, bounds: Mapping[str, float]) -> str:
@@ -200,6 +204,42 @@ def accuracy_text(report: Json) -> Text | None:
     )
 
 
+BAR = 20
+"""Characters of a bar that stands for all of the spread."""
+
+
+def importance_text(report: Json) -> Text | None:
+    """What the spread of the first objective comes from; None where nothing is asked."""
+    shares, needed = report["importance"], report["importance_needs"]
+    if needed is None:
+        return None
+    objective = title(report["study"]["objectives"][0]["name"])
+    head = f"\nWhere the differences in {objective} come from"
+    complete = importance_trials(report)
+    if not shares:
+        few = f"{complete} complete trials, {needed} are needed"
+        said = few if complete < needed else "no parameter can be told from noise"
+        return Text(f"{head}: {said}", style="dim")
+    width = max(map(len, shares))
+    rows = [
+        f"  {name:<{width}}  {'#' * round(share * BAR):<{BAR}}  {quantity(share, 'share')}"
+        for name, share in shares.items()
+    ]
+    return Text(plain("\n".join([head, *rows])))
+
+
+def importance_trials(report: Json) -> int:
+    """Trials that importance is said of."""
+    name = report["study"]["objectives"][0]["name"]
+    return sum(
+        trial["state"] == "COMPLETE"
+        and trial["searched"]
+        and not trial["baseline"]
+        and trial["objectives"].get(name) is not None
+        for trial in report["trials"]
+    )
+
+
 def refused_text(report: Json) -> Text | None:
     """What was refused before launch, and why; None where nothing was."""
     if not report["refused"]:
@@ -247,6 +287,10 @@ def comparison_table(report: Json) -> Table | None:
             change, word = difference(metric, value, reference)
             cells = (measured(reference, metric), measured(value, metric), change)
             table.add_row(f"  {metric}", *map(plain, cells), word)
+        for name, (words, unit) in SEEN.items():
+            seen = [each["telemetry"].get(name) for each in (measured_too[load], point)]
+            if seen != [None, None]:
+                table.add_row(f"  {words}", *(plain(quantity(each, unit)) for each in seen), "", "")
     return table
 
 
@@ -271,7 +315,10 @@ def report_text(report: Json) -> list[RenderableType]:
     if took or spent:
         parts.append(Text(plain("; ".join([*took, *spent]))))
     parts.append(trials_table(report))
-    further = (refused_text, failures_table, accuracy_text, comparison_table, finals_table)
+    further = (
+        *(refused_text, failures_table, accuracy_text, importance_text),
+        *(comparison_table, finals_table),
+    )
     parts += [part for each in further if (part := each(report)) is not None]
     parts.append(Text("\n" + verdict_text(report), style="bold"))
     if report["command"]:

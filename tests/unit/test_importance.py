@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections.abc import Callable
@@ -10,7 +11,11 @@ from typing import Any
 import pytest
 
 from autotuner.report.importance import importance, trials_needed
+from autotuner.report.page import html
+from autotuner.report.summary import summary
+from autotuner.report.text import importance_text
 from autotuner.study.spec import StudySpec
+from autotuner.study.study import Study, StudyState
 from autotuner.study.trial import Trial, TrialState
 from tests.builders import spec, trial
 
@@ -148,3 +153,44 @@ def test_it_is_the_same_every_time_and_for_latencies_too() -> None:
 def test_zero_is_a_value_of_an_objective() -> None:
     trials = sampled(study(), 30, lambda point: 1.0 if point["graphs"] else 0.0)
     assert next(iter(importance(study(), trials))) == "graphs"
+
+
+# As it is shown.
+
+
+def report(trials: list[Trial], of: StudySpec | None = None) -> dict[str, Any]:
+    found = of or study()
+    return summary(Study(found, "/studies/small", StudyState.COMPLETE), trials)
+
+
+def text(shown: dict[str, Any]) -> str:
+    found = importance_text(shown)
+    return "" if found is None else found.plain
+
+
+def test_the_report_has_shares_bars_and_a_table() -> None:
+    found = report(sampled(study(), 30, CAUSES["graphs"]))
+    assert json.loads(json.dumps(found["importance"])) == found["importance"]
+    first = text(found).splitlines()[2]
+    share = found["importance"]["graphs"]
+    assert first.split() == ["graphs", "#" * round(20 * share), f"{share * 100:.1f}", "%"]
+    assert "Where the differences in output throughput come from\n" in text(found)
+    page = html(found)
+    assert '<h2 id="importance">What matters</h2>' in page
+    assert f'value="{share}"' in page
+
+
+def test_the_report_says_how_many_trials_are_missing_or_that_all_is_noise() -> None:
+    few = report(sampled(study(), 5, CAUSES["graphs"]))
+    assert few["importance"] == {}
+    assert text(few).endswith("come from: 5 complete trials, 12 are needed")
+    assert "What matters" not in html(few)
+    noise = report(sampled(study(), 30, lambda point: 100, noise=0.1))
+    assert text(noise).endswith("come from: no parameter can be told from noise")
+
+
+def test_of_a_single_parameter_nobody_asks_what_matters() -> None:
+    one = study({"graphs": [True, False]})
+    shown = report(sampled(one, 4, CAUSES["graphs"]), one)
+    assert shown["importance_needs"] is None
+    assert text(shown) == ""

@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 import json
+from io import StringIO
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console, RenderableType
 
-from autotuner.study.telemetry import COUNTERS, GAUGES, Levers, Samples, growth, summed, why
-from autotuner.study.trial import LoadPoint
+from autotuner.report.page import html
+from autotuner.report.summary import SEEN, summary
+from autotuner.report.text import comparison_table, trials_table
+from autotuner.study.study import Study, StudyState
+from autotuner.study.telemetry import (
+    COUNTERS,
+    GAUGES,
+    PREFIX_HIT_RATE,
+    QUEUED,
+    Levers,
+    Samples,
+    growth,
+    summed,
+    why,
+)
+from autotuner.study.trial import LoadPoint, Trial
+from tests.builders import spec, trial
 
 SECONDS = tuple(float(second) for second in range(9))
 """Warming up until 4, measured until 8, when the load has ended."""
@@ -235,3 +252,65 @@ def test_the_heaviest_load_is_looked_at_and_named_among_several() -> None:
     # A probe is a part of the load, for the scheduler: it is not what was measured.
     assert said(point(64, probe=True, **FULL_CACHE), point(64, index=1)) == ""
     assert "queue" in said(point(16, probe=True, **FULL_CACHE)), "unless there is nothing else"
+
+
+# As it is shown.
+
+
+def report(*, telemetry: bool = True) -> dict[str, Any]:
+    seen = {"kv_usage_max": 0.98, "waiting_max": 37.0, "load_cpu_mean": 0.2}
+    metrics = {"output_throughput": 100.0}
+
+    def measured(number: int, value: float, **more: Any) -> Trial:
+        load = LoadPoint(0, "D(100,20)", 4, 10.0, metrics, telemetry=seen if telemetry else {})
+        return trial(
+            number,
+            {"max-num-seqs": number} if number else {},
+            objectives={"output_throughput": value},
+            load_points=(load,),
+            **more,
+        )
+
+    said = "the queue grew to 37" if telemetry else ""
+    study = Study(
+        spec(engine={"kind": "vllm"}, space={"max-num-seqs": [1, 2]}), "/s", StudyState.COMPLETE
+    )
+    return summary(study, [measured(0, 100.0), measured(1, 150.0, why=said)])
+
+
+def terminal(part: RenderableType | None) -> str:
+    assert part is not None
+    console = Console(file=StringIO(), width=160)
+    console.print(part)
+    assert isinstance(console.file, StringIO)
+    return console.file.getvalue()
+
+
+def test_the_sentence_stands_with_its_trial_everywhere() -> None:
+    found = report()
+    assert [each["why"] for each in found["trials"]] == ["", "the queue grew to 37"]
+    assert "the queue grew to 37" in terminal(trials_table(found))
+    page = html(found)
+    assert "<small>the queue grew to 37</small>" in page
+    assert "Trial 1: the queue grew to 37." in page
+
+
+def test_what_was_seen_stands_beside_what_was_measured() -> None:
+    found = report()
+    lines = terminal(comparison_table(found)).splitlines()
+    (line,) = [each for each in lines if "KV cache in use" in each]
+    assert line.split()[-4:] == ["98.0", "%", "98.0", "%"]
+    assert not any("GPU power" in each for each in lines), "what nobody saw has no line"
+    assert "seen meanwhile" in html(found)
+    assert "KV cache in use, at most" in html(found)
+
+
+def test_a_report_without_telemetry_is_as_before() -> None:
+    found = report(telemetry=False)
+    assert "KV cache in use" not in terminal(comparison_table(found))
+    assert "seen meanwhile" not in html(found)
+
+
+def test_what_is_shown_is_of_names_that_there_are() -> None:
+    gauges = {f"{signal}_{end}" for signal in GAUGES for end in ("mean", "max")}
+    assert set(SEEN) <= gauges | set(COUNTERS) | {QUEUED, PREFIX_HIT_RATE}
