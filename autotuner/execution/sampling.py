@@ -1,11 +1,12 @@
 """Sampling server, machine and load generator once a second while a load point runs.
 
 It must not disturb what it watches, nor ever fail a trial: what cannot be read is None. A sample
-costs this process a few milliseconds, and the server one answer to `/metrics`.
+costs this process one millisecond of CPU, and the server one answer to `/metrics`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
@@ -13,6 +14,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import psutil
 
@@ -238,16 +240,31 @@ class LoadProbe:
         pid = self._pid()
         if pid is None:
             return {}
-        try:
-            root = psutil.Process(pid)
-            family = [root, *root.children(recursive=True)]
-        except psutil.Error:
-            return {}
         found = {}
-        for process in family:
-            try:
+        for each in family(pid):
+            with contextlib.suppress(psutil.Error):
+                process = psutil.Process(each)
                 times = process.cpu_times()
-                found[process.pid, process.create_time()] = times.user + times.system
-            except psutil.Error:
-                continue
+                found[each, process.create_time()] = times.user + times.system
         return found
+
+
+def family(pid: int) -> list[int]:
+    """A process and all below it; those that are gone may be among them.
+
+    Asked of the kernel for this family alone: psutil looks at every process of the machine, which
+    takes tens of milliseconds where there are thousands.
+    """
+    if not _CHILDREN.exists():
+        with contextlib.suppress(psutil.Error):
+            return [pid, *(each.pid for each in psutil.Process(pid).children(recursive=True))]
+    found = [pid]
+    for each in found:
+        for listed in Path(f"/proc/{each}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                found += map(int, listed.read_text().split())
+    return found
+
+
+_CHILDREN = Path("/proc/thread-self/children")
+"""Some kernels have none of these."""

@@ -17,11 +17,13 @@ import pytest
 from autotuner.engines.base import Told
 from autotuner.engines.sglang import SGLANG
 from autotuner.engines.vllm import VLLM
+from autotuner.execution import sampling
 from autotuner.execution.gate import GpuUse, nvidia_use
 from autotuner.execution.sampling import (
     HostProbe,
     LoadProbe,
     Sampler,
+    family,
     gpu_probe,
     server_probe,
     signals_in,
@@ -191,9 +193,9 @@ def test_the_scan_reads_what_a_whole_parser_reads(page: str) -> None:
     parser = pytest.importorskip("prometheus_client.parser")
     text = (DATA / page).read_text(encoding="utf-8")
     names = 0
-    for family in parser.text_string_to_metric_families(text):
-        for name in {sample.name for sample in family.samples}:
-            values = [sample.value for sample in family.samples if sample.name == name]
+    for each in parser.text_string_to_metric_families(text):
+        for name in {sample.name for sample in each.samples}:
+            values = [sample.value for sample in each.samples if sample.name == name]
             found = signals_in(text, {telemetry.RUNNING: (name,)})
             assert found == {telemetry.RUNNING: pytest.approx(sum(values))}
             names += 1
@@ -321,6 +323,24 @@ def test_a_load_generator_and_its_forks_are_counted_in_cores() -> None:
         os.killpg(load.pid, 9)
         load.wait()
     assert probe() == {}, "gone"
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_family_is_a_process_and_all_below_it(
+    listed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not listed:  # as on kernels that list no children
+        monkeypatch.setattr(sampling, "_CHILDREN", Path("/proc/nowhere"))
+    deep = "import os, time; os.fork(); os.fork(); time.sleep(60)"
+    root = subprocess.Popen([sys.executable, "-c", deep], start_new_session=True)
+    try:
+        assert _until(lambda: len(family(root.pid)) == 4)
+        assert family(root.pid)[0] == root.pid
+        assert set(family(root.pid)) <= set(family(os.getpid()))
+    finally:
+        os.killpg(root.pid, 9)
+        root.wait()
+    assert len(family(root.pid)) == 1, "gone"
 
 
 def _until(value: Callable[[], float], seconds: float = 10.0) -> float:
