@@ -1,5 +1,153 @@
-"""To come."""
+"""The service itself: whether it is well, what it is, and who asks."""
 
-from fastapi import APIRouter
+from __future__ import annotations
 
-router = APIRouter()
+import platform
+from functools import cache
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+
+from autotuner import __version__
+from autotuner.api import metrics
+from autotuner.api.follow import Following
+from autotuner.api.problems import ProblemError, answers
+from autotuner.api.security import Caller, Role, listed, needs, token_file
+from autotuner.api.service import Asked, Service
+from autotuner.errors import AutotunerError
+from autotuner.plugins import kinds
+
+router = APIRouter(tags=["service"])
+
+
+class Health(BaseModel):
+    """It answers."""
+
+    status: Literal["ok"]
+
+
+class Readiness(BaseModel):
+    """It can do its work."""
+
+    status: Literal["ready"]
+    checks: dict[str, str] = Field(examples=[{"store": "ok", "runner": "ok"}])
+
+
+class VersionOut(BaseModel):
+    """What serves, and what it knows."""
+
+    name: Literal["autotuner"]
+    version: str
+    python: str
+    ray: str = Field(description="Empty where Ray is not installed.")
+    engines: list[str]
+    timezone: str = Field(description="IANA name, for the times that are shown.")
+
+
+class Me(BaseModel):
+    """Who asks."""
+
+    name: str
+    role: Role
+    tokens: bool = Field(description="Whether tokens are needed here.")
+
+
+class TokenOut(BaseModel):
+    """Who has a token; the token itself is kept nowhere."""
+
+    name: str
+    role: Role
+    created_at: str
+
+
+class TokenList(BaseModel):
+    """Everybody who has a token."""
+
+    items: list[TokenOut]
+
+
+@router.get("/healthz", response_model=Health)
+async def health() -> Response:
+    """Whether the service answers at all. Needs no token."""
+    return JSONResponse({"status": "ok"})
+
+
+@router.get("/readyz", response_model=Readiness, responses=answers(503))
+def readiness(asked: Asked) -> Response:
+    """Whether the service reaches its store and its cluster. Needs no token."""
+    found = asked.ready()
+    if "store" not in found:
+        found = {"store": _store(asked), **found}
+    wrong = [f"{name}: {problem}" for name, problem in found.items() if problem]
+    if wrong:
+        raise ProblemError(503, "infrastructure", "\n".join(wrong))
+    return JSONResponse({"status": "ready", "checks": dict.fromkeys(found, "ok")})
+
+
+@router.get(
+    "/metrics",
+    dependencies=[Depends(needs(Role.VIEWER))],
+    response_class=Response,
+    responses={
+        200: {
+            "description": "In Prometheus' text format",
+            "content": {"text/plain": {"schema": {"type": "string"}}},
+        }
+    },
+)
+def prometheus(request: Request, asked: Asked, following: Following) -> Response:
+    """Studies, trials, requests and followers, counted."""
+    requests = metrics.requests_of(request.app.state).copy()
+    said = metrics.text(asked.reads.rows(), requests, following.count)
+    return Response(said, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+@router.get("/v1/version", response_model=VersionOut)
+def version(asked: Asked) -> Response:
+    """What serves. Needs no token."""
+    return JSONResponse(
+        {
+            "name": "autotuner",
+            "version": __version__,
+            "python": platform.python_version(),
+            "ray": _ray(),
+            "engines": kinds("engine"),
+            "timezone": asked.settings.timezone,
+        }
+    )
+
+
+@router.get("/v1/me", response_model=Me)
+def me(asked: Asked, caller: Annotated[Caller, Depends(needs(Role.VIEWER))]) -> Response:
+    """Who asks, as the token says it."""
+    said = {"name": caller.name, "role": caller.role.value, "tokens": asked.gate.tokens_on}
+    return JSONResponse(said)
+
+
+@router.get("/v1/tokens", dependencies=[Depends(needs(Role.ADMIN))], response_model=TokenList)
+def tokens(asked: Asked) -> Response:
+    """Who has a token."""
+    held = listed(token_file(asked.settings))
+    names = {"name", "role", "created_at"}
+    return JSONResponse({"items": [each.model_dump(mode="json", include=names) for each in held]})
+
+
+def _store(asked: Service) -> str:
+    """What is wrong with the store, or empty; its reason may name a place, not a password."""
+    try:
+        asked.studies.store.names()
+    except AutotunerError as error:
+        return str(error).splitlines()[0]
+    return ""
+
+
+@cache
+def _ray() -> str:
+    try:
+        return installed("ray")
+    except PackageNotFoundError:
+        return ""
