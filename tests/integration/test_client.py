@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,16 +61,17 @@ class Threads:
         store.close()
 
 
-@pytest.fixture
-def address(tmp_path: Path) -> Iterator[str]:
-    runner = Threads(tmp_path)
-    served = service(Settings(home=tmp_path), runner=runner)
+@contextmanager
+def serving(home: Path, port: int = 0) -> Iterator[str]:
+    """The service on a port of this machine; its address."""
+    runner = Threads(home)
+    served = service(Settings(home=home), runner=runner)
     config = uvicorn.Config(
         application(served),
         host="127.0.0.1",
-        port=0,
+        port=port,
         log_level="error",
-        timeout_graceful_shutdown=2,
+        timeout_graceful_shutdown=1,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
@@ -83,6 +85,12 @@ def address(tmp_path: Path) -> Iterator[str]:
         for each in runner.running.values():
             each.join()
         served.studies.store.close()
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> Iterator[str]:
+    with serving(tmp_path) as address:
+        yield address
 
 
 @pytest.fixture
@@ -165,6 +173,24 @@ def test_a_follower_hears_of_a_deletion(client: Client, file: Path) -> None:
     assert next(events).content["state"] == "PENDING"
     client.delete("small")
     assert [event.content for event in events] == [{"state": "DELETED"}]
+
+
+def test_a_follower_outlives_the_service(tmp_path: Path, file: Path) -> None:
+    """No event is lost, and none comes twice, when another service takes its place."""
+    with serving(tmp_path) as address:
+        client = Client(address, timeout=10)
+        client.submit(file, start=False)
+        events = client.events("small")
+        first = next(events)
+    with client, serving(tmp_path, port=int(address.rpartition(":")[2])) as again:
+        assert again == address
+        client.start("small")
+        client.wait("small")
+        heard = [first]
+        while heard[-1].kind != "study" or heard[-1].content["state"] != "COMPLETE":
+            heard.append(next(events))
+        assert heard == list(client.events("small", follow=False))
+        events.close()  # type: ignore[attr-defined]
 
 
 def test_what_else_the_service_knows(client: Client) -> None:
