@@ -2,7 +2,7 @@
 
 import { beforeLeaving, go } from "./app.js";
 import { path as address, read, send } from "./api.js";
-import { freeName, put, unknownPlaces } from "./form_content.js";
+import { freeName, ordered, put, unknownPlaces } from "./form_content.js";
 import { Draft } from "./form_draft.js";
 import { backendSection, catalogs, engineSection } from "./form_engine.js";
 import { BENCHMARKS, FIELDS, PRIORS, SEARCHERS, knownPlaces } from "./form_fields.js";
@@ -149,7 +149,7 @@ function workplace(draft, { mode, study, signal }) {
   let unread = false;
   let saved = null;
 
-  const convertForm = debounced(() => convert({ content: draft.content }, (answer) => yaml.set(answer.yaml)), 250);
+  const convertForm = debounced(() => convert({ content: ordered(draft.content) }, (answer) => yaml.set(answer.yaml)), 250);
   const convertYaml = debounced(() => convert({ yaml: yaml.text() }, (answer) => {
     unread = answer.content === null;
     if (answer.content) draft.replace(answer.content);
@@ -280,7 +280,7 @@ function workplace(draft, { mode, study, signal }) {
         convert({ yaml: yaml.text() }, () => {});
         return;
       }
-      convert({ content: draft.content }, (answer) => yaml.set(answer.yaml));
+      convert({ content: ordered(draft.content) }, (answer) => yaml.set(answer.yaml));
     },
   };
 }
@@ -330,10 +330,8 @@ function kindSection(draft, block, label, table, usual, section = block, fields 
   });
   const node = field(label, control);
   node.dataset.where = `${block}.kind`;
-  return [
-    el("div", { class: "fields" }, node, (table[kind || usual] ?? []).map((each) => fieldOf(draft, [block], each))),
-    fields.length > 0 && fieldsOf(draft, [], fields),
-  ];
+  const options = (table[kind || usual] ?? []).map((each) => fieldOf(draft, [block], each));
+  return fieldsOf(draft, [], fields, [node, ...options]);
 }
 
 function scheduler(draft) {

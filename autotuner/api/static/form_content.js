@@ -2,6 +2,12 @@
 
 import { same } from "./form_values.js";
 
+const ORDER = [
+  "name", "description", "model", "engine", "backend", "presets", "merge", "space", "quantization",
+  "workload", "benchmark", "objectives", "constraints", "slo", "search", "scheduler", "prior",
+  "hardware", "verdict", "limits",
+];
+
 // An empty block of these says something: that the block's own defaults are wanted.
 const MEANT_EMPTY = new Set(["scheduler"]);
 
@@ -25,6 +31,13 @@ export function put(content, path, value) {
   }
   const { [key]: _, ...others } = here;
   return others;
+}
+
+/** The content with its blocks as the documentation has them; what it does not know comes last. */
+export function ordered(content) {
+  const place = (key) => (ORDER.includes(key) ? ORDER.indexOf(key) : ORDER.length);
+  const entries = Object.entries(content ?? {});
+  return Object.fromEntries(entries.sort(([one], [other]) => place(one) - place(other)));
 }
 
 /** The content with a key of a block renamed, at the same place in its order. */

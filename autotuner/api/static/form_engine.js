@@ -61,10 +61,8 @@ export function engineSection(draft) {
     if (!kinds.length) control.prepend(el("option", { value: "", selected: true }, "Choose an engine …"));
     const node = field("Engine", control);
     node.dataset.where = "engine.kind";
-    return [
-      el("div", { class: "fields" }, node, free.length > 0 && kinds.length > 0 && field("Several", another, { hint: "A list compares engines in one search; the first is the baseline." })),
-      fieldsOf(draft, ["engine"], ENGINE_FIELDS),
-    ];
+    const several = free.length > 0 && kinds.length > 0 && el("div", {}, another);
+    return [fieldsOf(draft, ["engine"], ENGINE_FIELDS, [node]), several];
   }
   return [
     el("ol", { class: "chips", "aria-label": "Engines", dataset: { where: "engine.kind" } }, kinds.map((kind, place) => el("li", { class: "chip-on" },
@@ -99,7 +97,7 @@ export function backendSection(draft) {
   });
   node.dataset.where = "backend.kind";
   const fields = BACKENDS[kind || "process"] ?? [];
-  return [el("div", { class: "fields" }, node), fields.length > 0 && fieldsOf(draft, ["backend", kind], fields)];
+  return fieldsOf(draft, ["backend", kind || "process"], fields, [node]);
 }
 
 /** The catalogs of the study's engines, where they are not known yet; calls `then` for news. */

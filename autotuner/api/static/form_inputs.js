@@ -4,12 +4,12 @@ import { at, put as withValue, rename } from "./form_content.js";
 import { same, split, textOf, textOfValues, valueOf, valuesOf } from "./form_values.js";
 import { button, el, field, select } from "./ui.js";
 
-/** The fields of a table at a base path; those that are rare and not said, folded away. */
-export function fieldsOf(draft, base, fields) {
+/** Fields at a base path, after others that are made already; rare ones, unless said, folded away. */
+export function fieldsOf(draft, base, fields, before = []) {
   const hidden = (each) => each.rare && draft.at([...base, ...each.path]) === undefined;
   const rare = fields.filter(hidden);
   return [
-    el("div", { class: "fields" },
+    el("div", { class: "fields" }, before,
       fields.filter((each) => !hidden(each)).map((each) => fieldOf(draft, base, each))),
     rare.length > 0 && el("details", { class: "rare" }, el("summary", {}, "More settings"),
       el("div", { class: "fields" }, rare.map((each) => fieldOf(draft, base, each)))),
@@ -28,7 +28,7 @@ export function fieldOf(draft, base, description) {
   if (description.usual && "placeholder" in control) control.placeholder = description.usual;
   const node = field(label, control, { hint: description.help });
   node.dataset.where = path.join(".");
-  if (["area", "texts", "items", "words"].includes(description.as)) node.classList.add("wide");
+  if (["area", "texts", "items", "words"].includes(description.as)) node.classList.add("spans");
   return node;
 }
 
@@ -128,7 +128,7 @@ function area(draft, path, { shown, read, rows = 2, ...more }) {
 
 /** Rows of a name and a value: `texts` keeps every value a text. */
 function pairs(draft, path, { label, help, noun, texts = false, names: suggested, usual }) {
-  const host = el("fieldset", { class: "pairs wide", dataset: { where: path.join(".") } });
+  const host = el("fieldset", { class: "pairs spans", dataset: { where: path.join(".") } });
   const open = [];
   const list = suggested === "flags" ? flagNames(draft, kindAt(draft, path)) : null;
   const block = () => at(draft.content, path) ?? {};

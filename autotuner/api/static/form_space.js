@@ -52,13 +52,14 @@ export function spaceRows(draft, kind) {
   const path = draft.spacePath(kind);
   const host = el("div", { class: "space", dataset: { where: path.join(".") } });
   const fresh = [];
+  let unfolded = !Object.keys(draft.at(path) ?? {}).length;
   const flags = () => draft.catalogs.get(kind)?.flags ?? [];
   const flagOf = (name) => flags().find((flag) => flag.name === name);
   const domains = () => draft.at(path) ?? {};
 
   function draw(focus) {
     const list = flagNames(draft, kind);
-    const rows = Object.entries(domains()).map(([name, domain]) => row(name, domain, list));
+    const rows = Object.entries(domains()).map(([name, domain]) => row(name, domain));
     host.replaceChildren(
       rows.length || fresh.length ? el("div", { class: "space-rows" }, rows,
         fresh.map((each) => newRow(each, list)))
@@ -79,12 +80,13 @@ export function spaceRows(draft, kind) {
     const common = flags().filter((flag) => flag.commonly_tuned);
     if (!common.length) return "";
     const present = new Set(Object.keys(domains()).map(canonical));
-    return el("div", { class: "chips", role: "group", "aria-label": `Commonly tuned flags of ${kind}` },
-      el("span", { class: "hint" }, "Commonly tuned"),
-      common.map((flag) => button(flag.name, {
-        kind: "chip", disabled: present.has(flag.name), title: hintOf(flag),
-        onClick: () => add(flag.name),
-      })));
+    return el("details", { open: unfolded, onToggle: (event) => { unfolded = event.target.open; } },
+      el("summary", {}, `Commonly tuned flags (${common.length})`),
+      el("div", { class: "chips", role: "group", "aria-label": `Commonly tuned flags of ${kind}` },
+        common.map((flag) => button(flag.name, {
+          kind: "chip", disabled: present.has(flag.name), title: hintOf(flag),
+          onClick: () => add(flag.name),
+        }))));
   }
 
   function add(name) {
@@ -119,7 +121,7 @@ export function spaceRows(draft, kind) {
       }));
   }
 
-  function row(name, domain, list) {
+  function row(name, domain) {
     const place = [...path, name];
     const key = place.join(".");
     const shown = rowOf(domain);
@@ -160,8 +162,7 @@ export function spaceRows(draft, kind) {
     const domainInputs = shown.kind === "choice"
       ? text("values", Array.isArray(shown.values) ? textOfValues(shown.values) : textOf(shown.values),
         (given) => say({ values: valuesOf(given) }),
-        { dataset: { key: `${key}-values` }, placeholder: placeholder(flag), class: "values",
-          list: null })
+        { dataset: { key: `${key}-values` }, placeholder: placeholder(flag), class: "values" })
       : el("span", { class: "range" }, number("low"), number("high"), number("step"),
         el("label", { class: "inline" }, el("input", {
           type: "checkbox", checked: Boolean(shown.log), "aria-label": `${name}: logarithmic`,

@@ -64,7 +64,7 @@ export function logView({ address, label, file, empty = "Nothing has been writte
       else move(event.shiftKey ? -1 : 1);
     },
   });
-  const node = el("section", { class: "log", "aria-label": label },
+  const node = el("section", { class: "log-view", "aria-label": label },
     el("div", { class: "log-bar" },
       followButton, wrapButton,
       el("div", { class: "log-search" }, field("Search the log", search, { hidden: true }),

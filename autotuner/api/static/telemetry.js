@@ -10,10 +10,10 @@ export const PLOTS = [
   ["Preemptions", "", [["preemptions", "preempted so far"]]],
   ["Prefix cache", "share", [["prefix_hit_rate", "hit rate"]]],
   ["GPU utilisation", "share", [["gpu_utilisation", "computing"]]],
-  ["GPU memory", "GiB", [["gpu_memory_gib", "in use"]]],
-  ["GPU power", "W", [["gpu_power_w", "power"]]],
+  ["GPU memory in GiB", "GiB", [["gpu_memory_gib", "in use"]]],
+  ["GPU power in W", "W", [["gpu_power_w", "power"]]],
   ["CPU", "share", [["host_cpu", "machine"], ["load_cpu", "load generator (of a core)"]]],
-  ["Host memory", "GiB", [["host_memory_gib", "in use"]]],
+  ["Host memory in GiB", "GiB", [["host_memory_gib", "in use"]]],
 ];
 
 /** Signals as they are plotted: counters from their first value on, and the share of prefix hits. */
@@ -112,7 +112,7 @@ export function telemetryPlots(signal) {
         },
       },
       xAxis: axis(now, { format: (seconds) => duration(seconds), min: "dataMin", max: "dataMax" }),
-      yAxis: axis(now, { vertical: true, scale: unit !== "share" ? false : undefined, min: 0, max: unit === "share" ? 1 : null, splitNumber: 3, format: (value) => (unit === "share" ? `${Math.round(value * 100)} %` : quantity(value, "")) }),
+      yAxis: axis(now, { vertical: true, scale: unit !== "share" ? false : undefined, min: 0, max: unit === "share" ? 1 : null, splitNumber: 3, ...(unit === "share" && { interval: 0.5 }), format: (value) => (unit === "share" ? `${Math.round(value * 100)} %` : quantity(value, "")) }),
       series: series.map(([name, label], place) => ({
         name: label, type: "line", showSymbol: false, connectNulls: false, lineStyle: { width: 1.6 },
         areaStyle: place === 0 ? { color: faded(now.series[0], 0.12) } : undefined,

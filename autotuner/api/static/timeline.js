@@ -110,7 +110,7 @@ function chart(answer, trials, { study }) {
       el("div", { class: "gantt-scroll" },
         el("div", { class: "gantt-grid" },
           found.map((lane, at) => [
-            (at === 0 || found[at - 1].node !== lane.node) && el("h2", { class: "gantt-node" }, lane.node || "no node"),
+            (at === 0 || found[at - 1].node !== lane.node) && el("h2", { class: "gantt-node" }, lane.node || "not placed yet"),
             el("div", { class: "gantt-lane" },
               el("span", { class: "gantt-label", title: lane.gpu }, lane.label),
               el("div", { class: "gantt-rows" },
@@ -139,7 +139,7 @@ function bar(trial, from, to, now) {
   const seconds = (end - start) / 1000;
   const name = `${trial.study}, trial ${trial.number}`;
   const node = el("a", {
-    class: `bar ${trial.state} ${trial.state === "COMPLETE" && trial.feasible === false ? "unfit" : ""}`.trim(),
+    class: `bar ${trial.state} ${trial.state === "COMPLETE" && trial.feasible === false ? "unfit" : ""} ${share < 0.02 ? "narrow" : ""}`.trim(),
     href: `#/studies/${encodeURIComponent(trial.study)}/trials/${trial.number}`,
     "aria-label": `${name}: ${trial.state.toLowerCase()}, ${duration(seconds)}, began ${moment(trial.started_at)}`,
     title: tooltip(trial, seconds),

@@ -155,7 +155,7 @@ function phases(trial) {
 
 /** The tone of a phase: starting, one of two for load points in turn, stopping. */
 export function phaseClass(name, place) {
-  if (name === "stop") return "phase stop";
+  if (name === "stop" || name === "now") return `phase ${name}`;
   return ["D", "N", "U"].includes(name[0]) && name.includes("(") ? `phase load-${place % 2}` : "phase deploy";
 }
 
