@@ -114,8 +114,13 @@ def replayed(
         halt_after: trials after which its driver is gone, the study still RUNNING.
     """
     job = _job(made, content)
-    made.studies.create(job)
-    study = made.studies.store.study(job.spec.name)
+    study = Study(
+        job.spec,
+        str(made.settings.studies / job.spec.name),
+        created_at=_text(ended - timedelta(hours=5)),
+    )
+    made.studies.store.create(study)
+    Path(study.directory).mkdir(parents=True, exist_ok=True)
     benchmark = job.benchmark
     assert isinstance(benchmark, Recorded)
     over = 0
@@ -147,6 +152,10 @@ def _job(made: Service, content: Mapping[str, Any]) -> Job:
     return made.studies.with_prior(checked(local_paths(spec, ROOT)))
 
 
+def _text(time: datetime) -> str:
+    return time.isoformat(timespec="milliseconds")
+
+
 def _date(made: Service, name: str, ended: datetime, *, lanes: int) -> None:
     """Spread what took no time over the hours that it would have taken, ending at `ended`."""
     store = made.studies.store
@@ -160,7 +169,7 @@ def _date(made: Service, name: str, ended: datetime, *, lanes: int) -> None:
     began = ended - timedelta(seconds=max(free, default=0.0))
 
     def moment(seconds: float) -> str:
-        return (began + timedelta(seconds=seconds)).isoformat(timespec="milliseconds")
+        return _text(began + timedelta(seconds=seconds))
 
     for trial in trials:
         start = starts[trial.number]
@@ -269,8 +278,8 @@ def failing_content() -> dict[str, Any]:
         },
         slo={
             "ttft_mean": {"max": 2.0, "weight": 2},
-            "tpot_mean": {"max": 0.014},
-            "e2e_latency_mean": {"max": 6.0, "hard": True, "fail_ratio": 1.0},
+            "tpot_mean": {"max": 0.02},
+            "e2e_latency_mean": {"max": 15.0, "hard": True, "fail_ratio": 0.5},
         },
         limits={"trials": 30, "hours": 100},
     )
@@ -296,7 +305,7 @@ def cancelled(made: Service) -> None:
         StudyState.CANCELLED,
         reason="cancelled by ada",
         driver="",
-        ended_at=(NOW - timedelta(hours=9)).isoformat(timespec="milliseconds"),
+        ended_at=_text(NOW - timedelta(hours=9)),
     )
 
 

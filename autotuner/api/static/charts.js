@@ -56,14 +56,14 @@ export const faded = (colour, share) => colour.replace(/^rgba?\(([^,]+),([^,]+),
  * @returns {{node, update(), highlight(what), ready: Promise}} `ready` is ECharts' instance;
  *   `update` draws again; the chart goes when `signal` aborts.
  */
-export function chart({ heading, option, table, height = 300, onClick, onHover, link, signal, controls = [], caption = "" }) {
+export function chart({ heading, option, table, height = 300, onClick, onHover, link, signal, controls = [], caption = "", broad = false }) {
   const canvas = el("div", { class: "canvas" });
   canvas.style.height = `${height}px`;
   const id = freshId("chart");
   const told = el("div");
   const note = el("div", {}, caption);
   const node = el(
-    "figure", { class: "chart card", "aria-labelledby": id },
+    "figure", { class: broad ? "chart card broad" : "chart card", "aria-labelledby": id },
     el("header", {}, el("h3", { id }, heading), controls.length ? el("div", { class: "actions" }, controls) : null),
     canvas,
     el("figcaption", {}, note, table && details("As a table", told)),
@@ -137,15 +137,18 @@ function base(now) {
   };
 }
 
-/** An axis under the page's colours: axis(theme, {name, type: "value" | "log" | "category", …}). */
-export function axis(now, { name = "", type = "value", format, vertical = false, ...more } = {}) {
+/**
+ * An axis under the page's colours: axis(theme, {name, type: "value" | "log" | "category", …}).
+ * `bounded`: its ends are no round numbers, so they have no labels.
+ */
+export function axis(now, { name = "", type = "value", format, vertical = false, bounded = false, ...more } = {}) {
   return {
     type, name, scale: true,
     nameLocation: vertical ? "end" : "middle", nameGap: vertical ? 12 : 28,
     nameTextStyle: { color: now.soft, align: vertical ? "left" : "center", padding: vertical ? [0, 0, 0, -30] : 0 },
     axisLine: { show: !vertical, lineStyle: { color: now.strongEdge } },
     axisTick: { show: false },
-    axisLabel: { color: now.soft, hideOverlap: true, ...(format && { formatter: format }) },
+    axisLabel: { color: now.soft, hideOverlap: true, ...(bounded && { showMinLabel: false, showMaxLabel: false }), ...(format && { formatter: format }) },
     splitLine: { show: type !== "category", lineStyle: { color: now.edge } },
     minorSplitLine: { show: false },
     ...more,

@@ -106,7 +106,7 @@ function progress(row) {
   const left = UNDER_WAY.includes(row.state) && row.eta !== null ? `, about ${duration(row.eta)} left` : "";
   if (!row.blocks.length) return el("span", { class: "soft" }, row.budget ? `up to ${row.budget}` : "none yet");
   const of = row.budget && UNDER_WAY.includes(row.state) ? ` of ${row.budget + 1}` : "";
-  return [blocks(row), el("small", {}, `${ended}${of}${left}`)];
+  return [blocks(row), el("small", {}, of ? `${ended}${of} trials${left}` : counted(ended, "trial"))];
 }
 
 /** A small block for each trial, coloured and signed by its state; said as one sentence. */

@@ -94,19 +94,35 @@ async function gone(root, view) {
 }
 
 function sections(view) {
-  const charts = [progressChart(view), loadChart(view), frontChart(view), parallelChart(view), importanceChart(view), predictionChart(view)].filter(Boolean);
-  const grid = el("div", { class: "grid charts" }, charts.map((each) => each.node));
+  const charts = chartGrid(view);
   view.head = head(view);
   return [
     view.head,
     progress(view),
     answer(view),
-    { node: grid, update: () => charts.forEach((each) => each.update()) },
+    charts,
     finals(view),
     failures(view),
     trialTable(view),
     asked(view),
   ];
+}
+
+function chartGrid(view) {
+  const narrow = [progressChart(view), loadChart(view), frontChart(view), importanceChart(view), predictionChart(view)].filter(Boolean);
+  const all = [...narrow, parallelChart(view)];
+  const fit = () => {
+    const shown = narrow.filter((each) => !each.node.hidden);
+    shown.forEach((each, at) => each.node.classList.toggle("broad", at === shown.length - 1 && shown.length % 2 === 1));
+  };
+  fit();
+  return {
+    node: el("div", { class: "grid charts" }, all.map((each) => each.node)),
+    update() {
+      all.forEach((each) => each.update());
+      fit();
+    },
+  };
 }
 
 /** A part that is drawn again as a whole. */
@@ -160,7 +176,7 @@ function progress(view) {
       terms({
         "started": row.started_at ? el("span", { title: ago(row.started_at) }, moment(row.started_at)) : null,
         "duration": row.started_at ? duration(row.seconds) : null,
-        "launches": report.cost.launches ? counted(report.cost.launches, "launch") : null,
+        "launches": report.cost.launches || null,
         "time of trials": report.cost.seconds ? duration(report.cost.seconds) : null,
         "cost": report.cost.gpu_hours > 0 ? `${quantity(report.cost.gpu_hours)} GPU-hours` : null,
         "by state": Object.entries(report.counts).map(([state, count]) => `${count} ${state.toLowerCase()}`).join(", "),
@@ -194,7 +210,7 @@ function said(view) {
   const best = trialOf(report, report.best);
   return el(
     "section", { class: "card verdict", "aria-label": "Verdict" },
-    el("h2", {}, report.verdict ? "Verdict" : "So far"),
+    el("h2", {}, report.verdict ? "Verdict" : UNDER_WAY.includes(view.row.state) ? "So far" : "Answer"),
     el("p", { class: "sentence" }, sentence),
     notes.map((note) => el("p", { class: "soft" }, note)),
     best ? el("div", { class: "figures" },
@@ -215,12 +231,12 @@ function statement(report) {
   const names = report.study.objectives.map((each) => each.name);
   const running = UNDER_WAY.includes(report.standing) ? " so far" : "";
   if (!best) return [report.trials.some((trial) => trial.state === "COMPLETE") ? `No trial met every constraint${running}.` : `No trial was measured${running}.`, []];
-  const values = listed(names.map((name) => `${measured(best.objectives[name], name)} ${title(name)}`));
+  const gained = (name) => (best.number !== report.baseline && known(report.gain[name]) ? ` (${percent(report.gain[name])} on the defaults)` : "");
+  const values = listed(names.map((name) => `${measured(best.objectives[name], name)} ${title(name)}${gained(name)}`));
   if (best.number === report.baseline) return [`Nothing tried${running} beats the defaults: ${values}.`, []];
-  const gain = report.gain[names[0]];
   return [
-    `Trial ${best.number} reaches${running} ${values}${known(gain) ? `, ${percent(gain)} on the defaults` : ""}.`,
-    known(gain) ? ["Both were measured once: the spread of repeated runs is not in this figure."] : [],
+    `Trial ${best.number} reaches${running} ${values}.`,
+    known(report.gain[names[0]]) ? ["Both were measured once: the spread of repeated runs is not in this figure."] : [],
   ];
 }
 
@@ -247,7 +263,8 @@ function launchExport(view) {
     const draw = async () => {
       for (const each of tabs.children) each.setAttribute("aria-pressed", String(each.dataset.form === form));
       try {
-        fill(shown, code((await what(form)).trimEnd(), { label: `Copy the ${EXPORTS[form].toLowerCase()}` }));
+        const said = (await what(form)).trimEnd();
+        if (!view.signal.aborted) fill(shown, code(byLines(said), { label: `Copy the ${EXPORTS[form].toLowerCase()}`, copy: said }));
       } catch (error) {
         if (!view.signal.aborted) fill(shown, el("p", { class: "note" }, error.detail || error.message));
       }
@@ -258,6 +275,9 @@ function launchExport(view) {
     return [el("div", { class: "export-head" }, tabs), shown];
   };
 }
+
+/** A long line of a shell as several; what is copied stays as it was. */
+const byLines = (said) => (said.includes("\n") ? said : said.replaceAll(/ (?=--)/g, " \\\n  "));
 
 /* The finals */
 

@@ -29,7 +29,17 @@ function roleOf(report, trial) {
   return trial.feasible ? "other" : "unfit";
 }
 
-const ROLE_NAMES = { best: "best", baseline: "baseline", front: "on the front", other: "other trials", unfit: "beyond a bound or stopped", lost: "no value" };
+/** The role where there is no front to be on. */
+function plainRole(report, trial) {
+  const role = roleOf(report, trial);
+  return role === "front" ? "other" : role;
+}
+
+const GRID = { left: 8, right: 20, top: 58, bottom: 30, containLabel: true };
+
+const rolesOf = (series) => series.map(({ name }) => name).filter((name) => Object.values(ROLE_NAMES).includes(name));
+
+const ROLE_NAMES = { best: "best", baseline: "baseline", front: "on the front", other: "other trials", unfit: "not feasible", lost: "no value" };
 
 function look(now, role) {
   return {
@@ -80,16 +90,28 @@ function against(report, trial, best) {
 const pointed = (view) => ({ trigger: "item", formatter: ({ data }) => (data?.trial ? trialTip(view.report, data.trial, data.point) : "") });
 const open = (view) => ({ data }) => data?.trial && (location.hash = `#/${path("studies", view.name, "trials", data.trial.number)}`);
 
-/** A format of axis labels: the unit stands in the axis's name. */
-const ticks = (metric) => (value) => {
-  const unit = unitOf(metric);
-  return unit === "share" || unit === "s" ? quantity(value, unit) : Math.abs(value) >= 10_000 ? `${quantity(value / 1000)}k` : String(Number(value.toPrecision(6)));
-};
-
-function named(metric) {
-  const unit = { share: "", s: "" }[unitOf(metric)] ?? unitOf(metric);
-  return `${title(metric)}${unit ? ` (${unit})` : ""} ${betterOf(metric) === "higher" ? "↑" : "↓"}`;
+/**
+ * The name, the labels and the kind of an axis for a metric with these values: one unit for all
+ * of them, a logarithm where they span much.
+ */
+function scaleOf(metric, values) {
+  const numbers = values.filter(known);
+  const [least, most] = [Math.min(...numbers), Math.max(...numbers)];
+  const own = metric === USER ? "tok/s/user" : unitOf(metric);
+  const [unit, factor] = own === "share" ? ["%", 100] : own === "s" && most < 1 ? ["ms", 1000] : [own, 1];
+  const label = (value) => {
+    const shown = value * factor;
+    return Math.abs(shown) >= 10_000 ? `${Number((shown / 1000).toPrecision(4))}k` : String(Number(shown.toPrecision(4))).replace("-", "−");
+  };
+  const log = least > 0 && most / least > 100;
+  return {
+    name: `${axisName(metric)}${unit ? ` (${unit})` : ""}${metric === "concurrency" ? "" : betterOf(metric) === "higher" ? " ↑" : " ↓"}`,
+    format: label,
+    ...(log ? { type: "log", logBase: metric === "concurrency" ? 2 : 10, min: least / 1.2, max: most * 1.2, bounded: true } : { type: "value" }),
+  };
 }
+
+const axisName = (name) => ({ [USER]: "tokens per user", concurrency: "concurrency" })[name] ?? title(name);
 
 const trialLink = (view, trial) => el("a", { href: `#/${path("studies", view.name, "trials", trial.number)}` }, String(trial.number));
 
@@ -114,8 +136,8 @@ export function progressChart(view) {
   let chosen = names()[0];
   const choice = names().length > 1 ? [field("Objective", select(names().map((name) => [name, title(name)]), chosen, { onChange: (name) => ((chosen = name), drawn.update()) }), { hidden: true })] : [];
   const drawn = chart({
-    heading: "Objective, trial after trial", controls: choice, signal: view.signal, height: 300,
-    caption: "Point at a trial for what it sets otherwise than the best; open it with a click.",
+    heading: "Objective, trial after trial", controls: choice, signal: view.signal, height: 340,
+    caption: "The line is the best so far, the dashed one the baseline's value. Point at a trial for what it sets otherwise than the best; open it with a click.",
     onClick: open(view),
     option: (now) => progressOption(now, view, chosen),
     table: () => ({
@@ -141,11 +163,12 @@ function progressOption(now, view, metric) {
   const { report } = view;
   const trials = searched(report).filter(ended);
   const values = trials.map((trial) => trial.objectives[metric]).filter(known);
-  const floor = values.length ? Math.min(...values) : 0;
+  const [least, most] = [Math.min(...values), Math.max(...values)];
+  const floor = values.length ? Math.max(least - (most - least || least) * 0.12, least > 0 ? 0 : -Infinity) : 0;
   const points = trials.map((trial) => {
     const value = trial.objectives[metric];
     return known(value)
-      ? { trial, role: roleOf(report, trial), value: [trial.number, value] }
+      ? { trial, role: plainRole(report, trial), value: [trial.number, value] }
       : { trial, role: "lost", value: [trial.number, floor] };
   });
   const series = marks(now, report, points);
@@ -165,9 +188,9 @@ function progressOption(now, view, metric) {
   }
   const last = trials.at(-1)?.number ?? 1;
   return {
-    legend: legend(now), tooltip: pointed(view), grid: { left: 8, right: 16, top: 56, bottom: 30, containLabel: true },
+    legend: legend(now, rolesOf(series)), tooltip: pointed(view), grid: GRID,
     xAxis: axis(now, { name: "trial", min: Math.min(-0.5, -last / 60), max: last + Math.max(0.5, last / 60), minInterval: 1, splitLine: { show: false }, axisLabel: { color: now.soft, formatter: (value) => (Number.isInteger(value) ? value : "") } }),
-    yAxis: axis(now, { name: named(metric), vertical: true, format: ticks(metric) }),
+    yAxis: axis(now, { vertical: true, ...scaleOf(metric, values.length ? values : [0, 1]), type: "value", min: undefined, max: undefined }),
     series,
   };
 }
@@ -199,8 +222,6 @@ function numberOf(point, name) {
   return point.metrics[name];
 }
 
-const axisName = (name) => ({ [USER]: "tokens per user", concurrency: "concurrency" })[name] ?? title(name);
-
 /** Load points over two metrics that can be chosen; what is chosen stays in this browser. */
 export function loadChart(view) {
   const chosen = kept("axes", {});
@@ -220,10 +241,10 @@ export function loadChart(view) {
         drawn.update();
       },
     });
-    return field(`${side === "x" ? "Across" : "Up"}`, selects[side]);
+    return field(side, selects[side]);
   };
   const drawn = chart({
-    heading: "Load points: what a user gets against what is served", controls: [pick("x"), pick("y")], signal: view.signal, height: 360,
+    heading: "Load points", controls: [pick("x"), pick("y")], signal: view.signal, height: 340,
     caption: "A line joins the load points of one trial: the best is green, the baseline dashed, that under the pointer blue.",
     onClick: open(view),
     onHover: (params) => {
@@ -283,7 +304,7 @@ function loadOption(now, view, axes, hovered) {
   const { report } = view;
   hoverColour = now.hovered;
   const points = loadPoints(report)
-    .map(({ trial, point }) => ({ trial, point, role: roleOf(report, trial) === "front" ? "other" : roleOf(report, trial), value: [numberOf(point, axes.x), numberOf(point, axes.y)] }))
+    .map(({ trial, point }) => ({ trial, point, role: plainRole(report, trial), value: [numberOf(point, axes.x), numberOf(point, axes.y)] }))
     .filter(({ value }) => value.every(known));
   const series = marks(now, report, points).map((each) => ({ ...each, symbolSize: Math.min(each.symbolSize, 12) }));
   const lines = [["best", report.best, now.good, "solid"], ["baseline", report.baseline, now.ink, "dashed"]];
@@ -296,27 +317,17 @@ function loadOption(now, view, axes, hovered) {
     }
   }
   series.unshift(hoveredSeries(view, axes, hovered));
-  const wide = (side) => spread(points.map(({ value }) => value[side]));
+  const scale = (side, metric) => scaleOf(metric, points.map(({ value }) => value[side]));
   const bound = report.study.bounds[axes.x];
   if (known(bound) && series[1]) {
     series[1].markLine = { silent: true, symbol: "none", lineStyle: { color: now.bad, type: "dotted" }, label: { color: now.bad, formatter: `bound ${measured(bound, axes.x)}`, position: "insideEndTop" }, data: [{ xAxis: bound }] };
   }
-  const shape = (side, metric) => ({ type: wide(side) ? "log" : "value", format: ticks(metric) });
   return {
-    legend: legend(now, series.map(({ name }) => name).filter((name) => Object.values(ROLE_NAMES).includes(name))),
-    tooltip: pointed(view), grid: { left: 8, right: 20, top: 56, bottom: 30, containLabel: true },
-    xAxis: axis(now, { name: axisLabel(axes.x), ...shape(0, axes.x) }),
-    yAxis: axis(now, { name: axisLabel(axes.y), vertical: true, ...shape(1, axes.y) }),
+    legend: legend(now, rolesOf(series)), tooltip: pointed(view), grid: GRID,
+    xAxis: axis(now, scale(0, axes.x)),
+    yAxis: axis(now, { vertical: true, ...scale(1, axes.y) }),
     series,
   };
-}
-
-const axisLabel = (name) => (name === "concurrency" ? "concurrency" : name === USER ? "tokens per user (tok/s/user) ↑" : named(name));
-
-/** Whether values span so much that a logarithmic axis shows them better. */
-function spread(values) {
-  const [least, most] = [Math.min(...values), Math.max(...values)];
-  return least > 0 && most / least > 30;
 }
 
 /* 3: the Pareto front */
@@ -328,7 +339,7 @@ export function frontChart(view) {
   const axes = { x: names[1], y: names[0] };
   const pick = (side, label) => field(label, select(names.map((name) => [name, title(name)]), axes[side], { onChange: (name) => ((axes[side] = name), drawn.update()) }));
   const drawn = chart({
-    heading: "Pareto front", controls: names.length > 2 ? [pick("x", "Across"), pick("y", "Up")] : [], signal: view.signal, height: 340,
+    heading: "Pareto front", controls: names.length > 2 ? [pick("x", "x"), pick("y", "y")] : [], signal: view.signal, height: 340,
     caption: "On the front no other trial is better in every objective. The best goes by the first of them.",
     onClick: open(view),
     option: (now) => frontOption(now, view, axes, names.length === 2),
@@ -353,11 +364,11 @@ function frontOption(now, view, axes, joined) {
   if (joined && front.length > 1) {
     series.push({ name: "front", type: "line", data: front, showSymbol: false, silent: true, z: 2, lineStyle: { color: now.accent, width: 1.6 }, itemStyle: { color: now.accent } });
   }
-  const type = (side) => (spread(points.map(({ value }) => value[side])) ? "log" : "value");
+  const scale = (side, metric) => scaleOf(metric, points.map(({ value }) => value[side]));
   return {
-    legend: legend(now, series.map(({ name }) => name).filter((name) => name !== "front")), tooltip: pointed(view), grid: { left: 8, right: 20, top: 56, bottom: 30, containLabel: true },
-    xAxis: axis(now, { name: named(axes.x), type: type(0), format: ticks(axes.x) }),
-    yAxis: axis(now, { name: named(axes.y), vertical: true, type: type(1), format: ticks(axes.y) }),
+    legend: legend(now, rolesOf(series)), tooltip: pointed(view), grid: GRID,
+    xAxis: axis(now, scale(0, axes.x)),
+    yAxis: axis(now, { vertical: true, ...scale(1, axes.y) }),
     series,
   };
 }
@@ -367,7 +378,7 @@ function frontOption(now, view, axes, joined) {
 /** Every trial as a line through its parameters to its objectives; drag along an axis to choose. */
 export function parallelChart(view) {
   const drawn = chart({
-    heading: "Parameters and objectives", signal: view.signal, height: 340,
+    heading: "Parameters and objectives", signal: view.signal, height: 340, broad: true,
     caption: "A line is a trial, the best is green. Drag along an axis to keep only the lines through there; click the axis to let go.",
     option: (now) => parallelOption(now, view),
   });
@@ -375,7 +386,7 @@ export function parallelChart(view) {
 }
 
 /** Parameters that have more than one value among the trials. */
-function varied(report) {
+export function varied(report) {
   const trials = searched(report).filter((trial) => trial.number !== report.baseline);
   const names = [...new Set(trials.flatMap((trial) => Object.keys(trial.parameters)))];
   return names.filter((name) => new Set(trials.map((trial) => valueText(trial.parameters[name] ?? null))).size > 1);
@@ -389,11 +400,12 @@ function parallelOption(now, view) {
   const names = varied(report);
   const objectives = report.study.objectives.map((each) => each.name);
   const text = (trial, name) => (name in trial.parameters ? valueText(trial.parameters[name]) : "default");
-  const label = (said) => (said.length > 14 ? `${said.slice(0, 13)}…` : said);
-  const style = { nameTextStyle: { color: now.ink, fontSize: 11 }, axisLabel: { color: now.soft, fontSize: 11, formatter: label }, axisLine: { lineStyle: { color: now.strongEdge } }, axisTick: { show: false } };
+  const room = names.length + objectives.length > 7 ? 14 : 24;
+  const label = (said) => (said.length > room ? `${said.slice(0, room - 1)}…` : said);
+  const style = { nameTextStyle: { color: now.ink, fontSize: 11 }, axisLabel: { color: now.ink, fontSize: 11, formatter: label, backgroundColor: faded(now.card, 0.85), padding: [1, 3], borderRadius: 2 }, axisLine: { lineStyle: { color: now.strongEdge } }, axisTick: { show: false } };
   const parallelAxis = [...names, ...objectives].map((name, dim) => {
-    const shown = dim < names.length ? label(name.replace(/^.*:/, "")) : title(name);
-    if (dim >= names.length) return { dim, name: shown, type: "value", scale: true, ...style, axisLabel: { ...style.axisLabel, formatter: ticks(name) } };
+    const shown = dim < names.length ? label(name.replace(/^.*:/, "")) : scaleOf(name, trials.map((trial) => trial.objectives[name])).name;
+    if (dim >= names.length) return { dim, name: shown, type: "value", scale: true, ...style, axisLabel: { ...style.axisLabel, formatter: scaleOf(name, trials.map((trial) => trial.objectives[name])).format } };
     const values = [...new Set(trials.map((trial) => text(trial, name)))].sort((one, other) => one.localeCompare(other, "en", { numeric: true }));
     return { dim, name: shown, type: "category", data: values, ...style, axisLabel: { ...style.axisLabel, interval: values.length > 12 ? "auto" : 0 } };
   });
@@ -403,7 +415,7 @@ function parallelOption(now, view) {
   const [first] = objectives;
   const values = rest.map((trial) => trial.objectives[first]).filter(known);
   return {
-    parallel: { left: 50, right: 60, top: 46, bottom: 24, parallelAxisDefault: { nameLocation: "end", nameGap: 14 } },
+    parallel: { left: 60, right: 80, top: 40, bottom: 16, parallelAxisDefault: { nameLocation: "end", nameGap: 14 } },
     parallelAxis,
     tooltip: pointed(view),
     series: [
@@ -475,17 +487,18 @@ const pairs = (report, name) => searched(report)
 
 function predictionOption(now, view, metric) {
   const { report } = view;
-  const points = pairs(report, metric).map(({ trial, said, found }) => ({ trial, role: roleOf(report, trial) === "front" ? "other" : roleOf(report, trial), value: [said, found] }));
+  const points = pairs(report, metric).map(({ trial, said, found }) => ({ trial, role: plainRole(report, trial), value: [said, found] }));
   const both = points.flatMap(({ value }) => value);
   const [least, most] = [Math.min(...both), Math.max(...both)];
   const room = (most - least) * 0.05 || most * 0.05;
   const series = marks(now, report, points);
-  series.push({ name: "as predicted", type: "line", data: [[least - room, least - room], [most + room, most + room]], showSymbol: false, silent: true, z: 1, lineStyle: { color: now.soft, type: "dashed", width: 1 }, itemStyle: { color: now.soft } });
-  const reach = { min: least - room, max: most + room, axisLabel: { color: now.soft, showMinLabel: false, showMaxLabel: false, hideOverlap: true, formatter: ticks(metric) } };
+  series.push({ name: "as predicted", type: "line", data: [[Math.max(0, least - room), Math.max(0, least - room)], [most + room, most + room]], showSymbol: false, silent: true, z: 1, lineStyle: { color: now.soft, type: "dashed", width: 1 }, itemStyle: { color: now.soft } });
+  const { name, format } = scaleOf(metric, both);
+  const reach = { min: Math.max(least - room, least < 0 ? -Infinity : 0), max: most + room, axisLabel: { color: now.soft, showMinLabel: false, showMaxLabel: false, hideOverlap: true, formatter: format } };
   return {
-    legend: legend(now), tooltip: pointed(view), grid: { left: 8, right: 20, top: 56, bottom: 30, containLabel: true },
-    xAxis: axis(now, { name: `predicted ${title(metric)}`, ...reach }),
-    yAxis: axis(now, { name: "measured", vertical: true, ...reach }),
+    legend: legend(now, rolesOf(series)), tooltip: pointed(view), grid: GRID,
+    xAxis: axis(now, { name: `predicted ${name}`, ...reach }),
+    yAxis: axis(now, { name: `measured ${name}`, vertical: true, ...reach }),
     series,
   };
 }

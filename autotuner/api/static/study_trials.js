@@ -1,13 +1,14 @@
 /** The trials of a study as a table: sorted, filtered, saved; and those without an answer, by class. */
 
 import { download, path, read } from "./api.js";
-import { trialOf } from "./study_charts.js";
+import { trialOf, varied } from "./study_charts.js";
 import {
   attempt, badge, betterOf, button, counted, debounced, details, differences, duration, el, field, fill, gainOf, known, measured,
-  pager, parameterList, parametersText, percent, quantity, select, sorted, stateBadge, stateSign, table, title,
+  pager, parameterList, parametersText, percent, quantity, select, sorted, stateBadge, stateSign, table, title, valueText,
 } from "./ui.js";
 
 const PER_PAGE = 100;
+const MOST_COLUMNS = 8;
 
 const stateOf = (trial) => (trial.refused ? "REFUSED" : trial.state);
 
@@ -17,8 +18,10 @@ export function sloBadges(trial, bounds) {
   if (!broken.length) return Object.keys(trial.violations).length ? badge("✓ met", "good") : null;
   return broken.map(([name, beyond]) => {
     const how = trial.severity[name] ?? "minor";
-    const hint = `${title(name)} is ${bounds[name] ? percent(beyond).replace("+", "") : measured(beyond, name)} ${betterOf(name) === "lower" ? "above" : "below"} its bound of ${measured(bounds[name], name)}`;
-    return el("span", { class: "slo" }, badge(`${SEVERITY[how].sign} ${how}`, SEVERITY[how].kind), el("small", {}, hint));
+    const by = bounds[name] ? percent(beyond).replace("+", "") : measured(beyond, name);
+    const side = betterOf(name) === "lower" ? "above" : "below";
+    return el("span", { class: "slo", title: `${title(name)} is ${by} ${side} its bound of ${measured(bounds[name], name)}: ${how}` },
+      badge(`${SEVERITY[how].sign} ${how}`, SEVERITY[how].kind), ` ${title(name)} ${by} ${side}`);
   });
 }
 
@@ -73,19 +76,41 @@ function chosen(report, { state, q, sort, repeats }) {
     const said = `${trial.number} ${parametersText(trial.parameters)} ${trial.reason} ${trial.failure ?? ""}`.toLowerCase();
     return (repeats || trial.searched) && (!state || stateOf(trial) === state) && words.every((word) => said.includes(word));
   });
-  return sorted(rows, sort, (trial, key) => ({ state: stateOf(trial), failure: trial.failure ?? "" })[key] ?? (key in trial.objectives ? trial.objectives[key] : trial[key]));
+  return sorted(rows, sort, valueOf);
 }
+
+/** What a trial is sorted by under a key of the columns. */
+function valueOf(trial, key) {
+  if (key === "state") return stateOf(trial);
+  if (!key.startsWith("parameter ")) return key in trial.objectives ? trial.objectives[key] : trial[key];
+  const value = trial.parameters[key.slice("parameter ".length)];
+  return value === undefined ? null : valueText(value);
+}
+
+/** A flag's name that may go on in the next line after a hyphen. */
+const breakable = (name) => el("span", {}, name.split(/(?<=[-_])/).flatMap((part) => [part, el("wbr")]));
+
+const text = (trial, name) => (name in trial.parameters ? valueText(trial.parameters[name]) : "default");
 
 function columns(view) {
   const { report } = view;
   const { objectives, bounds } = report.study;
   const baseline = trialOf(report, report.baseline);
   const best = trialOf(report, report.best);
+  const names = varied(report);
+  const apart = names.length && names.length <= MOST_COLUMNS;
+  const differs = (trial, name) => best && trial !== best && text(trial, name) !== text(best, name);
   const predicted = report.trials.some((trial) => objectives.some(({ name }) => known(trial.predicted[name])));
   return [
     { key: "number", title: "Trial", sort: true, heads: true, class: "nowrap", cell: (trial) => [el("a", { href: address(view, trial), dataset: { key: `trial-${trial.number}` } }, String(trial.number)), " ", roles(report, trial)] },
     { key: "state", title: "State", sort: true, cell: (trial) => [stateBadge(stateOf(trial)), trial.note ? el("small", {}, trial.note) : null] },
-    { key: "parameters", title: "Parameters", class: "wide", cell: (trial) => parameterList(trial.parameters, { marked: best && trial !== best ? differences(trial.parameters, best.parameters).map((each) => each.name) : [] }) },
+    ...(apart
+      ? names.map((name) => ({
+        key: `parameter ${name}`, title: breakable(name.replace(/^env:/, "")), sort: true,
+        class: report.trials.some((trial) => text(trial, name).length > 16) ? "parameter long" : "parameter",
+        cell: (trial) => el("code", { class: differs(trial, name) ? "differs" : null, title: text(trial, name).length > 16 ? text(trial, name) : null }, text(trial, name)),
+      }))
+      : [{ key: "parameters", title: "Parameters", class: "wide", cell: (trial) => parameterList(trial.parameters, { marked: best && trial !== best ? differences(trial.parameters, best.parameters).map((each) => each.name) : [] }) }]),
     ...objectives.map(({ name }) => ({ key: name, title: title(name), sort: true, number: true, cell: (trial) => objective(report, trial, baseline, name) })),
     ...(predicted ? [{ key: "predicted", title: "Predicted", number: true, cell: (trial) => measured(trial.predicted[objectives[0].name], objectives[0].name) }] : []),
     ...(Object.keys(bounds).length ? [{ key: "slo", title: "SLO", class: "slos", cell: (trial) => sloBadges(trial, bounds) }] : []),
@@ -118,7 +143,7 @@ function why(trial) {
   const lines = trial.reason.split("\n");
   const parts = [
     trial.failure ? el("strong", {}, `${trial.failure}: `) : null,
-    trial.reason ? el("span", {}, lines[0]) : null,
+    trial.reason ? el("span", { title: lines[0] }, lines[0].length > 140 ? `${lines[0].slice(0, 139)}…` : lines[0]) : null,
     lines.length > 1 ? details("all of it", el("pre", {}, trial.reason)) : null,
     trial.advice ? el("small", {}, `To move: ${trial.advice}`) : null,
     trial.why ? el("small", { class: "because" }, trial.why) : null,

@@ -355,7 +355,7 @@ export function parameterList(parameters, { marked = [] } = {}) {
  *   caption: its name, for screen readers too · showCaption ·
  *   columns: [{key, title, cell(row) -> node | text, number, sort: true | key, heads: true, class}];
  *     the one that `heads` makes the row's header ·
- *   rows · rowProperties(row) -> properties of the tr · sort: "key" or "-key" · onSort(sort) ·
+ *   rows · rowProperties(row) -> properties of the tr; of class "stacks" they are cards on a phone · sort: "key" or "-key" · onSort(sort) ·
  *   foot: node below
  */
 export function table({ caption, columns, rows, rowProperties = () => ({}), sort = "", onSort, foot, compact = false }) {
@@ -379,7 +379,8 @@ function headCell(column, sort, onSort) {
 function cellOf(column, row) {
   const content = column.cell ? column.cell(row) : row[column.key];
   const classes = [column.number && "number", column.class].filter(Boolean).join(" ") || null;
-  return el(column.heads ? "th" : "td", { scope: column.heads ? "row" : null, class: classes }, content ?? MISSING);
+  const said = typeof column.title === "string" ? { title: column.title } : {};
+  return el(column.heads ? "th" : "td", { scope: column.heads ? "row" : null, class: classes, dataset: said }, content ?? MISSING);
 }
 
 /** Rows in the order that "key" or "-key" says; what is missing comes last either way. */
