@@ -11,8 +11,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
+from click.testing import CliRunner
 
+from autotuner import remote
 from autotuner.client import (
     RECONNECTS,
     Client,
@@ -463,3 +466,95 @@ class TestLogs:
         assert last == [None, "10", "4"]
         assert "tail=2" in service.asked[0].path
         assert "tail" not in service.asked[1].path
+
+
+class TestVerbs:
+    """What the command line makes of answers; see `remote`."""
+
+    @pytest.mark.parametrize(
+        ("content", "expected"),
+        [
+            (
+                {"state": "DEPLOYING", "parameters": {"max-num-seqs": 8}},
+                "trial 3 DEPLOYING  max-num-seqs=8",
+            ),
+            (
+                {"state": "BENCHMARKING", "note": "D(100,20) x 4"},
+                "trial 3 BENCHMARKING  D(100,20) x 4",
+            ),
+            (
+                {"state": "COMPLETE", "objectives": {"output_throughput": 150.0}},
+                "trial 3 COMPLETE  output_throughput 150 tok/s",
+            ),
+            (
+                {"state": "INFEASIBLE", "failure": "KV cache too small", "reason": "no room"},
+                "trial 3 INFEASIBLE  KV cache too small: no room",
+            ),
+            (
+                {"state": "COMPLETE", "repeat_of": 1, "round": 2, "objectives": {}},
+                "trial 1 again (round 2) COMPLETE",
+            ),
+        ],
+    )
+    def test_events_as_lines(self, content: dict[str, Any], expected: str) -> None:
+        assert remote.line(Event(1, "trial", {"number": 3, **content})) == expected
+
+    def test_a_study_as_a_line(self) -> None:
+        event = Event(1, "study", {"state": "FAILED", "reason": "no feasible trial"})
+        assert remote.line(event) == "study FAILED  no feasible trial"
+
+    @pytest.mark.parametrize(
+        ("state", "code"), [("COMPLETE", 0), ("FAILED", 1), ("CANCELLED", 130)]
+    )
+    def test_exit_codes_are_those_of_run(self, state: str, code: int) -> None:
+        assert remote.exit_code(state) == code
+
+    def test_an_interrupt_leaves_the_study_running(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def answer(asked: Asked) -> Said:
+            raise AssertionError("nothing is asked")
+
+        class Interrupted(Client):
+            def wait(self, name: str, **_: Any) -> dict[str, Any]:
+                raise KeyboardInterrupt
+
+        with fake(answer) as service, Interrupted(service.address) as client:
+            assert remote.followed(client, "small", as_json=False) == 130
+            said = capsys.readouterr().err
+        assert "goes on" in said
+        assert f"autotuner cancel small --address {service.address}" in said
+
+    def test_here_or_there(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """An address decides, the variable's too; an empty one is this machine's."""
+
+        @click.command()
+        @click.argument("name")
+        @remote.or_there(lambda client, name: remote.status(client, name, as_json=False))
+        def status(name: str) -> None:
+            click.echo(f"{name} here")
+
+        there = row(reason="", counts={}, best=None, eta=None, blocks=[])
+        token = tmp_path / "token"
+        token.write_text("secret\n")
+        monkeypatch.delenv("AUTOTUNER_TOKEN", raising=False)
+        run = CliRunner().invoke
+        with fake(lambda asked: Said(json.dumps(there))) as service:
+            monkeypatch.setenv("AUTOTUNER_ADDRESS", service.address)
+            assert run(status, ["small"]).stdout.startswith("small: RUNNING")
+            assert run(status, ["small", "--address", ""]).stdout == "small here\n"
+            run(status, ["small", "--token-file", str(token)])
+            monkeypatch.setenv("AUTOTUNER_TOKEN", "other")
+            run(status, ["small"])
+            monkeypatch.delenv("AUTOTUNER_ADDRESS")
+            assert run(status, ["small"]).stdout == "small here\n"
+        sent = [asked.headers.get("authorization") for asked in service.asked]
+        assert sent == [None, "Bearer secret", "Bearer other"]
+
+    def test_a_file_without_a_token(self, tmp_path: Path) -> None:
+        (tmp_path / "token").write_text("\n")
+        done = CliRunner().invoke(
+            remote.cancel, ["x", "--address", "http://a", "--token-file", str(tmp_path / "token")]
+        )
+        assert isinstance(done.exception, ConfigError)
+        assert "no token" in str(done.exception)
