@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -90,11 +91,11 @@ class ClusterOut(BaseModel):
 
 
 class PhaseOut(BaseModel):
-    """A stretch of a trial: deploy, a load point, stop."""
+    """A stretch of a trial: deploy, a load point, stop. Seconds since the trial began."""
 
     name: str
-    start: str
-    end: str
+    start: float
+    end: float
 
 
 class Span(BaseModel):
@@ -236,22 +237,10 @@ def _span(study: Study, trial: Trial, under_way: bool) -> dict[str, Any]:
         "gpu_ids": list(trial.gpu_ids),
         "started_at": trial.started_at,
         "ended_at": ended_at,
-        "phases": [
-            {
-                "name": phase.name,
-                "start": _later(trial.started_at, phase.start),
-                "end": _later(trial.started_at, phase.end),
-            }
-            for phase in trial.phases
-        ],
+        "phases": [asdict(phase) for phase in trial.phases],
         "note": trial.note,
         "objectives": dict(trial.objectives),
     }
-
-
-def _later(start: str, seconds: float) -> str:
-    at = datetime.fromisoformat(start) + timedelta(seconds=seconds)
-    return at.isoformat(timespec="milliseconds")
 
 
 def _before(now: str, hours: float) -> str:

@@ -121,6 +121,9 @@ _TAKEN: dict[str, Any] = {
 }
 
 
+_LIST = {"type": "array", "items": {"type": "object"}}
+
+
 def _presets(asked: Asked) -> Presets:
     return Presets(asked.presets)
 
@@ -192,8 +195,8 @@ async def take(
         200: {
             "description": "A file that `import` takes",
             "content": {
-                "application/yaml": {"schema": {"type": "string"}},
-                "application/json": {"schema": {"type": "array", "items": {"type": "object"}}},
+                "application/yaml": {"schema": _LIST},
+                "application/json": {"schema": _LIST},
             },
         },
         **answers(404),
