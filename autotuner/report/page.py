@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from autotuner.report.figures import figures, standings
 from autotuner.report.sentences import statement
@@ -99,6 +99,15 @@ def _standing_value(summary: Json, trial: Json, name: str) -> float | None:
     return next((e["value"] for e in standings if e["candidate"] == trial["number"]), value)
 
 
+def _coded(text: str) -> Markup:
+    """A sentence whose words in backquotes are an engine's own."""
+    plain = (escape(part) for part in text.split("`"))
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if place % 2 else part
+        for place, part in enumerate(plain)
+    )
+
+
 def _listed(value: Any) -> str:
     if isinstance(value, Mapping):
         return " ".join(f"{key}={value_text(each)}" for key, each in value.items()) or MISSING
@@ -121,6 +130,7 @@ _ENVIRONMENT.globals.update(
     svg=Markup,
     shown=value_text,
     listed=_listed,
+    coded=_coded,
     **{
         each.__name__: each
         for each in (

@@ -81,17 +81,17 @@ def overview(study: Study, trials: Sequence[Trial]) -> dict[str, Any]:
 
 
 SEEN = {
-    "running_mean": ("requests running, on average", ""),
-    "waiting_max": ("requests waiting, at most", ""),
+    "running_mean": ("requests running, mean", ""),
+    "waiting_max": ("requests waiting, most", ""),
     "queued": ("time with a queue", "share"),
-    "kv_usage_max": ("KV cache in use, at most", "share"),
+    "kv_usage_max": ("KV cache in use, most", "share"),
     "preemptions": ("preemptions", ""),
     "prefix_hit_rate": ("prefix cache hits", "share"),
-    "gpu_utilisation_mean": ("GPUs computing, on average", "share"),
-    "gpu_memory_gib_max": ("GPU memory, at most", "GiB"),
-    "gpu_power_w_mean": ("GPU power, on average", "W"),
-    "host_cpu_mean": ("machine's CPUs, on average", "share"),
-    "load_cpu_mean": ("load generator's CPU, on average", "cores"),
+    "gpu_utilisation_mean": ("GPUs computing, mean", "share"),
+    "gpu_memory_gib_max": ("GPU memory, most", "GiB"),
+    "gpu_power_w_mean": ("GPU power, mean", "W"),
+    "host_cpu_mean": ("machine's CPUs, mean", "share"),
+    "load_cpu_mean": ("load generator, mean", "cores"),
 }
 """What of a load point's telemetry is shown beside its metrics, in words and with its unit."""
 

@@ -219,7 +219,7 @@ def _host(point: LoadPoint, levers: Levers) -> str:  # noqa: ARG001
         return ""
     share = f"{used * 100:.0f} %"
     if point.telemetry.get("gpu_utilisation_mean") is None:
-        return f"the machine's CPUs were busy to {share}: the engine computes on them"
+        return f"the machine's CPUs, on which the engine computes, were busy to {share}"
     return f"the machine's CPUs were busy to {share}: GPUs wait for what CPUs prepare"
 
 

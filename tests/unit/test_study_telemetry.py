@@ -218,7 +218,7 @@ def test_a_machine_whose_cpus_are_full() -> None:
     on_a_gpu = said(point(host_cpu_mean=0.97))
     assert on_a_gpu == "the machine's CPUs were busy to 97 %: GPUs wait for what CPUs prepare"
     on_a_cpu = said(point(host_cpu_mean=0.97, gpu_utilisation_mean=None))
-    assert on_a_cpu == "the machine's CPUs were busy to 97 %: the engine computes on them"
+    assert on_a_cpu == "the machine's CPUs, on which the engine computes, were busy to 97 %"
     assert said(point(host_cpu_mean=0.94)) == ""
     assert "raise it" in said(point(**AT_ITS_MOST, host_cpu_mean=0.97)), "a queue says more"
 
@@ -271,7 +271,7 @@ def report(*, telemetry: bool = True) -> dict[str, Any]:
             **more,
         )
 
-    said = "the queue grew to 37" if telemetry else ""
+    said = "<37> waited: raise `max-num-seqs`" if telemetry else ""
     study = Study(
         spec(engine={"kind": "vllm"}, space={"max-num-seqs": [1, 2]}), "/s", StudyState.COMPLETE
     )
@@ -288,11 +288,12 @@ def terminal(part: RenderableType | None) -> str:
 
 def test_the_sentence_stands_with_its_trial_everywhere() -> None:
     found = report()
-    assert [each["why"] for each in found["trials"]] == ["", "the queue grew to 37"]
-    assert "the queue grew to 37" in terminal(trials_table(found))
+    assert [each["why"] for each in found["trials"]] == ["", "<37> waited: raise `max-num-seqs`"]
+    assert "<37> waited: raise `max-num-seqs`" in terminal(trials_table(found))
     page = html(found)
-    assert "<small>the queue grew to 37</small>" in page
-    assert "Trial 1: the queue grew to 37." in page
+    coded = "&lt;37&gt; waited: raise <code>max-num-seqs</code>"
+    assert f"<small>{coded}</small>" in page
+    assert f"Trial 1: {coded}." in page
 
 
 def test_what_was_seen_stands_beside_what_was_measured() -> None:
@@ -302,7 +303,7 @@ def test_what_was_seen_stands_beside_what_was_measured() -> None:
     assert line.split()[-4:] == ["98.0", "%", "98.0", "%"]
     assert not any("GPU power" in each for each in lines), "what nobody saw has no line"
     assert "seen meanwhile" in html(found)
-    assert "KV cache in use, at most" in html(found)
+    assert "KV cache in use, most" in html(found)
 
 
 def test_a_report_without_telemetry_is_as_before() -> None:
