@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
@@ -14,6 +15,8 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from starlette.requests import Request
 
 from autotuner.api.follow import (
@@ -160,6 +163,52 @@ def test_past_and_live_without_a_gap_or_a_repeat(writer: Writer) -> None:
         assert reader.kinds.count("end") == 1
 
     run(test)
+
+
+WRITINGS = st.lists(
+    st.lists(st.sampled_from([b"a", b"bc", b"\n", b"\n", b"\xff", b"\0", b"\r"]), max_size=30).map(
+        b"".join
+    ),
+    max_size=12,
+)
+
+
+@given(writings=WRITINGS, chunk=st.sampled_from([4, 64, 10_000]), kept=st.sampled_from([0, 500]))
+@settings(max_examples=60)
+def test_whatever_is_written_and_however_it_is_read_it_is_the_same(
+    writings: list[bytes], chunk: int, kept: int
+) -> None:
+    """One follower is there from the start, one comes in the middle, one leaves and returns."""
+    with tempfile.TemporaryDirectory() as directory:
+        writer = Writer(Path(directory, "server.log"))
+
+        async def test() -> None:
+            followers = quick(lines_seconds=0, ended_seconds=0, chunk=chunk, kept=kept)
+            first = asyncio.create_task(Reader(followers.lines(writer.log)).all())
+            gone = Reader(followers.lines(writer.log))
+            reading = asyncio.create_task(gone.all())
+            late: list[asyncio.Task[Reader]] = []
+            for number, each in enumerate(writings):
+                writer.write(each)
+                await asyncio.sleep(0.001)
+                if number == len(writings) // 2:
+                    late.append(asyncio.create_task(Reader(followers.lines(writer.log)).all()))
+                    reading.cancel()
+            writer.over = True
+            await asyncio.wait([reading])
+            back = await Reader(followers.lines(writer.log, after=gone.at)).all()
+            content = b"".join(writings).decode("utf-8", "replace")
+            lines = content.split("\n")[: None if not content.endswith("\n") else -1]
+            for read in (
+                (await first).lines,
+                gone.lines + back.lines,
+                *[(await each).lines for each in late],
+            ):  # fmt: skip
+                assert "".join(read) == content.replace("\n", "")
+                if chunk == 10_000:
+                    assert read == (lines if content else [])
+
+        run(test)
 
 
 def test_it_goes_on_after_the_last_event_id(writer: Writer) -> None:

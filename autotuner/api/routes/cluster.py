@@ -30,7 +30,7 @@ UNDER_WAY = ("STARTING", "RUNNING")
 HOLDING = (TrialState.DEPLOYING, TrialState.BENCHMARKING)
 
 
-class DeviceOut(BaseModel):
+class DeviceRow(BaseModel):
     """A GPU; null is what its driver does not say."""
 
     index: int
@@ -43,7 +43,7 @@ class DeviceOut(BaseModel):
     power_w: float | None
 
 
-class NodeOut(BaseModel):
+class NodeRow(BaseModel):
     """A node of the Ray cluster; `used` is what Ray has given away."""
 
     id: str
@@ -56,7 +56,7 @@ class NodeOut(BaseModel):
     gpus_used: float
     memory_gib: float | None
     memory_used_gib: float | None
-    devices: list[DeviceOut]
+    devices: list[DeviceRow]
     problem: str = Field(description="Why it says nothing of itself, or empty.")
 
 
@@ -80,17 +80,17 @@ class Waiting(BaseModel):
     waiting: str = Field(description="For what.")
 
 
-class ClusterOut(BaseModel):
+class ClusterView(BaseModel):
     """The cluster at a glance; nodes are a few seconds old."""
 
-    nodes: list[NodeOut]
+    nodes: list[NodeRow]
     holds: list[Hold]
     queue: list[Waiting]
     studies: dict[Standing, int]
     problem: str = Field(description="Why there are no nodes, or empty.")
 
 
-class PhaseOut(BaseModel):
+class TrialPhase(BaseModel):
     """A stretch of a trial: deploy, a load point, stop. Seconds since the trial began."""
 
     name: str
@@ -98,7 +98,7 @@ class PhaseOut(BaseModel):
     end: float
 
 
-class Span(BaseModel):
+class TrialSpan(BaseModel):
     """When a trial ran, and where."""
 
     study: str
@@ -110,7 +110,7 @@ class Span(BaseModel):
     gpu_ids: list[str]
     started_at: str
     ended_at: str = Field(description="Empty while it runs.")
-    phases: list[PhaseOut]
+    phases: list[TrialPhase]
     note: str = Field(description="What happens now, while it runs.")
     objectives: dict[str, float | None]
 
@@ -122,10 +122,10 @@ class Timeline(BaseModel):
 
     now: str
     from_: str = Field(alias="from")
-    trials: list[Span]
+    trials: list[TrialSpan]
 
 
-@router.get("/cluster", dependencies=VIEWER, response_model=ClusterOut)
+@router.get("/cluster", dependencies=VIEWER, response_model=ClusterView)
 def cluster(asked: Asked) -> Response:
     """Nodes and devices, who holds what, and who waits for what."""
     rows = asked.reads.rows()

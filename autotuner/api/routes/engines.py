@@ -26,7 +26,7 @@ VIEWER = [Depends(needs(Role.VIEWER))]
 Version = Annotated[str | None, Query(max_length=64, description="The newest by default.")]
 
 
-class EngineOut(BaseModel):
+class EngineRow(BaseModel):
     """An engine that studies may name."""
 
     kind: str = Field(examples=["vllm"])
@@ -37,10 +37,10 @@ class EngineOut(BaseModel):
 class EngineList(BaseModel):
     """Every engine."""
 
-    items: list[EngineOut]
+    items: list[EngineRow]
 
 
-class FlagOut(BaseModel):
+class FlagRow(BaseModel):
     """A flag, as the engine's own parser takes it."""
 
     name: str = Field(description="Canonical: without dashes in front, - for _.")
@@ -54,16 +54,16 @@ class FlagOut(BaseModel):
     commonly_tuned: bool
 
 
-class Flags(BaseModel):
+class FlagList(BaseModel):
     """Flags of one version of an engine."""
 
     engine: str
     version: str
     count: int
-    flags: list[FlagOut]
+    flags: list[FlagRow]
 
 
-class Side(BaseModel):
+class CatalogSide(BaseModel):
     """One of two versions that are compared."""
 
     engine: str
@@ -72,21 +72,21 @@ class Side(BaseModel):
     only: list[str] = Field(description="Those the other has not.")
 
 
-class Common(BaseModel):
+class CommonFlag(BaseModel):
     """A flag of both."""
 
     names: list[str] = Field(description="What each calls it.")
     differs: str = Field(description="Where a value of one may be none of the other; or empty.")
 
 
-class CompatibilityOut(BaseModel):
+class CatalogComparison(BaseModel):
     """Flags of two engines, or of two versions of one."""
 
-    engines: list[Side]
-    common: list[Common]
+    engines: list[CatalogSide]
+    common: list[CommonFlag]
 
 
-class Value(BaseModel):
+class FlagValue(BaseModel):
     """A flag and a value for it."""
 
     model_config = ConfigDict(extra="forbid")
@@ -95,7 +95,7 @@ class Value(BaseModel):
     value: Any = Field(examples=[256])
 
 
-class Validity(BaseModel):
+class FlagValidity(BaseModel):
     """Whether an engine's parser would take a flag with a value."""
 
     name: str = Field(description="Canonical.")
@@ -118,7 +118,7 @@ def engines() -> Response:
 @router.get(
     "/engines/compatibility",
     dependencies=VIEWER,
-    response_model=CompatibilityOut,
+    response_model=CatalogComparison,
     responses=answers(404),
 )
 def compare(
@@ -135,7 +135,7 @@ def compare(
 @router.get(
     "/engines/{kind}/{version}/flags",
     dependencies=VIEWER,
-    response_model=Flags,
+    response_model=FlagList,
     responses=answers(404),
 )
 def flags(
@@ -167,10 +167,10 @@ def flags(
 @router.post(
     "/engines/{kind}/{version}/validate",
     dependencies=VIEWER,
-    response_model=Validity,
+    response_model=FlagValidity,
     responses=answers(404, 413, 415),
 )
-def validate(kind: str, version: str, sent: Value) -> Response:
+def validate(kind: str, version: str, sent: FlagValue) -> Response:
     """Whether a version takes a flag with a value; nothing is kept."""
     catalog = _catalog(kind, version)
     name = canonical_name(sent.name)

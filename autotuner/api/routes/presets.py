@@ -29,7 +29,7 @@ MANY = 200
 """Presets that are taken in, merged or given out at once, at most."""
 
 
-class Said(BaseModel):
+class PresetBody(BaseModel):
     """A preset without its name."""
 
     model_config = ConfigDict(extra="forbid")
@@ -43,13 +43,13 @@ class Said(BaseModel):
     )
 
 
-class New(Said):
+class NewPreset(PresetBody):
     """A preset as it is sent."""
 
     name: str = Field(examples=["team/long-prompts"], description="Parts joined by /.")
 
 
-class Changes(BaseModel):
+class PresetChanges(BaseModel):
     """What is to be another; the rest stays."""
 
     model_config = ConfigDict(extra="forbid")
@@ -61,7 +61,7 @@ class Changes(BaseModel):
     parameters: dict[str, Any] | None = None
 
 
-class PresetOut(BaseModel):
+class PresetRow(BaseModel):
     """A preset, and whose it is."""
 
     name: str
@@ -76,19 +76,19 @@ class PresetOut(BaseModel):
 class PresetList(BaseModel):
     """Presets, and every category that there is."""
 
-    items: list[PresetOut]
+    items: list[PresetRow]
     categories: list[str]
     problems: list[str] = Field(description="Files in the service's directory that are none.")
 
 
-class Taken(BaseModel):
+class PresetsTaken(BaseModel):
     """What became of presets that were sent."""
 
-    items: list[PresetOut]
+    items: list[PresetRow]
     skipped: list[str] = Field(description="Names that are there already; see `replace`.")
 
 
-class Merging(BaseModel):
+class PresetMerge(BaseModel):
     """Presets to make one space of."""
 
     model_config = ConfigDict(extra="forbid")
@@ -100,7 +100,7 @@ class Merging(BaseModel):
     )
 
 
-class Merged(BaseModel):
+class MergedSpace(BaseModel):
     """One space out of several presets."""
 
     parameters: dict[str, Any]
@@ -155,10 +155,10 @@ def list_presets(
     "/presets",
     dependencies=OPERATOR,
     status_code=201,
-    response_model=PresetOut,
+    response_model=PresetRow,
     responses=answers(409, 413, 415),
 )
-def create(ours: Ours, new: New) -> Response:
+def create(ours: Ours, new: NewPreset) -> Response:
     """Keep a preset. One of a shipped one's name goes before it."""
     kept = ours.create(checked(new.model_dump()))
     location = {"Location": f"/v1/presets/{kept.preset.name}"}
@@ -168,7 +168,7 @@ def create(ours: Ours, new: New) -> Response:
 @router.post(
     "/presets/import",
     dependencies=OPERATOR,
-    response_model=Taken,
+    response_model=PresetsTaken,
     responses=answers(413, 415),
     openapi_extra=_TAKEN,
 )
@@ -220,8 +220,10 @@ def export(
     return Response(text, media_type=f"application/{format}", headers=named)
 
 
-@router.post("/presets/merge", dependencies=VIEWER, response_model=Merged, responses=answers(415))
-def merge(ours: Ours, merging: Merging) -> Response:
+@router.post(
+    "/presets/merge", dependencies=VIEWER, response_model=MergedSpace, responses=answers(415)
+)
+def merge(ours: Ours, merging: PresetMerge) -> Response:
     """One space out of several presets, as a study that names them gets it. Nothing is kept."""
     there = {each.preset.name: each.preset for each in ours.all()[0]}
     unknown = [name for name in merging.names if name not in there]
@@ -243,7 +245,7 @@ def merge(ours: Ours, merging: Merging) -> Response:
 
 
 @router.get(
-    "/presets/{name:path}", dependencies=VIEWER, response_model=PresetOut, responses=answers(404)
+    "/presets/{name:path}", dependencies=VIEWER, response_model=PresetRow, responses=answers(404)
 )
 def show(ours: Ours, name: str) -> Response:
     """A preset."""
@@ -253,10 +255,10 @@ def show(ours: Ours, name: str) -> Response:
 @router.put(
     "/presets/{name:path}",
     dependencies=OPERATOR,
-    response_model=PresetOut,
+    response_model=PresetRow,
     responses=answers(404, 413, 415),
 )
-def put(ours: Ours, name: str, said: Said) -> Response:
+def put(ours: Ours, name: str, said: PresetBody) -> Response:
     """Keep a preset in the place of that of its name. A shipped one stays, below it."""
     ours.find_own(name)
     return JSONResponse(ours.put(checked({"name": name, **said.model_dump()})).to_json())
@@ -265,10 +267,10 @@ def put(ours: Ours, name: str, said: Said) -> Response:
 @router.patch(
     "/presets/{name:path}",
     dependencies=OPERATOR,
-    response_model=PresetOut,
+    response_model=PresetRow,
     responses=answers(404, 409, 413, 415),
 )
-def change(ours: Ours, name: str, changes: Changes) -> Response:
+def change(ours: Ours, name: str, changes: PresetChanges) -> Response:
     """Change what is sent of a preset, and leave the rest."""
     sent = changes.model_dump(exclude_unset=True)
     for key in ("name", "parameters"):

@@ -37,7 +37,7 @@ class Readiness(BaseModel):
     checks: dict[str, str] = Field(examples=[{"store": "ok", "runner": "ok"}])
 
 
-class VersionOut(BaseModel):
+class ServiceVersion(BaseModel):
     """What serves, and what it knows."""
 
     name: Literal["autotuner"]
@@ -48,7 +48,7 @@ class VersionOut(BaseModel):
     timezone: str = Field(description="IANA name, for the times that are shown.")
 
 
-class Me(BaseModel):
+class CallerRow(BaseModel):
     """Who asks."""
 
     name: str
@@ -56,7 +56,7 @@ class Me(BaseModel):
     tokens: bool = Field(description="Whether tokens are needed here.")
 
 
-class TokenOut(BaseModel):
+class TokenRow(BaseModel):
     """Who has a token; the token itself is kept nowhere."""
 
     name: str
@@ -67,7 +67,7 @@ class TokenOut(BaseModel):
 class TokenList(BaseModel):
     """Everybody who has a token."""
 
-    items: list[TokenOut]
+    items: list[TokenRow]
 
 
 @router.get("/healthz", response_model=Health)
@@ -106,7 +106,7 @@ def prometheus(request: Request, asked: Asked, following: Following) -> Response
     return Response(said, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-@router.get("/v1/version", response_model=VersionOut)
+@router.get("/v1/version", response_model=ServiceVersion)
 def version(asked: Asked) -> Response:
     """What serves. Needs no token."""
     return JSONResponse(
@@ -121,7 +121,7 @@ def version(asked: Asked) -> Response:
     )
 
 
-@router.get("/v1/me", response_model=Me)
+@router.get("/v1/me", response_model=CallerRow)
 def me(asked: Asked, caller: Annotated[Caller, Depends(needs(Role.VIEWER))]) -> Response:
     """Who asks, as the token says it."""
     said = {"name": caller.name, "role": caller.role.value, "tokens": asked.gate.tokens_on}
