@@ -152,6 +152,7 @@ class LoggerMirror:
             if number not in self._over:
                 self._callback.log_trial_end(shown, failed=True)
         self._callback.on_experiment_end([])
+        self._callback = None  # that of wandb asks Ray about its end, which must still be there
 
     def _started(self, trial: Trial) -> Shown:
         assert self._study is not None
