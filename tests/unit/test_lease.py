@@ -135,12 +135,12 @@ def test_a_complete_study_is_resumed_only_where_its_limits_cut_it_short(
     studies: Studies, tmp_path: Path
 ) -> None:
     study = submitted(studies, tmp_path)
-    done = {"driver": "", "ended_at": ago(5)}
-    studies.store.set_state(study.name, StudyState.COMPLETE, reason="", **done)
+    complete, at = StudyState.COMPLETE, ago(5)
+    studies.store.set_state(study.name, complete, reason="", driver="", ended_at=at)
     with pytest.raises(StudyStateError, match="is complete"):
         studies.resumable(study.name)
     reason = "another round would not end within 1 h"
-    studies.store.set_state(study.name, StudyState.COMPLETE, reason=reason, **done)
+    studies.store.set_state(study.name, complete, reason=reason, driver="", ended_at=at)
     assert studies.resumable(study.name).name == study.name
 
 
