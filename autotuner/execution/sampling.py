@@ -13,7 +13,7 @@ import re
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 
 import psutil
@@ -178,10 +178,15 @@ def gpu_probe(gpu_ids: Sequence[str], use: Callable[[str], GpuUse | None]) -> Pr
 
 class HostProbe:
     """CPUs that this process may use, as a share of their time since the last call; memory of the
-    machine."""
+    machine.
 
-    def __init__(self) -> None:
+    Args:
+        times: seconds that they were busy, and seconds of all of them.
+    """
+
+    def __init__(self, times: Callable[[], tuple[float, float]] | None = None) -> None:
         self._cpus = os.sched_getaffinity(0)
+        self._times = times or (lambda: cpu_times(self._cpus))
         self._before = self._times()
 
     def __call__(self) -> Mapping[str, float | None]:
@@ -199,13 +204,14 @@ class HostProbe:
         self._before = busy, total
         return min(max((busy - before_busy) / passed, 0.0), 1.0)
 
-    def _times(self) -> tuple[float, float]:
-        """Seconds that the CPUs were busy, and all of them."""
-        each = psutil.cpu_times(percpu=True)
-        mine = [times for cpu, times in enumerate(each) if cpu in self._cpus] or each
-        total = sum(sum(times[:8]) for times in mine)  # guests' time is in user's already
-        idle = sum(times.idle + times.iowait for times in mine)
-        return total - idle, total
+
+def cpu_times(cpus: Set[int]) -> tuple[float, float]:
+    """Seconds that some CPUs were busy since the machine's start, and seconds of all of them."""
+    each = psutil.cpu_times(percpu=True)
+    mine = [times for cpu, times in enumerate(each) if cpu in cpus] or each
+    total = sum(sum(times[:8]) for times in mine)  # guests' time is in user's already
+    idle = sum(times.idle + times.iowait for times in mine)
+    return total - idle, total
 
 
 class LoadProbe:

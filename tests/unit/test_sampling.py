@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +20,7 @@ from autotuner.engines.base import Told
 from autotuner.engines.sglang import SGLANG
 from autotuner.engines.vllm import VLLM
 from autotuner.execution import sampling
+from autotuner.execution import trial as execution
 from autotuner.execution.gate import GpuUse, nvidia_use
 from autotuner.execution.sampling import (
     HostProbe,
@@ -28,8 +31,11 @@ from autotuner.execution.sampling import (
     server_probe,
     signals_in,
 )
+from autotuner.execution.trial import Assignment, run_trial
 from autotuner.study import telemetry
 from autotuner.study.model import GIB
+from autotuner.study.trial import Outcome, TrialState
+from tests.unit.test_servers_floor import Runner, Stage, Started, assignment, kinds_of
 
 DATA = Path(__file__).parent.parent / "data" / "metrics"
 
@@ -203,12 +209,14 @@ def test_the_scan_reads_what_a_whole_parser_reads(page: str) -> None:
 
 
 @contextmanager
-def serving(status: int, body: bytes) -> Iterator[str]:
+def serving(status: int, body: bytes, **pages: bytes) -> Iterator[str]:
+    """A server that answers everything alike, but the last part of a path that has its own."""
+
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(status)
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(pages.get(self.path.rpartition("/")[2], body))
 
         def log_message(self, *args: object) -> None: ...
 
@@ -299,12 +307,23 @@ def test_a_machine_without_the_driver_has_no_use_to_tell() -> None:
 
 
 def test_a_host_has_a_share_of_its_cpus_and_memory() -> None:
-    probe = HostProbe()
-    _spend(0.5)
-    found = probe()
-    assert 0 < (found[telemetry.HOST_CPU] or 0) <= 1
-    assert (found[telemetry.HOST_MEMORY] or 0) > 0.01
+    cpus = len(os.sched_getaffinity(0))
+    seconds = [(5.0, 9.0), (5.25, 10.0), (5.26, 10.05), (6.0, 11.0)]
+    times = iter([(busy * cpus, every * cpus) for busy, every in seconds])
+    probe = HostProbe(lambda: next(times))
+    assert probe()[telemetry.HOST_CPU] == pytest.approx(0.25)
     assert probe()[telemetry.HOST_CPU] is None, "of a moment nothing can be said"
+    found = probe()
+    assert found[telemetry.HOST_CPU] == pytest.approx(0.75), "and it is not lost"
+    assert (found[telemetry.HOST_MEMORY] or 0) > 0.01
+
+
+def test_cpus_are_counted_one_by_one() -> None:
+    mine = os.sched_getaffinity(0)
+    busy, total = sampling.cpu_times(mine)
+    assert 0 < busy < total
+    one = sampling.cpu_times({min(mine)})[1]
+    assert one == pytest.approx(total / len(mine), rel=0.5)
 
 
 def test_a_load_generator_and_its_forks_are_counted_in_cores() -> None:
@@ -350,7 +369,76 @@ def _until(value: Callable[[], float], seconds: float = 10.0) -> float:
     return found
 
 
-def _spend(seconds: float) -> None:
-    deadline = time.process_time() + seconds
-    while time.process_time() < deadline:
-        pass
+# A trial, with all of it.
+
+
+class Load(Runner):
+    """A load generator that says who it is before its first load."""
+
+    def run(self, *args: Any, **more: Any) -> int | None:
+        self.more["started"](os.getpid())
+        return super().run(*args, **more)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[Assignment, Stage], Outcome]:
+    monkeypatch.setattr(execution, "LoadRunner", type("TheLoad", (Load,), {"made": []}))
+    return lambda assignment, stage: run_trial(assignment, kinds_of(stage))
+
+
+QUEUED_PAGE = b"""sim:num_requests_running 16
+sim:num_requests_waiting 37
+sim:kv_cache_usage_perc 0.98
+"""
+
+
+def test_a_trial_keeps_what_was_seen_and_says_what_held_it_back(
+    tmp_path: Path, run: Callable[[Assignment, Stage], Outcome]
+) -> None:
+    models = json.dumps({"data": [{"id": "tiny"}]}).encode()
+    with serving(200, b"", models=models, metrics=QUEUED_PAGE) as url:
+        outcome = run(assignment(tmp_path), Stage(Started(url)))
+    assert outcome.state is TrialState.COMPLETE
+    (point,) = outcome.load_points
+    assert point.telemetry["waiting_max"] == 37
+    assert point.telemetry["preemptions"] == 0
+    assert (point.telemetry["host_memory_gib_max"] or 0) > 0
+    kept = json.loads((tmp_path / "trial" / "load-0" / "telemetry.json").read_text())
+    assert kept["series"]["running"] == [16.0] * len(kept["seconds"])
+    assert outcome.why == (
+        "the queue grew to 37 while the KV cache stood at 98 %: more `max-num-seqs` cannot help"
+    )
+
+
+def test_what_was_seen_is_kept_though_the_load_failed(
+    tmp_path: Path, run: Callable[[Assignment, Stage], Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Load, "answers", [None])
+    models = json.dumps({"data": [{"id": "tiny"}]}).encode()
+    with serving(200, b"", models=models, metrics=QUEUED_PAGE) as url:
+        outcome = run(assignment(tmp_path), Stage(Started(url)))
+    assert (outcome.state, outcome.load_points) == (TrialState.INFEASIBLE, ())
+    assert (tmp_path / "trial" / "load-0" / "telemetry.json").exists()
+
+
+def test_of_a_server_elsewhere_nothing_is_sampled(
+    tmp_path: Path, run: Callable[[Assignment, Stage], Outcome]
+) -> None:
+    models = json.dumps({"data": [{"id": "tiny"}]}).encode()
+    with serving(200, b"", models=models, metrics=QUEUED_PAGE) as url:
+        outcome = run(assignment(tmp_path), Stage(Started(url), gpu_resource="elsewhere_gpu"))
+    assert outcome.state is TrialState.COMPLETE
+    assert outcome.load_points[0].telemetry == {}
+    assert outcome.why == ""
+    assert not (tmp_path / "trial" / "load-0" / "telemetry.json").exists()
+
+
+def test_a_server_that_tells_nothing_fails_no_trial(
+    tmp_path: Path, run: Callable[[Assignment, Stage], Outcome]
+) -> None:
+    models = json.dumps({"data": [{"id": "tiny"}]}).encode()
+    with serving(200, b"", models=models, metrics=b"<html>") as url:
+        outcome = run(assignment(tmp_path), Stage(Started(url)))
+    assert outcome.state is TrialState.COMPLETE
+    assert "waiting_max" not in outcome.load_points[0].telemetry
+    assert "host_memory_gib_max" in outcome.load_points[0].telemetry
