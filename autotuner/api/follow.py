@@ -164,8 +164,9 @@ class Followers:
             return _Events(store, study, position, self._events_seconds, self._kept)
 
         with self._joined(self._studies, study, make) as shared:
-            async for frame in self._followed(shared, position):
-                yield frame
+            async with aclosing(self._followed(shared, position, shared.generation)) as frames:
+                async for frame in frames:
+                    yield frame
 
     async def lines(self, log: Log, *, after: int | None = None, tail: int | None = None) -> Frames:
         """A log's lines, after that byte or the last ones only; ends when its writer has ended
@@ -176,11 +177,14 @@ class Followers:
 
         with self._joined(self._logs, log.path, make) as shared:
             await shared.begun()
+            # Before the file is looked at: should it be replaced meanwhile, that is noticed.
+            generation = shared.generation
             position = await asyncio.to_thread(_start, log, after, tail)
             if after and not position:
                 yield RESTART
-            async for frame in self._followed(shared, position):
-                yield frame
+            async with aclosing(self._followed(shared, position, generation)) as frames:
+                async for frame in frames:
+                    yield frame
             yield END
 
     @contextmanager
@@ -204,8 +208,7 @@ class Followers:
                 if all_shared.get(key) is shared:
                     del all_shared[key]
 
-    async def _followed(self, shared: _Shared, position: int) -> Frames:
-        generation = shared.generation
+    async def _followed(self, shared: _Shared, position: int, generation: int) -> Frames:
         while True:
             if generation != shared.generation:
                 yield RESTART

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response
@@ -108,7 +108,7 @@ class FlagValidity(BaseModel):
 def engines() -> Response:
     """The engines that studies may name."""
     items = []
-    for kind in kinds("engine"):
+    for kind in _kinds():
         versions = known_versions(kind) if kind in known_engines() else []
         default = versions[-1] if versions else None
         items.append({"kind": kind, "versions": versions, "default": default})
@@ -182,6 +182,12 @@ def validate(kind: str, version: str, sent: FlagValue) -> Response:
         suggestion = f"one of {', '.join(error.allowed)}" if error.allowed else error.hint
     said = {"name": name, "valid": not problem, "problem": problem, "suggestion": suggestion}
     return JSONResponse(said)
+
+
+@cache
+def _kinds() -> list[str]:
+    """What is installed does not change while this process runs."""
+    return kinds("engine")
 
 
 def _catalog(kind: str, version: str | None) -> Catalog:

@@ -124,7 +124,7 @@ _TAKEN: dict[str, Any] = {
 _LIST = {"type": "array", "items": {"type": "object"}}
 
 
-def _presets(asked: Asked) -> Presets:
+async def _presets(asked: Asked) -> Presets:
     return Presets(asked.presets)
 
 

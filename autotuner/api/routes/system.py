@@ -115,7 +115,7 @@ def version(asked: Asked) -> Response:
             "version": __version__,
             "python": platform.python_version(),
             "ray": _ray(),
-            "engines": kinds("engine"),
+            "engines": _engines(),
             "timezone": asked.settings.timezone,
         }
     )
@@ -143,6 +143,12 @@ def _store(asked: Service) -> str:
     except AutotunerError as error:
         return str(error).splitlines()[0]
     return ""
+
+
+@cache
+def _engines() -> list[str]:
+    """What is installed does not change while this process runs."""
+    return kinds("engine")
 
 
 @cache
