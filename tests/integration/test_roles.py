@@ -69,12 +69,13 @@ class Idle:
 
 
 def seeded(settings: Settings) -> Service:
-    """A service with a study that is complete, one that failed and one that never ran."""
+    """A service with a preset, and a study that is complete, one that failed, one that has just
+    been started, and one that never was."""
     settings.home.mkdir(parents=True, exist_ok=True)
     rows = table(settings.home / "table.csv", ROWS)
     store = Store(settings.store_url)
     studies = Studies(store, settings.studies)
-    for name in ("done", "fresh", "failed"):
+    for name in ("done", "fresh", "failed", "busy"):
         job = checked(
             spec(
                 name=name,
@@ -87,12 +88,16 @@ def seeded(settings: Settings) -> Service:
         directory = Path(study.directory)
         (directory / "study.log").write_text("a line\nanother\n")
         if name == "done":
-            assert job.searcher() is not None
             replay_study(study, store, job.searcher(), job.rules, REPLAY)
         if name == "failed":
             store.set_state(name, StudyState.FAILED, reason="no trial was feasible")
     store.close()
-    return service(settings, runner=Idle())
+    own = settings.home / "presets" / "team" / "own.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text(f"why: a test\ncategory: general\nparameters: {{{FLAG}: [8, 16]}}\n")
+    made = service(settings, runner=Idle())
+    made.studies.start("busy")
+    return made
 
 
 @dataclass(frozen=True)

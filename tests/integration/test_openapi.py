@@ -1,0 +1,159 @@
+"""The service against its own document: Schemathesis sends what it allows, and what it does not.
+
+Whatever is sent, the answer is one that the document describes: its status, type and shape, and
+never an error of ours (5xx other than the 503 it may give).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import schemathesis
+from fastapi import FastAPI
+from hypothesis import HealthCheck, Phase, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.config import SchemathesisConfig
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from autotuner.api.app import application, document
+from autotuner.api.security import Role, issue, token_file
+from autotuner.settings import Settings
+from tests.integration.test_roles import HERE, seeded
+
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+
+STUDIES = ["done", "fresh", "failed", "busy", "no-such"]
+PRESETS = ["vllm/latency", "team/own", "no-such"]
+THERE: Mapping[str, list[Any]] = {
+    "name": STUDIES,
+    "study": STUDIES,
+    "number": [0, 1, 2, 99],
+    "kind": ["vllm", "sglang", "no-such"],
+    "one": ["vllm", "sglang", "no-such"],
+    "other": ["vllm", "sglang", "no-such"],
+    "version": ["0.32.0", "0.5.23", "1.0", "9"],
+}
+"""Values of parameters that lead to something; left to chance none would."""
+
+
+EVENT = {
+    "type": "object",
+    "properties": {name: {"type": "string"} for name in ("id", "event", "data")},
+    "required": ["id", "event", "data"],
+}
+"""Each of a stream: Schemathesis takes a stream's schema for that of its events."""
+
+
+def leading() -> dict[str, Any]:
+    """The document, with parameters that mostly lead to something."""
+    made = copy.deepcopy(document())
+    for path, operations in made["paths"].items():
+        for operation in operations.values():
+            for each in operation.get("parameters", []):
+                if each["name"] in THERE:
+                    values = PRESETS if "presets" in path else THERE[each["name"]]
+                    many = each["schema"].get("type") == "array"
+                    one = {"enum": values}
+                    each["schema"] = {"type": "array", "items": one} if many else one
+            for answer in operation["responses"].values():
+                if "text/event-stream" in answer.get("content", {}):
+                    answer["content"]["text/event-stream"]["schema"] = EVENT
+    return made
+
+
+CONFIG = SchemathesisConfig.from_dict(
+    {"generation": {"max-examples": 15, "deterministic": True, "allow-x00": True}}
+)
+SCHEMA = schemathesis.openapi.from_dict(leading(), config=CONFIG)
+
+
+@dataclass(frozen=True)
+class House:
+    """The service, and the token of somebody who may do everything."""
+
+    app: FastAPI
+    token: str
+
+    def verify(self, case: schemathesis.Case[Any]) -> int:
+        """Send it, and compare the answer with its description; its status."""
+        # A stream follows what it is of until that ends.
+        case.query = {**(case.query or {}), "follow": "false"}
+        headers = {"Authorization": f"Bearer {self.token}"}
+        response = case.call(app=self.app, base_url=HERE, headers=headers)
+        case.validate_response(response, checks=CHECKS)
+        return response.status_code
+
+
+@contextmanager
+def built(home: Path) -> Iterator[House]:
+    allow = home / "allow.yaml"
+    allow.write_text("everything: true\n")
+    said = Settings(_env_file=None, home=home, allow=allow, requests_per_second=1e6)
+    made = seeded(said)
+    yield House(application(made), issue(token_file(said), "admin", Role.ADMIN))
+    made.studies.store.close()
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """For routes that change nothing."""
+    with built(tmp_path_factory.mktemp("home")) as found:
+        yield found
+
+
+@pytest.fixture
+def new_house(tmp_path: Path) -> Iterator[House]:
+    """For one that changes something: what it did must not be missing from the next."""
+    with built(tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+def answered() -> Iterator[set[int]]:
+    """Statuses of a route's answers, of which one at least is that it did as it was asked."""
+    found: set[int] = set()
+    yield found
+    assert any(status < 300 for status in found), f"only refused: {found}"
+
+
+BOUNDED = settings(
+    max_examples=15,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@SCHEMA.include(method="GET").parametrize()
+@BOUNDED
+def test_what_is_read_is_as_it_is_described(
+    case: schemathesis.Case[Any], house: House, answered: set[int]
+) -> None:
+    answered.add(house.verify(case))
+
+
+@SCHEMA.exclude(method="GET").parametrize()
+@BOUNDED
+def test_what_is_changed_is_as_it_is_described(
+    case: schemathesis.Case[Any], new_house: House, answered: set[int]
+) -> None:
+    answered.add(new_house.verify(case))
