@@ -13,6 +13,7 @@ from fastapi.staticfiles import StaticFiles
 
 from autotuner import __version__
 from autotuner.api import problems, security
+from autotuner.api.metrics import Counted
 from autotuner.api.problems import MEDIA_TYPE, Problem
 from autotuner.api.service import Service
 
@@ -53,6 +54,7 @@ def application(service: Service | None = None) -> FastAPI:
 
     app.openapi = lambda: _document(app)  # type: ignore[method-assign]
     security.install(app)
+    app.add_middleware(Counted)
     return app
 
 

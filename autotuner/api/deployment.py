@@ -15,6 +15,7 @@ from autotuner.api.problems import of_error
 from autotuner.api.service import Service, service
 from autotuner.errors import AutotunerError, InfrastructureError
 from autotuner.execution.jobs import RayJobs
+from autotuner.execution.observed import Observed
 from autotuner.settings import Settings
 
 NAME = "autotuner"
@@ -38,7 +39,7 @@ def composed(settings: Settings) -> Service:
     def ready() -> dict[str, str]:
         return {"store": _problem_of(made), "runner": jobs.problem()}
 
-    made = service(settings, runner=jobs, ready=ready)
+    made = service(settings, runner=jobs, ready=ready, cluster=Observed())
     made.gate.check()
     return made
 

@@ -17,6 +17,7 @@ from autotuner.api.service import Service
 from autotuner.errors import ConfigError
 from autotuner.job import Job, job_of
 from autotuner.study.loading import StudyFile, parse_study, read_study_text, yaml_text
+from autotuner.study.presets import SUFFIXES
 from autotuner.study.task import is_task, study_of_task
 
 YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
@@ -69,7 +70,8 @@ def read_text(text: str, *, as_json: bool = False) -> StudyFile:
     except RecursionError as error:
         raise ConfigError(f"has more than {DEEPEST} levels", file=NAME) from error
     except ValueError as error:
-        raise ConfigError(f"cannot be read: {error}", file=NAME) from error
+        said = str(error).splitlines()[0].encode(errors="replace").decode()
+        raise ConfigError(f"cannot be read: {said}", file=NAME) from error
     return read
 
 
@@ -122,7 +124,7 @@ def _refuse_files(content: Any) -> None:
     """Presets may be named by their files, but not from afar."""
     names = content.get("presets") if isinstance(content, Mapping) else None
     for name in names if isinstance(names, list) else []:
-        if isinstance(name, str) and ("." in name.rpartition("/")[2] or name.startswith("/")):
+        if isinstance(name, str) and name.endswith(SUFFIXES):
             raise ConfigError(
                 f"{name!r} is a file", where="presets", file=NAME, hint="name a preset: /v1/presets"
             )
@@ -139,7 +141,9 @@ def _measure(content: Any, left: int) -> None:
     if left == 0:
         raise RecursionError
     if isinstance(content, Mapping):
-        content = list(content.values())
+        content = [*content, *content.values()]
     if isinstance(content, list):
         for each in content:
             _measure(each, left - 1)
+    elif isinstance(content, str):
+        content.encode()  # half a character is no text that anybody could be answered with

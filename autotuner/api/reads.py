@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from autotuner.errors import MissingStudyError
+from autotuner.errors import MissingStudyError, StudyStateError
 from autotuner.report.importance import importance
 from autotuner.report.summary import counts, gains
 from autotuner.store import Latest
@@ -65,8 +65,8 @@ class Reads:
         for name, each in latest.items():
             try:
                 rows.append(self._row(name, each))
-            except MissingStudyError:
-                continue  # deleted in the meantime
+            except StudyStateError:
+                continue  # deleted in the meantime, or stored by another version of autotuner
         return sorted(rows, key=lambda row: (row["created_at"], row["name"]), reverse=True)
 
     def row(self, name: str) -> dict[str, Any]:

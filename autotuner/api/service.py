@@ -82,7 +82,7 @@ def service(
     return Service(studies, settings, Gate(settings), directory, cluster, ready)
 
 
-def _of(request: Request) -> Service:
+async def _of(request: Request) -> Service:  # a plain function would cost a thread's turn
     found: Service = request.app.state.service
     return found
 

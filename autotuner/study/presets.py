@@ -29,7 +29,8 @@ from autotuner.study.space import (
     left_out,
 )
 
-_SUFFIXES = (".yaml", ".yml", ".json")
+SUFFIXES = (".yaml", ".yml", ".json")
+"""Of a preset's file; a name that ends so is a path."""
 # The name is a file's own path; `autotuner presets NAME --json` prints it, and that is a file too.
 _KEYS = ("name", "why", "engine", "category", "parameters")
 
@@ -88,7 +89,7 @@ def find_preset(name: str, directories: Sequence[Path] = ()) -> Preset:
     Raises:
         ConfigError: there is none of that name, or its file is no preset.
     """
-    if name.endswith(_SUFFIXES):
+    if name.endswith(SUFFIXES):
         return read_preset(Path(name), name)
     files = _files(directories)
     if name not in files:
@@ -107,7 +108,7 @@ def _files(directories: Sequence[Path]) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for directory in (*directories, shipped("presets")):
         for path in sorted(directory.rglob("*")):
-            if path.suffix in _SUFFIXES:
+            if path.suffix in SUFFIXES:
                 name = path.relative_to(directory).with_suffix("").as_posix()
                 files.setdefault(name, path)
     return files

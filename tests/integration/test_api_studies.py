@@ -135,6 +135,8 @@ def test_every_mistake_is_said_with_its_place(client: TestClient) -> None:
         ("application/json", b"[1]"),
         ("application/json", b"[" * 5000 + b"]" * 5000),
         ("application/json", b'{"name": NaN}'),
+        ("application/json", b'{"name": "a", "description": "\\ud800"}'),
+        ("application/json", b'{"\\ud800": 1}'),
         ("application/yaml", b"name: [a"),
         ("application/yaml", b"name: a\nname: b"),
         (
