@@ -450,7 +450,11 @@ class Client:
     # How it is done.
 
     def _refuse_if_lost(self, name: str) -> None:
-        if self.study(name)["state"] == "LOST":
+        try:
+            state = self.study(name)["state"]
+        except InfrastructureError:
+            return  # one moment's; should it last, the stream breaks, and says so
+        if state == "LOST":
             raise InfrastructureError(
                 f"study {name!r} is lost: what ran it is gone; resume it to go on with its trials"
             )

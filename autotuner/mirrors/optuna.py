@@ -8,7 +8,7 @@ makes the whole mirrored study anew.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -23,7 +23,7 @@ from optuna.storages import BaseStorage, RDBStorage, get_storage
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as Theirs
 
-from autotuner.errors import InfrastructureError, StudyStateError
+from autotuner.errors import AutotunerError, InfrastructureError, StudyStateError
 from autotuner.mirrors.base import without_passwords
 from autotuner.study.metrics import METRICS, Better
 from autotuner.study.space import Choice, Domain, Int, Parameters, Value, identity, same
@@ -85,6 +85,29 @@ class OptunaMirror:
         mirror(get_storage(self._door), self._study, pictures)
 
 
+def copied(
+    url: str, studies: Iterable[tuple[Study, Sequence[Trial]]], command: Command = no_command
+) -> Iterator[Study]:
+    """Have the storage of a URL show these studies as they are now; each one, once it does.
+
+    Raises:
+        InfrastructureError: the storage cannot be used.
+        StudyStateError: it has a study of such a name that is none of ours.
+    """
+    door = opened(url)
+    try:
+        for study, trials in studies:
+            pictures = [picture(study.spec, trial, command) for trial in trials]
+            mirror(get_storage(door), study, pictures)
+            yield study
+    except AutotunerError:
+        raise
+    except Exception as error:
+        raise _unusable(error) from error
+    finally:
+        door.engine.dispose()
+
+
 def opened(url: str) -> RDBStorage:
     """A storage; its tables are made where they are missing.
 
@@ -95,11 +118,14 @@ def opened(url: str) -> RDBStorage:
     patience = {"connect_args": {"timeout": 30}} if url.startswith("sqlite") else {}
     try:
         return RDBStorage(url, engine_kwargs=patience)
-    except Exception as error:  # SQLAlchemy's, Alembic's and the drivers' own
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InfrastructureError(
-            f"the Optuna storage cannot be used: {without_passwords(said)}"
-        ) from error
+    except Exception as error:
+        raise _unusable(error) from error
+
+
+def _unusable(error: Exception) -> InfrastructureError:
+    """Of SQLAlchemy's, Alembic's and the drivers' own errors, which have no base in common."""
+    said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return InfrastructureError(f"the Optuna storage cannot be used: {without_passwords(said)}")
 
 
 def mirror(storage: BaseStorage, study: Study, pictures: Sequence[FrozenTrial]) -> None:

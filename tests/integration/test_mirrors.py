@@ -11,6 +11,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -23,11 +24,12 @@ from optuna.trial import TrialState as Theirs
 from autotuner.errors import FailureClass, InfrastructureError, StudyStateError
 from autotuner.execution.loggers import LoggerMirror, Shown, mirrors
 from autotuner.mirrors.base import Mirroring, without_passwords
-from autotuner.mirrors.optuna import OptunaMirror, distribution
+from autotuner.mirrors.optuna import OptunaMirror, copied, distribution, opened
 from autotuner.store import Store
 from autotuner.study.space import Choice, Float, Int
 from autotuner.study.study import Study, StudyState
 from autotuner.study.trial import LoadPoint, Trial, TrialState
+from tests import postgres
 from tests.builders import spec, trial
 from tests.processes import wait_for
 from tests.replays import replayed
@@ -47,6 +49,18 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path / 'optuna.db'}"
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, url: str) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield url
+        return
+    programs = postgres.programs()
+    if programs is None:
+        pytest.skip("PostgreSQL is not installed")
+    with postgres.running(programs) as url:
+        yield url
+
+
 def study_of(**changes: Any) -> Study:
     return Study(spec(**changes), "/nowhere", StudyState.RUNNING, created_at=AT, started_at=AT)
 
@@ -57,8 +71,22 @@ def mirrored(url: str, study: Study, *trials: Trial) -> None:
     mirror.ended()
 
 
-def shown(url: str, name: str = "small") -> optuna.Study:
-    return optuna.load_study(study_name=name, storage=url)
+@dataclass(frozen=True)
+class There:
+    """A study as Optuna has it."""
+
+    id: int
+    trials: list[optuna.trial.FrozenTrial]
+    directions: list[optuna.study.StudyDirection]
+    metric_names: list[str] | None
+
+
+def shown(url: str, name: str = "small") -> There:
+    door = opened(url)
+    found = optuna.load_study(study_name=name, storage=door)
+    there = There(found._study_id, found.trials, found.directions, found.metric_names)
+    door.engine.dispose()
+    return there
 
 
 SPACE = {
@@ -173,13 +201,25 @@ class TestAgain:
         mirrored(url, study, *trials)
         assert (tmp_path / "optuna.db").read_bytes() == before
 
-    def test_a_trial_goes_through_its_states(self, url: str) -> None:
+    def test_copied_by_hand(self, url: str) -> None:
+        studies = [
+            (study_of(space=SPACE), [complete(0)]),
+            (study_of(name="other"), [trial(0, state=TrialState.STOPPED)]),
+        ]
+        for _ in range(2):
+            assert [each.name for each in copied(url, studies)] == ["small", "other"]
+        assert [each.state for each in shown(url, "other").trials] == [Theirs.PRUNED]
+        with pytest.raises(InfrastructureError, match="cannot be used"):
+            list(copied("sqlite:////nowhere/at/all.db", studies))
+
+    def test_a_trial_goes_through_its_states(self, database: str) -> None:
+        url = database
         mirror = OptunaMirror(url)
         mirror.begun(study_of(space=SPACE), [])
         half = {"dtype": "half"}
         for state in (TrialState.PENDING, TrialState.DEPLOYING, TrialState.BENCHMARKING):
             mirror.changed(trial(0, half, state))
-        id = shown(url)._study_id
+        id = shown(url).id
         point = LoadPoint(0, "D(100,20)", 4, 1.0, {"output_throughput": 90.0})
         mirror.changed(trial(0, half, TrialState.BENCHMARKING, load_points=(point,)))
         assert shown(url).trials[0].intermediate_values == {0: 90.0}
@@ -189,10 +229,11 @@ class TestAgain:
         (there,) = shown(url).trials
         assert (there.state, there.values) == (Theirs.COMPLETE, [100.0])
         assert there.constraints == {"0": 0.1}
-        assert shown(url)._study_id == id
+        assert shown(url).id == id
 
-    def test_a_resumed_study_goes_on(self, url: str) -> None:
+    def test_a_resumed_study_goes_on(self, database: str) -> None:
         """Trials that are run again under their numbers had ended in Optuna."""
+        url = database
         study = study_of(space=SPACE)
         mirrored(url, study, complete(0), trial(1, state=TrialState.CANCELLED))
         mirrored(url, study, complete(0), complete(1, 120.0), complete(2))
@@ -205,9 +246,10 @@ class TestAgain:
         assert [each.values for each in shown(url).trials] == [[7.0]]
 
     def test_what_is_not_ours_is_left_alone(self, url: str) -> None:
-        optuna.create_study(study_name="small", storage=url).add_trial(
-            optuna.trial.create_trial(value=1.0)
-        )
+        door = opened(url)
+        theirs = optuna.create_study(study_name="small", storage=door)
+        theirs.add_trial(optuna.trial.create_trial(value=1.0))
+        door.engine.dispose()
         with pytest.raises(StudyStateError, match="did not make"):
             mirrored(url, study_of(space=SPACE), complete(0))
         assert len(shown(url).trials) == 1

@@ -414,12 +414,18 @@ class TestWait:
 
     def test_one_that_is_lost(self) -> None:
         """Nobody tells of that: the client looks when there is no news."""
-        states = iter(["RUNNING", "RUNNING", "LOST"])
+        rows = iter(
+            [
+                *[Said(json.dumps(row(state="RUNNING", event=1)))] * 2,
+                problem("rate", 429),
+                Said(json.dumps(row(state="LOST", event=1))),
+            ]
+        )
 
         def answer(asked: Asked) -> Said:
             if asked.path.endswith("/events"):
                 return stream(sse(1), *[": keep-alive\n\n"] * 9)
-            return Said(json.dumps(row(state=next(states), event=1)))
+            return next(rows)
 
         with (
             fake(answer) as service,
