@@ -113,7 +113,7 @@ def replayed(
     Args:
         halt_after: trials after which its driver is gone, the study still RUNNING.
     """
-    job = _job(made, content)
+    job = job_for(made, content)
     study = Study(
         job.spec,
         str(made.settings.studies / job.spec.name),
@@ -147,7 +147,7 @@ def replayed(
     return made.studies.store.study(study.name)
 
 
-def _job(made: Service, content: Mapping[str, Any]) -> Job:
+def job_for(made: Service, content: Mapping[str, Any]) -> Job:
     spec = StudySpec.model_validate(content)
     return made.studies.with_prior(checked(local_paths(spec, ROOT)))
 
@@ -350,7 +350,7 @@ def lost(made: Service) -> None:
 def waiting(made: Service, name: str = "not-started-yet") -> Study:
     """PENDING, and never started."""
     content = example_content(name=name, description="A study that waits to be started")
-    return made.studies.create(_job(made, content))
+    return made.studies.create(job_for(made, content))
 
 
 def quantized(made: Service) -> None:
@@ -361,7 +361,7 @@ def quantized(made: Service) -> None:
         space={"max-num-seqs": [64, 256]},
         quantization={"gemm": ["auto", "fp8"], "kv_cache": ["auto", "fp8_e5m2"]},
     )
-    made.studies.create(_job(made, content))
+    made.studies.create(job_for(made, content))
 
 
 def study_of(path: Path) -> StudySpec:

@@ -217,3 +217,8 @@ const who = frame();
 caller = introduce(who);
 addEventListener("hashchange", moved);
 caller.then(() => show());
+// An address is a view here, so the browser cannot follow this one itself.
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  root.focus();
+});

@@ -250,6 +250,7 @@ function bestCard(view, best, exported) {
       el("div", { class: "actions" }, linkButton(`Trial ${best.number}`, `#/${path("studies", view.name, "trials", best.number)}`, { icon: "chevron", kind: "quiet" }))),
     parameterList(best.parameters, { marked: baseline ? differences(best.parameters, baseline.parameters).map((each) => each.name) : [] }),
     Object.keys(fixed).length ? el("p", { class: "soft" }, "Fixed in every trial: ", parameterList(fixed)) : null,
+    best.why ? el("p", { class: "because" }, best.why) : null,
     exported(best.number),
   );
 }

@@ -9,7 +9,7 @@
 import { path } from "./api.js";
 import { CROSS, STAR, axis, chart, faded, legend, tip } from "./charts.js";
 import {
-  betterOf, counted, differenceLines, el, field, kept, known, measured, parametersText, percent, quantity, select, title,
+  SEEN, betterOf, counted, differenceLines, el, field, kept, known, measured, parametersText, percent, quantity, select, title,
   unitOf, valueText,
 } from "./ui.js";
 
@@ -105,7 +105,7 @@ function scaleOf(metric, values) {
   };
   const log = least > 0 && most / least > 100;
   return {
-    name: `${axisName(metric)}${unit ? ` (${unit})` : ""}${metric === "concurrency" ? "" : betterOf(metric) === "higher" ? " ↑" : " ↓"}`,
+    name: `${axisName(metric)}${unit ? ` (${unit})` : ""}${metric === "concurrency" || SEEN[metric] ? "" : betterOf(metric) === "higher" ? " ↑" : " ↓"}`,
     format: label,
     ...(log ? { type: "log", logBase: metric === "concurrency" ? 2 : 10, min: least / 1.2, max: most * 1.2, bounded: true } : { type: "value" }),
   };
@@ -211,7 +211,10 @@ function bestSoFar(trials, metric) {
 function numbersOf(report) {
   const names = new Set();
   for (const trial of report.trials) {
-    for (const point of trial.load_points) for (const [name, value] of Object.entries(point.metrics)) if (known(value)) names.add(name);
+    for (const point of trial.load_points) {
+      for (const [name, value] of Object.entries(point.metrics)) if (known(value)) names.add(name);
+      for (const name of Object.keys(SEEN)) if (known(point.telemetry?.[name])) names.add(name);
+    }
   }
   return names.size ? [USER, "concurrency", ...[...names].sort()] : [];
 }
@@ -219,7 +222,7 @@ function numbersOf(report) {
 function numberOf(point, name) {
   if (name === "concurrency") return point.concurrency;
   if (name === USER) return known(point.metrics.output_throughput) ? point.metrics.output_throughput / point.concurrency : null;
-  return point.metrics[name];
+  return point.metrics[name] ?? point.telemetry?.[name];
 }
 
 /** Load points over two metrics that can be chosen; what is chosen stays in this browser. */

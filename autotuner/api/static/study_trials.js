@@ -21,7 +21,7 @@ export function sloBadges(trial, bounds) {
     const by = bounds[name] ? percent(beyond).replace("+", "") : measured(beyond, name);
     const side = betterOf(name) === "lower" ? "above" : "below";
     return el("span", { class: "slo", title: `${title(name)} is ${by} ${side} its bound of ${measured(bounds[name], name)}: ${how}` },
-      badge(`${SEVERITY[how].sign} ${how}`, SEVERITY[how].kind), ` ${title(name)} ${by} ${side}`);
+      badge(`${SEVERITY[how].sign} ${how}`, SEVERITY[how].kind), ` ${title(name)} ${by === percent(beyond).replace("+", "") ? percent(side === "below" ? -beyond : beyond) : `${by} ${side}`}`);
   });
 }
 
@@ -115,7 +115,7 @@ function columns(view) {
     ...(predicted ? [{ key: "predicted", title: "Predicted", number: true, cell: (trial) => measured(trial.predicted[objectives[0].name], objectives[0].name) }] : []),
     ...(Object.keys(bounds).length ? [{ key: "slo", title: "SLO", class: "slos", cell: (trial) => sloBadges(trial, bounds) }] : []),
     { key: "seconds", title: "Time", sort: true, number: true, cell: (trial) => (trial.seconds ? [duration(trial.seconds), trial.gpu_ids.length ? el("small", {}, counted(trial.gpu_ids.length, "GPU")) : null] : null) },
-    { key: "why", title: "Why it is so", class: "wide", cell: why },
+    { key: "why", title: "Why it is so", class: "wide why", cell: why },
   ];
 }
 

@@ -20,9 +20,10 @@ export function quantity(value, unit = "") {
   const size = Math.abs(Number(value.toPrecision(3)));
   let text;
   if (size >= 100 || value === 0 || (!unit && Number.isInteger(value))) text = grouped(value, 0);
-  else if (size < 1e-3) text = String(Number(value.toPrecision(3))).replace(/e-(\d)$/, "e-0$1");
+  else if (size < 1e-4) text = Number(value.toPrecision(3)).toExponential().replace(/e-(\d)$/, "e-0$1");
+  else if (size < 1e-3) text = String(Number(value.toPrecision(3)));
   else text = value.toFixed(2 - Math.floor(Math.log10(size)));
-  return (text.replace(/^-/, MINUS) + SPACE + unit).trimEnd();
+  return (text.replaceAll("-", MINUS) + SPACE + unit).trimEnd();
 }
 
 /** A metric's value with its unit. */
@@ -69,13 +70,21 @@ export const timeZone = () => zone;
 export function moment(stored, { seconds = false, date = true } = {}) {
   if (!stored) return MISSING;
   const format = new Intl.DateTimeFormat("en-CA", {
-    timeZone: zone, hourCycle: "h23", hour: "2-digit", minute: "2-digit", timeZoneName: "short",
+    timeZone: zone, hourCycle: "h23", hour: "2-digit", minute: "2-digit",
     ...(date && { year: "numeric", month: "2-digit", day: "2-digit" }),
     ...(seconds && { second: "2-digit" }),
   });
   const part = Object.fromEntries(format.formatToParts(new Date(stored)).map((each) => [each.type, each.value]));
+  part.timeZoneName = zoneName(new Date(stored));
   const clock = `${part.hour}:${part.minute}${seconds ? `:${part.second}` : ""}`;
   return `${date ? `${part.year}-${part.month}-${part.day} ` : ""}${clock}${SPACE}${part.timeZoneName}`;
+}
+
+/** The zone's name at that time: CET, EST; no locale of a browser knows the short names of all. */
+function zoneName(time) {
+  const names = ["en-GB", "en-US", "en-AU"].map((locale) =>
+    new Intl.DateTimeFormat(locale, { timeZone: zone, timeZoneName: "short" }).formatToParts(time).find((each) => each.type === "timeZoneName").value);
+  return names.find((name) => !/^(GMT|UTC)[+-]/.test(name)) ?? names[0];
 }
 
 /** How long ago a stored time is: 3 min ago. */
@@ -88,11 +97,27 @@ export function ago(stored, now = Date.now()) {
   return `${Math.floor(past / length)}${SPACE}${unit} ago`;
 }
 
+/** What was seen while a load point ran, in words and with its unit (`SEEN` of report/summary.py). */
+export const SEEN = {
+  running_mean: ["requests running, mean", ""],
+  waiting_max: ["requests waiting, most", ""],
+  queued: ["time with a queue", "share"],
+  kv_usage_max: ["KV cache in use, most", "share"],
+  preemptions: ["preemptions", ""],
+  prefix_hit_rate: ["prefix cache hits", "share"],
+  gpu_utilisation_mean: ["GPUs computing, mean", "share"],
+  gpu_memory_gib_max: ["GPU memory, most", "GiB"],
+  gpu_power_w_mean: ["GPU power, mean", "W"],
+  host_cpu_mean: ["machine's CPUs, mean", "share"],
+  load_cpu_mean: ["load generator, mean", "cores"],
+};
+
 /** A metric's name for people: `ttft_p90` is TTFT p90. */
-export const title = (metric) => metric.split("_").map((word) => WORDS[word] ?? word).join(" ");
+export const title = (metric) => SEEN[metric]?.[0] ?? metric.split("_").map((word) => WORDS[word] ?? word).join(" ");
 
 /** A metric's unit; `share` for what is shown in percent. */
 export function unitOf(metric) {
+  if (SEEN[metric]) return SEEN[metric][1];
   if (/^(ttft|tpot|itl|e2e_latency)_/.test(metric)) return "s";
   const gpu = metric.endsWith("_per_gpu") ? "/GPU" : "";
   if (/^(request_throughput|goodput)/.test(metric)) return `req/s${gpu}`;
@@ -164,7 +189,8 @@ export const known = (value) => typeof value === "number" && Number.isFinite(val
 function grouped(value, digits) {
   const scale = 10 ** digits;
   const below = Math.floor(value * scale);
-  const tie = value * scale - below === 0.5 && below % 2 === 0;
+  // Only what is a whole number of such halves in binary lies exactly in the middle.
+  const tie = Number.isInteger(value * 2 ** (digits + 1)) && value * scale - below === 0.5 && below % 2 === 0;
   const [whole, rest] = (tie ? below / scale : value).toFixed(digits).split(".");
   return whole.replace(/\B(?=(\d{3})+$)/g, ",") + (rest ? `.${rest}` : "");
 }
