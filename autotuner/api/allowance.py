@@ -17,7 +17,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from autotuner.engines.catalog import (
     Catalog,
@@ -29,7 +29,7 @@ from autotuner.engines.catalog import (
 )
 from autotuner.errors import ConfigError
 from autotuner.study.loading import StudyFile, read_study_text
-from autotuner.study.space import ENVIRONMENT, Choice, Parameter
+from autotuner.study.space import ENVIRONMENT, Choice, Parameter, canonical_name
 from autotuner.study.spec import EngineSettings, StudySpec
 
 _Options = dict[str, dict[str, list[Any]]]
@@ -76,6 +76,11 @@ class Named(BaseModel):
     benchmark: _Options = Field(
         default={}, description="Kind -> option -> its values; `*` for any value."
     )
+
+    @field_validator("flags")
+    @classmethod
+    def _canonical(cls, flags: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(canonical_name, flags))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -326,9 +326,24 @@ def is_loopback(host: str) -> bool:
     if host.lower().rstrip(".") == "localhost":
         return True
     try:
-        return ip_address(host.strip("[]")).is_loopback
+        address = ip_address(host.strip("[]"))
     except ValueError:
         return False
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return (mapped or address).is_loopback
+
+
+def is_elsewhere(scope: Scope) -> bool:
+    """Whether a request came from another machine, as far as its address says.
+
+    Who listens need not be who was asked about it: Ray Serve is told its address by others.
+    """
+    address = (scope.get("client") or ("",))[0]
+    try:
+        ip_address(address)
+    except ValueError:  # a socket of this machine, or a test
+        return False
+    return not is_loopback(address)
 
 
 def foreign(method: str, headers: Headers, settings: Settings) -> ProblemError | None:
@@ -492,9 +507,14 @@ class _Limits:
     def _name(self, scope: Scope, gate: Gate, headers: Headers) -> ProblemError | None:
         """Note the caller in the scope; or why they are not known."""
         try:
-            scope[_CALLER] = gate.known_by(headers.get("authorization", ""))
+            caller = gate.known_by(headers.get("authorization", ""))
         except ProblemError as error:
             return error
+        if not gate.tokens_on and is_elsewhere(scope):
+            return _unauthorized(
+                "this service has no tokens, so it answers only whoever is on its machine"
+            )
+        scope[_CALLER] = caller
         return None
 
 

@@ -160,6 +160,7 @@ def test_of_several_engines_each_is_looked_at() -> None:
         ({"environment": ["VLLM_*"]}, {"environment": {"VLLM_NEW": "1"}}),
         ({"environment": ["LD_PRELOAD"]}, {"environment": {"LD_PRELOAD": "/lib/x.so"}}),
         ({"flags": ["trust-remote-code"]}, {"arguments": {"trust-remote-code": True}}),
+        ({"flags": ["--trust_remote_code"]}, {"arguments": {"trust-remote-code": True}}),
         ({"flags": ["kv-transfer-config"]}, {"arguments": {"kv-transfer-config": {"a": "b.c"}}}),
         ({"flags": ["kv-transfer-config"]}, {"arguments": {"kv-transfer-config.a": "b.c"}}),
     ],
@@ -529,6 +530,35 @@ def test_what_is_let_through_opens_no_door(flag: tuple[str, str], key: str, valu
         if text in choices or is_number(text) or text == "Qwen/x" or text[:1] in "[{":
             continue
         assert not DOORS.search(text), (name + key, value)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    arguments=st.dictionaries(TEXTS, VALUES, max_size=3),
+    varied=st.dictionaries(TEXTS, st.lists(VALUES, max_size=3), max_size=3),
+    request=st.dictionaries(TEXTS, VALUES, max_size=2),
+    docker=st.dictionaries(TEXTS, VALUES, max_size=2),
+    texts=st.lists(TEXTS, min_size=4, max_size=4),
+    kind=st.sampled_from(["vllm", "sglang", "simulated", "nobody's"]),
+)
+def test_whatever_a_study_says_it_is_answered(
+    arguments: Any, varied: Any, request: Any, docker: Any, texts: list[str], kind: str
+) -> None:
+    path, name, image, version = texts
+    try:
+        said = spec(
+            model={"path": path, "served_name": name or "a"},
+            engine=engine(kind, arguments=arguments, image=image, version=version),
+            space=varied,
+            backend={"kind": "docker", "docker": docker},
+            workload={"scenarios": ["D(9,9)"], "concurrency": [1], "request": request},
+        )
+    except ValidationError:
+        return  # no study at all
+    for allowed in (Allowance(), HUB, named(images=["*"], flags=["a"], backend={"docker": {}})):
+        for error in refusals(said, allowed):
+            assert error.where
+            assert error.text()
 
 
 @settings(

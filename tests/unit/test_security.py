@@ -209,11 +209,35 @@ def test_a_service_for_others_needs_a_token_before_it_starts(host: str, tmp_path
     gate.check()
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "localhost", "::1", "[::1]"])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "127.8.9.1", "localhost", "::1", "[::1]", "::ffff:127.0.0.1"]
+)
 def test_a_service_for_this_machine_needs_none(host: str, tmp_path: Path) -> None:
     gate = Gate(settings(tmp_path, service_host=host))
     gate.check()
     assert gate.known_by("") == Caller("local", Role.ADMIN)
+
+
+@pytest.mark.parametrize(
+    ("address", "status"),
+    [
+        ("127.0.0.1", 200),
+        ("::1", 200),
+        ("::ffff:127.0.0.1", 200),
+        ("192.168.1.7", 401),
+        ("::ffff:10.0.0.1", 401),
+        ("2001:db8::1", 401),
+    ],
+)
+def test_without_tokens_only_this_machine_is_answered_whoever_listens(
+    address: str, status: int, house: House
+) -> None:
+    client = TestClient(house.app(), base_url=HERE, client=(address, 50000))
+    assert client.get("/v1/studies").status_code == status
+    assert client.get("/v1/version").status_code == 200
+    token = issue(token_file(house.settings), "ci", Role.VIEWER)
+    said = client.get("/v1/studies", headers={"Authorization": f"Bearer {token}"})
+    assert said.status_code == 200
 
 
 ALLOWED = {
