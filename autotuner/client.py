@@ -386,15 +386,22 @@ class Client:
     def create_preset(self, preset: Mapping[str, Any]) -> Json:
         return self._json("POST", "v1/presets", sent=preset)
 
-    def edit_preset(self, name: str, preset: Mapping[str, Any]) -> Json:
-        return self._json("PUT", _preset(name), sent=preset)
+    def edit_preset(self, name: str, changes: Mapping[str, Any]) -> Json:
+        """Change what is given of one's own preset, its name too; the rest stays."""
+        return self._json("PATCH", _preset(name), sent=changes)
 
     def delete_preset(self, name: str) -> None:
         self._answer("DELETE", _preset(name))
 
-    def import_presets(self, presets: Mapping[str, Any] | str | Path) -> Json:
-        """Store presets, from a file's text, a file or content; says which were skipped."""
-        return self._json("POST", "v1/presets/import", sent=presets)
+    def import_presets(
+        self, presets: Mapping[str, Any] | str | Path, *, replace: bool = False
+    ) -> Json:
+        """Store presets, from a file's text, a file or content; says which were skipped.
+
+        Args:
+            replace: those of the same name, instead of skipping them.
+        """
+        return self._json("POST", "v1/presets/import", {"replace": replace}, sent=presets)
 
     def export_presets(self, names: Sequence[str] = ()) -> str:
         """Presets as a file."""
@@ -435,9 +442,22 @@ class Client:
         found: list[Json] = self._json("GET", path, asked)["flags"]
         return found
 
+    def compatibility(self, one: str, other: str) -> Json:
+        """Which flags two engines share, and how they differ."""
+        return self._json("GET", "v1/engines/compatibility", {"one": one, "other": other})
+
+    def validate(self, engine: str, version: str, name: str, value: Any) -> Json:
+        """Whether a flag takes a value; what is wrong with it, and what may be meant."""
+        path = f"v1/engines/{quote(engine, safe='')}/{quote(version, safe='')}/validate"
+        return self._json("POST", path, sent={"name": name, "value": value})
+
     def cluster(self) -> Json:
         """Nodes, GPUs, who holds them and who waits."""
         return self._json("GET", "v1/cluster")
+
+    def metrics(self) -> str:
+        """The service's own metrics, as Prometheus reads them."""
+        return self._answer("GET", "metrics").text
 
     def version(self) -> Json:
         """Of the service, its Python, its Ray."""

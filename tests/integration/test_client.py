@@ -17,7 +17,7 @@ from autotuner import remote
 from autotuner.api.app import application
 from autotuner.api.service import service
 from autotuner.benchmarks.replay import REPLAY
-from autotuner.client import Client
+from autotuner.client import Client, Detail, Row
 from autotuner.errors import ConfigError, MissingStudyError, StudyStateError
 from autotuner.execution.virtual import replay_study
 from autotuner.job import checked
@@ -158,6 +158,30 @@ def test_the_life_of_a_study(client: Client, file: Path) -> None:
         client.cancel("small")
 
 
+def test_rows_are_what_they_are_said_to_be(client: Client, file: Path) -> None:
+    made = client.submit(file, start=False)
+    assert set(made) == set(Row.__annotations__)
+    (listed,) = client.studies()
+    assert set(listed) == set(Row.__annotations__) - {"notes"}
+    assert set(client.study("small")) == set(Detail.__annotations__) - {"notes"}
+
+
+def test_ones_own_presets(client: Client) -> None:
+    mine = {"name": "mine", "why": "to see", "engine": "vllm", "parameters": {FLAG: [8, 16]}}
+    client.create_preset(mine)
+    assert client.preset("mine")["own"]
+    assert client.edit_preset("mine", {"parameters": {FLAG: [32]}})["why"] == "to see"
+    text = client.export_presets(["mine"])
+    client.delete_preset("mine")
+    with pytest.raises(MissingStudyError):
+        client.preset("mine")
+    assert client.import_presets(text)["skipped"] == []
+    assert client.import_presets(text)["skipped"] == ["mine"]
+    assert client.import_presets(text, replace=True)["skipped"] == []
+    merged = client.merge_presets(["mine"], space={FLAG: [64]}, how="union")
+    assert set(merged) == {"parameters", "conflicts"}
+
+
 def test_mistakes_have_their_line(client: Client, file: Path) -> None:
     file.write_text(file.read_text().replace("kind: grid", "kind: gird"))
     with pytest.raises(ConfigError) as caught:
@@ -196,7 +220,16 @@ def test_a_follower_outlives_the_service(tmp_path: Path, file: Path) -> None:
 def test_what_else_the_service_knows(client: Client) -> None:
     assert client.version()["name"] == "autotuner"
     assert client.me()["role"]
-    assert {"vllm", "sglang"} <= {engine["kind"] for engine in client.engines()}
+    engines = {engine["kind"]: engine for engine in client.engines()}
+    assert {"vllm", "sglang"} <= set(engines)
+    version = engines["vllm"]["default"]
+    names = [flag["name"] for flag in client.flags("vllm", version, query=FLAG)]
+    assert FLAG in names
+    assert client.validate("vllm", version, FLAG, 8)["valid"]
+    assert not client.validate("vllm", version, FLAG, "eight")["valid"]
+    assert client.compatibility("vllm", "sglang")
+    assert "autotuner" in client.metrics()
+    assert client.timeline(hours=1)["trials"] == []
     presets = client.presets()
     assert presets
     assert client.preset(presets[0]["name"])["name"] == presets[0]["name"]
