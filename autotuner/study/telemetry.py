@@ -95,17 +95,16 @@ def summed(samples: Samples, *, window: float) -> dict[str, float | None]:
     in which requests waited (both 0 to 1).
 
     Args:
-        window: seconds that were measured, up to the last sample. What came before warmed up.
+        window: seconds that were measured, up to the load's end. What came before warmed up.
     """
     if not samples.seconds:
         return {}
-    opened = samples.seconds[-1] - window
-    # The last sample is taken once the load has ended: counters are complete, gauges are idle.
-    last = len(samples.seconds) - 1
-    inside = [place for place, at in enumerate(samples.seconds[:last]) if at >= opened]
-    inside = inside or [max(last - 1, 0)]
+    ended = _ended(samples)
+    opened = samples.seconds[ended] - window
+    inside = [place for place, at in enumerate(samples.seconds[:ended]) if at >= opened]
+    inside = inside or [max(ended - 1, 0)]
     # What a counter stood at when the window opened is the sample before it.
-    counted = range(max(inside[0] - 1, 0), last + 1)
+    counted = range(max(inside[0] - 1, 0), len(samples.seconds))
     found: dict[str, float | None] = {}
     for signal, values in samples.series.items():
         if signal in COUNTERS:
@@ -121,6 +120,15 @@ def summed(samples: Samples, *, window: float) -> dict[str, float | None]:
     if hits is not None and queries:
         found[PREFIX_HIT_RATE] = min(hits / queries, 1.0)
     return found
+
+
+def _ended(samples: Samples) -> int:
+    """The first sample after the load: the last one is, and those before it in which the server
+    had nothing left to do while the load generator wrote its results."""
+    last = len(samples.seconds) - 1
+    running = samples.series.get(RUNNING, ())
+    busy = max((place for place, value in enumerate(running) if value), default=last)
+    return min(busy + 1, last)
 
 
 def growth(values: Sequence[float | None]) -> float | None:

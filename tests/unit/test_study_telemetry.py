@@ -44,6 +44,17 @@ def test_a_gauge_has_a_mean_and_a_maximum_of_the_measured_window() -> None:
     assert found == {"running_mean": 3.0, "running_max": 6.0}
 
 
+def test_what_follows_the_load_is_no_part_of_it() -> None:
+    """The load generator writes its results for two seconds, and nothing runs."""
+    seen = samples(running=(9, 9, 1, 2, 3, 6, 0, 0, 0), load_cpu=(1, 1, 0, 0, 0, 0.4, 1, 1, None))
+    found = summed(seen, window=4.0)
+    assert found["running_mean"] == 3.0
+    assert found["load_cpu_mean"] == pytest.approx(0.1)
+    assert found["load_cpu_max"] == 0.4
+    idle = summed(samples(running=(0,) * 9, load_cpu=(1,) * 9), window=4.0)
+    assert (idle["running_max"], idle["load_cpu_mean"]) == (0, 1), "where nothing ever ran"
+
+
 def test_a_counter_is_what_it_grew_by_until_the_load_had_ended() -> None:
     found = summed(samples(preemptions=(0, 5, 10, 20, 20, 21, 24, 24, 30)), window=4.0)
     assert found == {"preemptions": 10.0}, "from the sample before the window opened"
