@@ -24,8 +24,8 @@ NAME = "autotuner"
 ONGOING = 1000
 """Requests answered at the same time: each who follows a log or a study is one."""
 
-RETRY_SECONDS = 10.0
-"""Between two looks of Ray at the replica; after three with a problem it makes a new one."""
+LOOK_SECONDS = 1.0
+"""Between two looks of Ray at the replica: so long nobody serves before it hears of its death."""
 
 
 def composed(settings: Settings) -> Service:
@@ -70,7 +70,7 @@ def unavailable(error: AutotunerError) -> ASGIApp:
     max_ongoing_requests=ONGOING,
     # It waits for others most of the time, and must find a place on a cluster that is full.
     ray_actor_options={"num_cpus": 0},
-    health_check_period_s=RETRY_SECONDS,
+    health_check_period_s=LOOK_SECONDS,
     graceful_shutdown_timeout_s=5,
 )
 @serve.ingress()

@@ -41,13 +41,15 @@ WATCH_SECONDS = 0.2
 
 
 def main(host: str, port: int, directory: str) -> None:
+    said = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what Ray prints is no answer to who started us
     control, dashboard, agent, client, other = free_ports(5)
     head = _head(directory, control, dashboard, agent, client)
     _connect(head, control)
     _serve(host, other)
     _wait_ready(url(host, port))
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
+    said.write("ready\n")
+    said.flush()
     while not select.select([sys.stdin], [], [], WATCH_SECONDS)[0]:
         if head.poll() is not None:
             sys.exit("a part of Ray died")
@@ -68,7 +70,7 @@ def _head(
         *(f"--ray-client-server-port={client}", f"--object-store-memory={STORE_BYTES}"),
         "--disable-usage-stats",
     ]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=sys.stderr.fileno())
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL)
 
 
 def _connect(head: subprocess.Popen[bytes], port: int) -> None:
@@ -100,8 +102,6 @@ def _wait_ready(address: str) -> None:
         try:
             opener.open(f"{address}/readyz", timeout=5).close()
         except urllib.error.HTTPError as error:
-            if error.code == 404:  # TODO: gone when routes/system.py has it
-                return
             said = str(json.loads(error.read()).get("detail", error))
         except OSError as error:
             said = str(error)
