@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from autotuner.engines.catalog import Catalog
     from autotuner.execution.doctor import Patient
     from autotuner.job import Job
+    from autotuner.mirrors.base import Mirror
     from autotuner.serving import Finding
     from autotuner.studies import Studies
     from autotuner.study.study import Study, StudyState
@@ -354,6 +355,27 @@ def sweep(study: str | None, owned: bool, backend: str | None, as_json: bool) ->
 
 
 @cli.command()
+@click.argument("name", required=False)
+@click.option("--all", "every", is_flag=True, help="All studies of the store.")
+def mirror(name: str | None, every: bool) -> None:
+    """Copy a study to AUTOTUNER_OPTUNA_STORAGE, for optuna-dashboard; again changes nothing."""
+    from autotuner.execution.loggers import command
+    from autotuner.mirrors.optuna import copied
+    from autotuner.settings import Settings
+
+    if (name is None) != every:
+        raise click.UsageError("give the NAME of a study, or --all")
+    url = Settings().optuna_storage.get_secret_value()
+    if not url:
+        raise ConfigError(
+            "is not set", where="AUTOTUNER_OPTUNA_STORAGE", hint="such as sqlite:////data/optuna.db"
+        )
+    studies = _studies()
+    for study in copied(url, [studies.show(name)] if name else studies.list(), command):
+        click.echo(f"mirrored {study.name}")
+
+
+@cli.command()
 @click.option("--host", help="Address to listen on, instead of AUTOTUNER_SERVICE_HOST.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port, instead of 8000.")
 def serve(host: str | None, port: int | None) -> None:
@@ -644,6 +666,7 @@ def _run(
             scheduler=job.scheduler(),
             address=cluster,
             resume=resume,
+            mirrors=_mirrors(),
             listener=display.changed,
             begun=display.begun,
             tick=display.tick,
@@ -714,6 +737,23 @@ def _driver() -> Callable[..., StudyState]:
             "  install autotuner with its extras ray and genai-bench"
         ) from error
     return run_study
+
+
+def _mirrors() -> list[Mirror]:
+    """Where the operator wants studies to be seen as well; imports Ray where that is so."""
+    from autotuner.settings import Settings
+
+    said = Settings()
+    places = {
+        "optuna": said.optuna_storage.get_secret_value(),
+        "mlflow": said.mlflow.get_secret_value(),
+        "wandb": said.wandb,
+    }
+    if not any(places.values()):
+        return []
+    from autotuner.execution.loggers import mirrors
+
+    return mirrors(**places)
 
 
 def _report(studies: Studies, name: str, *, html: Path | None, as_json: bool) -> None:

@@ -75,7 +75,8 @@ class Levers:
     """What bounds how much a server does at once, in its engine's own words.
 
     Attributes:
-        sequences: the flag that bounds the sequences that run at the same time.
+        sequences: the flag that bounds the sequences that run at the same time; empty, as each
+            of these, where there is none.
         most: those of all replicas together, at most; None: left to the engine.
         tokens: the flag that bounds the tokens of one step.
         memory: the flag that gives the KV cache more room.
@@ -187,13 +188,12 @@ def _kv_cache(point: LoadPoint, levers: Levers) -> str:
         and_lost = f", and {lost}" if preempted else ""
         return (
             f"the queue grew to {waited:.0f} while the KV cache stood at {usage * 100:.0f} %"
-            f"{and_lost}: more `{levers.sequences}` cannot help"
+            f"{and_lost}" + _advice("more {} cannot help", levers.sequences)
         )
     if not preempted:
         return ""
-    return (
-        f"{lost} and computed again for want of KV cache: "
-        f"less `{levers.sequences}` or more `{levers.memory}` may help"
+    return f"{lost} and computed again for want of KV cache" + _advice(
+        "less {} or more {} may help", levers.sequences, levers.memory
     )
 
 
@@ -202,10 +202,11 @@ def _sequences(point: LoadPoint, levers: Levers) -> str:
     running = point.telemetry.get("running_max")
     if not _queued(point) or running is None or not _at_its_most(point, levers):
         return ""
-    return (
-        f"{_waited(point)} while {running:.0f} ran, as many as `{levers.sequences}` allows, "
-        f"{_room(point)}: raise it"
-    )
+    allowed = f", as many as `{levers.sequences}` allows," if levers.sequences else ""
+    said = f"{_waited(point)} while {running:.0f} ran{allowed}{_room(point)}"
+    if (point.telemetry.get("kv_usage_max") or 0) > ROOMY:
+        return said + _advice("more need more {} too", levers.memory)
+    return said + _advice("raise it", levers.sequences)
 
 
 def _tokens(point: LoadPoint, levers: Levers) -> str:
@@ -216,9 +217,9 @@ def _tokens(point: LoadPoint, levers: Levers) -> str:
     if usage is None or usage > ROOMY:
         return ""
     return (
-        f"{_waited(point)} while {running:.0f} of at most {levers.most} ran {_room(point)}: "
-        f"prompts waited for their turn, and more `{levers.tokens}` may help"
-    )
+        f"{_waited(point)} while {running:.0f} of at most {levers.most} ran{_room(point)}, so that "
+        "prompts waited for their turn in a step"
+    ) + _advice("more {} may help", levers.tokens)
 
 
 def _host(point: LoadPoint, levers: Levers) -> str:  # noqa: ARG001
@@ -271,7 +272,12 @@ def _waited(point: LoadPoint) -> str:
 
 def _room(point: LoadPoint) -> str:
     usage = point.telemetry.get("kv_usage_max")
-    return "" if usage is None else f"with the KV cache at {usage * 100:.0f} %"
+    return "" if usage is None else f" with the KV cache at {usage * 100:.0f} %"
+
+
+def _advice(text: str, *flags: str) -> str:
+    """What to move, where the engine has a word for it."""
+    return ": " + text.format(*(f"`{flag}`" for flag in flags)) if all(flags) else ""
 
 
 def _counted(count: float, one: str, more: str) -> str:

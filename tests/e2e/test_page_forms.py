@@ -175,6 +175,8 @@ def test_every_field_of_the_study_file_is_in_the_form(page: Watched) -> None:
 
 def _places(model: type[BaseModel], place: str = "") -> Iterator[str]:
     for name, field in model.model_fields.items():
+        if f"{place}{name}" == "engine.settings":  # looked at by kind
+            continue
         inner = [
             each
             for each in (field.annotation, *getattr(field.annotation, "__args__", ()))
@@ -182,7 +184,7 @@ def _places(model: type[BaseModel], place: str = "") -> Iterator[str]:
         ]
         if inner:
             yield from _places(inner[0], f"{place}{name}.")
-        elif f"{place}{name}" != "engine.settings":  # looked at by kind
+        else:
             yield f"{place}{name}"
 
 
@@ -268,14 +270,16 @@ def test_a_study_is_written_in_the_form_and_started(page: Watched, host: Hosted)
     control(opened, "slo.ttft_p90-bound").fill("0.5")
     formats = section(opened, "quantization")
     formats.get_by_label("Single formats").check()
-    formats.locator('[data-where="quantization.kv_cache"] [data-value="auto"]').uncheck()
     formats.locator('[data-where="quantization.gemm"] [data-value="fp8"]').check()
+    formats.locator('[data-where="quantization.kv_cache"] [data-value="fp8"]').check()
+    formats.locator('[data-where="quantization.kv_cache"] [data-value="auto"]').check()
     control(opened, "search.kind").select_option("random")
     section(opened, "limits")
     control(opened, "limits.trials").fill("7")
-    says(opened, "trials: 7", "gemm: fp8")
+    says(opened, "trials: 7", "gemm: fp8", r"kv_cache: \[auto, fp8\]")
     expect(opened.locator(".plan-numbers")).to_contain_text("Points")
     expect(opened.locator(".mapped")).to_contain_text("Mapped arguments for vLLM (1 combination)")
+    # The presets vary kv-cache-dtype as a flag, which goes before the block.
     expect(opened.locator(".mapped")).to_contain_text("--quantization fp8")
     opened.get_by_role("button", name="Create and start").click()
     opened.wait_for_url("**/#/studies/from-the-form")
@@ -356,6 +360,7 @@ def test_rows_of_the_space(page: Watched) -> None:
     }
     opened.get_by_label("Remove enable-prefix-caching").click()
     expect(row.locator(".field-problem")).to_contain_text("enable-prefix-caching")
+    page.excuse("422")
     _discard(opened)
 
 
@@ -376,9 +381,9 @@ def test_what_the_form_does_not_know_stays_as_it_is(page: Watched) -> None:
     opened.locator(".yaml-text").fill(json.dumps(UNKNOWN, indent=1))
     expect(control(opened, "name")).to_have_value("kept-as-written")
     kept = opened.locator(".kept")
-    expect(kept).to_contain_text("later.added")
+    expect(kept).to_contain_text("later")
     expect(kept).to_contain_text("model.revision")
-    expect(kept).to_contain_text("backend.elsewhere.rack")
+    expect(kept).to_contain_text("backend.elsewhere")
     control(opened, "description").fill("now with a description")
     control(opened, "workload.max_requests").fill("50")
     says(opened, "now with a description", "max_requests: 50")
@@ -402,7 +407,6 @@ def test_problems_stand_at_their_field_and_line(page: Watched) -> None:
     control(opened, "workload.scenarios").fill("D(512,64)")
     expect(field.locator(".field-problem")).to_have_count(0)
     expect(opened.locator(".yaml-problems li")).to_have_count(0)
-    page.excuse("422")
     _discard(opened)
 
 
@@ -508,7 +512,7 @@ def test_leaving_with_unsaved_changes_asks(page: Watched) -> None:
     opened = begun(page, "unsaved")
     opened.get_by_role("link", name="Cluster").click()
     opened.get_by_role("button", name="Stay").click()
-    assert opened.url.endswith("#/new")
+    expect(opened).to_have_url(re.compile("#/new$"))
     expect(control(opened, "name")).to_have_value("unsaved")
     opened.get_by_role("link", name="Cluster").click()
     opened.get_by_role("button", name="Leave").click()
@@ -618,7 +622,7 @@ def test_the_timeline_shows_trials_by_gpu_and_opens_them(page: Watched) -> None:
     bar = opened.get_by_role("link", name=re.compile("running-now, trial 3:")).first
     assert "deploy" in (bar.get_attribute("title") or "")
     expect(bar.locator("i")).not_to_have_count(0)
-    opened.get_by_text("As a table").click()
+    opened.locator("summary", has_text="As a table").click()
     expect(opened.get_by_role("table")).to_contain_text("running-now 3")
     bar.focus()
     bar.press("Enter")
@@ -708,12 +712,12 @@ def test_a_trial_shows_what_it_ran_and_what_was_seen(page: Watched) -> None:
     plots = opened.locator(".telemetry-plots figure")
     expect(plots).to_have_count(5)
     expect(plots.first.locator("canvas")).to_be_visible()
-    plots.first.get_by_text("As a table").click()
+    plots.first.locator("summary").click()
     expect(plots.first.get_by_role("table")).to_contain_text("72.5")
     opened.get_by_label("Load point", exact=True).select_option("D(1024,256) x 4")
     expect(plots.first.locator("tbody tr")).to_have_count(1)
     opened.get_by_text("Plan: the exact request").click()
-    expect(opened.get_by_label("the plan").first).to_contain_text("vllm")
+    expect(opened.get_by_role("region", name="plan", exact=True)).to_contain_text("vllm")
 
 
 def test_signals_are_on_the_trial_s_own_time(page: Watched) -> None:

@@ -392,6 +392,7 @@ def test_logs_are_read_whole_by_their_end_and_as_files(client: TestClient, serve
     assert "event: end" in followed
     story = client.get("/v1/studies/small/trials/2/logs/trial").text
     assert "INFEASIBLE crash" in story
+    assert client.get("/v1/studies/small/trials/2/logs/trial?tail=0").text == ""
     told = client.get("/v1/studies/small/trials/2/logs/trial?follow=true").text
     assert "event: end" in told
     assert client.get("/v1/studies/small/trials/1/logs/server").text == ""

@@ -204,6 +204,10 @@ def test_a_queue_while_as_many_run_as_may() -> None:
         "with the KV cache at 40 %: raise it"
     )
     assert "raise it" not in said(point(**{**AT_ITS_MOST, "running_max": 63.0}))
+    # From here on there is hardly room for more.
+    assert said(point(**AT_ITS_MOST, kv_usage_max=0.9)).endswith(
+        "with the KV cache at 90 %: more need more `gpu-memory-utilization` too"
+    )
     # Users who run in step wait for a moment, each time.
     assert said(point(**{**AT_ITS_MOST, "queued": 0.2})) == ""
 
@@ -217,12 +221,21 @@ def test_a_limit_that_the_engine_chose_is_seen_by_its_plateau() -> None:
 def test_a_queue_with_room_in_cache_and_batch_waits_for_its_prompts() -> None:
     waited: dict[str, Any] = {**QUEUE, "running_max": 20.0, "running_mean": 12.0}
     assert said(point(**waited)) == (
-        "up to 37 requests waited while 20 of at most 64 ran with the KV cache at 40 %: "
-        "prompts waited for their turn, and more `max-num-batched-tokens` may help"
+        "up to 37 requests waited while 20 of at most 64 ran with the KV cache at 40 %, so that "
+        "prompts waited for their turn in a step: more `max-num-batched-tokens` may help"
     )
     # At 90 % the next prompt may not fit: then it is the cache again, or nobody knows.
     assert said(point(**{**waited, "kv_usage_max": 0.9})) == ""
     assert said(point(**{**waited, "kv_usage_max": None})) == ""
+
+
+def test_an_engine_without_words_for_its_bounds_is_told_what_was_seen() -> None:
+    bare = Levers(most=64)
+    assert said(point(**FULL_CACHE), levers=bare).endswith("stood at 98 %")
+    assert said(point(preemptions=2.0), levers=bare).endswith("for want of KV cache")
+    assert said(point(**{**AT_ITS_MOST, "kv_usage_max": None}), levers=bare) == (
+        "up to 37 requests waited while 64 ran"
+    )
 
 
 def test_a_machine_whose_cpus_are_full() -> None:

@@ -121,7 +121,8 @@ async def trial_log(
         if follow:
             return EventStream(_story(asked, name, number, _since(request, after) or 0, ended))
         told = await run_in_threadpool(_told, asked, name, number)
-        lines = [line for _, line in told][-tail if tail else 0 :]
+        lines = [line for _, line in told]
+        lines = lines if tail is None else lines[max(0, len(lines) - tail) :]
         return PlainTextResponse("".join(f"{line}\n" for line in lines), headers=_as(filename))
     if not trial.directory:
         raise NotFound(f"trial {number} of study {name!r} was refused, so it has no logs")

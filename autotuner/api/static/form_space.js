@@ -42,7 +42,7 @@ export function sizeOf(domain) {
 
 /** What a flag is tried with when it is only named. */
 export function firstValues(flag) {
-  if (flag?.kind === "switch") return [true, false];
+  if (onOff(flag)) return [true, false];
   const choices = flag?.choices ?? [];
   return choices.length <= 6 ? choices : [];
 }
@@ -189,14 +189,18 @@ export function spaceRows(draft, kind) {
   return host;
 }
 
+function onOff(flag) {
+  return flag?.kind === "switch" || flag?.kind === "negatable";
+}
+
 /** A flag's kind and default in a few words. */
 function hintOf(flag) {
   const usual = flag.default === undefined || flag.default === null || same(flag.default, {})
     ? "" : ` · default ${textOf(flag.default)}`;
-  return `${flag.kind}${usual}`.slice(0, 80);
+  return `${onOff(flag) ? "on or off" : flag.kind}${usual}`.slice(0, 80);
 }
 
 function placeholder(flag) {
   if (flag?.choices?.length) return flag.choices.slice(0, 8).join(", ");
-  return flag?.kind === "switch" ? "true, false" : "values between commas";
+  return onOff(flag) ? "true, false" : "values between commas";
 }

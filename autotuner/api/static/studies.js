@@ -80,7 +80,7 @@ function content(found, { asked, ask, changes, again }) {
       { key: "state", title: "State", sort: true, cell: standing },
       { key: "engine", title: "Engine", cell: (row) => [engineName(row.engine), el("small", {}, row.backend)] },
       { key: "blocks", title: "Trials", cell: progress },
-      { key: "gain", title: "Best", sort: true, number: true, cell: best },
+      { key: "gain", title: "Best, gain", sort: true, number: true, cell: best },
       { key: "seconds", title: "Duration", sort: true, number: true, cell: took },
       { key: "created_at", title: "Created", sort: true, cell: (row) => el("span", { class: "nowrap", title: moment(row.created_at) }, ago(row.created_at)) },
       ...(changes ? [{ key: "actions", title: unseen("Actions"), class: "row-actions", cell: (row) => el("div", { class: "actions" }, rowActions(row, again)) }] : []),
@@ -139,7 +139,7 @@ function best(row) {
   return [
     el("span", { title: `${title(objective.name)} of trial ${row.best.number}` }, measured(row.best.value, objective.name)),
     gain !== null && row.best.number !== 0
-      ? el("small", { class: gain > 0.0005 ? "better" : gain < -0.0005 ? "worse" : null, title: `the defaults: ${measured(row.baseline, objective.name)}` }, `${percent(gain)} on defaults`)
+      ? el("small", { class: gain > 0.0005 ? "better" : gain < -0.0005 ? "worse" : null, title: `over the defaults: ${measured(row.baseline, objective.name)}` }, percent(gain))
       : el("small", {}, row.best.number === 0 ? "the defaults" : title(objective.name)),
   ];
 }

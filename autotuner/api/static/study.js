@@ -109,20 +109,8 @@ function sections(view) {
 }
 
 function chartGrid(view) {
-  const narrow = [progressChart(view), loadChart(view), frontChart(view), importanceChart(view), predictionChart(view)].filter(Boolean);
-  const all = [...narrow, parallelChart(view)];
-  const fit = () => {
-    const shown = narrow.filter((each) => !each.node.hidden);
-    shown.forEach((each, at) => each.node.classList.toggle("broad", at === shown.length - 1 && shown.length % 2 === 1));
-  };
-  fit();
-  return {
-    node: el("div", { class: "grid charts" }, all.map((each) => each.node)),
-    update() {
-      all.forEach((each) => each.update());
-      fit();
-    },
-  };
+  const all = [progressChart(view), loadChart(view), frontChart(view), importanceChart(view), predictionChart(view), parallelChart(view)].filter(Boolean);
+  return { node: el("div", { class: "charts" }, all.map((each) => each.node)), update: () => all.forEach((each) => each.update()) };
 }
 
 /** A part that is drawn again as a whole. */

@@ -34,9 +34,10 @@ export function trialTable(view) {
   const heading = el("h2", { id: "trials" }, "Trials");
   const draw = () => {
     const rows = chosen(view.report, asked);
-    heading.textContent = rows.length === view.report.trials.length ? `Trials (${rows.length})` : `Trials (${rows.length} of ${view.report.trials.length})`;
+    const all = view.report.trials.filter((trial) => asked.repeats || trial.searched).length;
+    heading.textContent = rows.length === all ? `Trials (${all})` : `Trials (${rows.length} of ${all})`;
     const first = (asked.page - 1) * PER_PAGE;
-    fill(holder, rows.length ? drawn(view, rows.slice(first, first + PER_PAGE), rows.length) : el("p", { class: "waiting" }, view.report.trials.length ? "No trial is like that." : "No trial yet: the baseline comes first."));
+    fill(holder, rows.length ? drawn(view, rows.slice(first, first + PER_PAGE), rows.length) : el("p", { class: "nothing" }, view.report.trials.length ? "No trial is like that." : "No trial yet: the baseline comes first."));
   };
   const ask = (change) => {
     Object.assign(asked, { page: 1 }, change);

@@ -22,7 +22,7 @@ export function quantity(value, unit = "") {
   if (size >= 100 || value === 0 || (!unit && Number.isInteger(value))) text = grouped(value, 0);
   else if (size < 1e-4) text = Number(value.toPrecision(3)).toExponential().replace(/e-(\d)$/, "e-0$1");
   else if (size < 1e-3) text = String(Number(value.toPrecision(3)));
-  else text = value.toFixed(2 - Math.floor(Math.log10(size)));
+  else text = fixed(value, 2 - Math.floor(Math.log10(size)));
   return (text.replaceAll("-", MINUS) + SPACE + unit).trimEnd();
 }
 
@@ -50,8 +50,8 @@ export function span(low, high) {
 /** A stretch of time in its two largest units. */
 export function duration(seconds) {
   if (!known(seconds)) return MISSING;
-  if (seconds < 9.95) return `${seconds.toFixed(1)}${SPACE}s`;
-  const whole = Math.round(seconds);
+  if (seconds < 9.95) return `${fixed(seconds, 1)}${SPACE}s`;
+  const whole = Number(fixed(seconds, 0));
   const parts = { h: Math.floor(whole / 3600), min: Math.floor(whole / 60) % 60, s: whole % 60 };
   const largest = Object.entries(parts).filter(([, amount]) => amount).slice(0, 2);
   return largest.map(([unit, amount]) => `${amount}${SPACE}${unit}`).join(SPACE);
@@ -185,12 +185,17 @@ export function bytes(count) {
 /** Whether a value is a finite number. */
 export const known = (value) => typeof value === "number" && Number.isFinite(value);
 
-/** With separators of thousands; a half goes to the even neighbour, as in Python. */
+/** With separators of thousands. */
 function grouped(value, digits) {
+  const [whole, rest] = fixed(value, digits).split(".");
+  return whole.replace(/\B(?=(\d{3})+$)/g, ",") + (rest ? `.${rest}` : "");
+}
+
+/** As `toFixed`, but a half goes to the even neighbour, as in Python. */
+function fixed(value, digits) {
   const scale = 10 ** digits;
   const below = Math.floor(value * scale);
   // Only what is a whole number of such halves in binary lies exactly in the middle.
   const tie = Number.isInteger(value * 2 ** (digits + 1)) && value * scale - below === 0.5 && below % 2 === 0;
-  const [whole, rest] = (tie ? below / scale : value).toFixed(digits).split(".");
-  return whole.replace(/\B(?=(\d{3})+$)/g, ",") + (rest ? `.${rest}` : "");
+  return (tie ? below / scale : value).toFixed(digits);
 }
