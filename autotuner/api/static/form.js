@@ -199,6 +199,8 @@ function workplace(draft, { mode, study, signal }) {
 
   async function ask() {
     const turn = conversions.asked;
+    // Something else is being written meanwhile; it is asked about when it can be read.
+    if (conversions.answered < turn || draft.problems.length) return;
     plan.wait();
     try {
       const answer = await send("POST", "plan", yaml.text(), { signal });
