@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import optuna
 import psutil
 import pytest
 
@@ -45,7 +46,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, A
     home = tmp_path_factory.mktemp("home")
     space = {"max-num-seqs": [1, 16], "max-num-batched-tokens": [8, 2048]}
     file = study_file(home, space=space, search={"kind": "grid"})
-    done = autotuner("run", str(file), "--json", home=home)
+    done = autotuner("run", str(file), "--json", home=home, **mirrored(home))
     assert done.returncode == 0, done.stderr
     yield home, json.loads(done.stdout)
     assert ours("quick") == []
@@ -63,6 +64,27 @@ def test_a_study_runs_to_its_winner(finished: tuple[Path, Any]) -> None:
     assert report["gain"]["output_throughput"] is not None
     assert (home / "studies" / "quick" / "report.html").stat().st_size > 1000
     assert not (home / "studies" / "quick" / "tune").exists()
+
+
+def mirrored(home: Path) -> dict[str, str]:
+    return {"AUTOTUNER_OPTUNA_STORAGE": f"sqlite:///{home / 'optuna.db'}"}
+
+
+def test_it_was_mirrored_while_it_ran_and_has_a_log_of_its_own(
+    finished: tuple[Path, Any],
+) -> None:
+    home, report = finished
+    (shown,) = optuna.get_all_study_summaries(mirrored(home)["AUTOTUNER_OPTUNA_STORAGE"])
+    launched = [each for each in report["trials"] if not each["refused"]]
+    assert shown.study_name == "quick"
+    assert shown.n_trials >= len([each for each in launched if each["searched"]])
+    before = shown.n_trials
+    again = autotuner("mirror", "quick", home=home, **mirrored(home))
+    assert again.stdout == "mirrored quick\n", again.stderr
+    (shown,) = optuna.get_all_study_summaries(mirrored(home)["AUTOTUNER_OPTUNA_STORAGE"])
+    assert shown.n_trials == before
+    log = (home / "studies" / "quick" / "study.log").read_text(encoding="utf-8")
+    assert "trial 0 COMPLETE" in log
 
 
 def test_every_read_command_prints_text_and_json(finished: tuple[Path, Any]) -> None:
