@@ -97,8 +97,9 @@ class _Client(JobSubmissionClient):  # type: ignore[misc]
 
 
 def entrypoint(study: str, job: str) -> str:
-    """The command line of a study's job."""
-    return shlex.join([sys.executable, "-m", "autotuner", "resume", study, "--job", job])
+    """The shell command of a study's job."""
+    command = [sys.executable, "-m", "autotuner", "resume", study, "--job", job]
+    return f"exec {shlex.join(command)}"  # else the shell is one more process to stop
 
 
 def environment(variables: Mapping[str, str]) -> dict[str, str]:
