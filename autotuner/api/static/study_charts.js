@@ -62,11 +62,14 @@ function marks(now, report, points) {
   }));
 }
 
-/** What a pointer on a trial tells: its values, and what it sets otherwise than the best. */
-export function trialTip(report, trial, point = null) {
+/**
+ * What a pointer on a trial tells: its values, and what it sets otherwise than the best; of a
+ * load point those `metrics`.
+ */
+export function trialTip(report, trial, point = null, metrics = []) {
   const role = trial.number === report.best ? ", best" : trial.number === report.baseline ? ", baseline" : "";
   const values = point
-    ? ["output_throughput", "ttft_p90", "tpot_p90"].map((name) => [title(name), measured(point.metrics[name], name)])
+    ? metrics.map((name) => [axisName(name), measured(numberOf(point, name), name)])
     : Object.entries(trial.objectives).map(([name, value]) => [title(name), measured(value, name)]);
   const best = trialOf(report, report.best);
   const lines = !best || best === trial
@@ -87,7 +90,7 @@ function against(report, trial, best) {
   return known(value) && known(reference) && reference !== 0 ? percent(value / reference - 1) : null;
 }
 
-const pointed = (view) => ({ trigger: "item", formatter: ({ data }) => (data?.trial ? trialTip(view.report, data.trial, data.point) : "") });
+const pointed = (view, metrics) => ({ trigger: "item", formatter: ({ data }) => (data?.trial ? trialTip(view.report, data.trial, data.point, metrics) : "") });
 const open = (view) => ({ data }) => data?.trial && (location.hash = `#/${path("studies", view.name, "trials", data.trial.number)}`);
 
 /**
@@ -326,7 +329,7 @@ function loadOption(now, view, axes, hovered) {
     series[1].markLine = { silent: true, symbol: "none", lineStyle: { color: now.bad, type: "dotted" }, label: { color: now.bad, formatter: `bound ${measured(bound, axes.x)}`, position: "insideEndTop" }, data: [{ xAxis: bound }] };
   }
   return {
-    legend: legend(now, rolesOf(series)), tooltip: pointed(view), grid: GRID,
+    legend: legend(now, rolesOf(series)), tooltip: pointed(view, [...new Set([axes.x, axes.y, "concurrency"])]), grid: GRID,
     xAxis: axis(now, scale(0, axes.x)),
     yAxis: axis(now, { vertical: true, ...scale(1, axes.y) }),
     series,
@@ -418,7 +421,7 @@ function parallelOption(now, view) {
   const [first] = objectives;
   const values = rest.map((trial) => trial.objectives[first]).filter(known);
   return {
-    parallel: { left: 60, right: 80, top: 40, bottom: 16, parallelAxisDefault: { nameLocation: "end", nameGap: 14 } },
+    parallel: { left: "7%", right: "11%", top: 40, bottom: 16, parallelAxisDefault: { nameLocation: "end", nameGap: 14 } },
     parallelAxis,
     tooltip: pointed(view),
     series: [
