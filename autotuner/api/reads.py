@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from autotuner.errors import MissingStudyError, StudyStateError
-from autotuner.report.importance import importance
 from autotuner.report.summary import counts, gains
 from autotuner.store import Latest
 from autotuner.studies import Studies
@@ -94,7 +93,6 @@ class Reads:
 
     def _report(self, study: Study, trials: list[Trial]) -> bytes:
         content = self._studies.report_of(study, trials)
-        content["importance"] = importance(study.spec, trials)
         return json.dumps(content, allow_nan=False).encode()
 
     def _row(self, name: str, latest: Latest) -> dict[str, Any]:

@@ -122,7 +122,10 @@ class Report(BaseModel):
     cost: dict[str, Any]
     trials: list[dict[str, Any]]
     command: str
-    importance: dict[str, float]
+    importance: dict[str, float] = Field(
+        description="Of the spread of the first objective, by parameter; empty: not to be said."
+    )
+    importance_needs: int | None = Field(description="Trials it takes to say it, if more.")
 
 
 class TrialRow(BaseModel):

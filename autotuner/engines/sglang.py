@@ -92,6 +92,7 @@ class _SGLang:
             arguments=(
                 *(*own, "--host", place.host, "--port", str(port)),
                 *_part(spec.engine.nodes, place),
+                *_metrics(point),
                 *flags,
             ),
             flags=flags,
@@ -150,6 +151,12 @@ class _SGLang:
 
 
 _FRACTION = "mem-fraction-static"
+
+
+def _metrics(point: Point) -> tuple[str, ...]:
+    """Off by default, and without it nobody sees its queue; a study may say otherwise."""
+    told = point.value("enable-metrics") is not None
+    return () if told or point.catalog.find("enable-metrics") is None else ("--enable-metrics",)
 
 
 def _tag(version: str) -> str:

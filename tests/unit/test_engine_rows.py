@@ -54,6 +54,7 @@ def test_e01_sglangs_image_and_how_its_program_is_called() -> None:
     assert launch.argv == (
         *("python3", "-m", "sglang.launch_server", "--model-path", "/models/tiny"),
         *("--served-model-name", "tiny", "--host", "0.0.0.0", "--port", "30000"),
+        "--enable-metrics",
     )
 
 
@@ -406,7 +407,7 @@ def test_e15_a_server_is_ready_by_its_health(engine: str) -> None:
     assert ENGINES[engine].launch(study(engine), {}, port=1).health_path == "/health"
 
 
-def test_e15_sglangs_metrics_are_off_until_the_study_says_so() -> None:
+def test_e15_sglangs_metrics_are_off_by_default_and_a_study_may_ask_for_them() -> None:
     catalog = load_catalog("sglang")
     assert flag(catalog, "enable-metrics").default is False
     found = study("sglang", engine={"arguments": {"enable-metrics": True}})

@@ -54,6 +54,7 @@ def test_the_baseline_is_the_server_module_with_the_engines_defaults() -> None:
     assert launch.argv == (
         *("python", "-m", "sglang.launch_server", "--model-path", "/models/tiny"),
         *("--served-model-name", "tiny", "--host", "127.0.0.1", "--port", "8001"),
+        "--enable-metrics",
     )
     assert launch.image == "lmsysorg/sglang:v0.5.23"
     assert launch.health_path == "/health"
@@ -69,10 +70,21 @@ def test_booleans_are_bare_flags_or_nothing_and_numbers_keep_their_form() -> Non
         "mem_fraction_static": 0.85,
     }
     launch = SGLANG.launch(study(arguments), {"max-running-requests": 64.0}, port=1)
-    assert launch.arguments[8:] == (
+    assert launch.arguments[9:] == (
         *("--disable-radix-cache", "--chunked-prefill-size", "-1"),
         *("--mem-fraction-static", "0.85", "--max-running-requests", "64"),
     )
+
+
+@pytest.mark.parametrize("version", ["0.5.23", "0.5.2"])
+def test_it_tells_of_its_queue_unless_the_study_says_otherwise(version: str) -> None:
+    def launched(**arguments: Any) -> tuple[str, ...]:
+        found = spec(engine={"kind": "sglang", "version": version, "arguments": arguments})
+        return SGLANG.launch(found, {}, port=1).arguments
+
+    assert launched().count("--enable-metrics") == 1
+    assert launched(enable_metrics=True).count("--enable-metrics") == 1
+    assert "--enable-metrics" not in launched(enable_metrics=False)
 
 
 def test_the_tokenizer_and_an_older_image_can_be_chosen() -> None:
