@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import hashlib
 import hmac
+import json
 import math
 import os
 import re
@@ -502,6 +503,7 @@ class _Limits:
         body = await _read(receive, headers, service.settings.largest_request)
         if body:
             _refuse_form(headers)
+            _refuse_unsayable(body, headers)
         return None if body is None else _again(body, receive)
 
     def _name(self, scope: Scope, gate: Gate, headers: Headers) -> ProblemError | None:
@@ -560,9 +562,13 @@ async def _read(receive: Receive, headers: Headers, most: int) -> bytes | None:
     )
 
 
+def _kind(headers: Headers) -> str:
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
 def _refuse_form(headers: Headers) -> None:
     """Raises ProblemError for a body that a form of another site could send."""
-    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = _kind(headers)
     if kind not in BODIES:
         raise ProblemError(
             415,
@@ -570,6 +576,25 @@ def _refuse_form(headers: Headers) -> None:
             f"{kind or 'no content type'!r} is not allowed; send application/json or "
             "application/yaml",
         )
+
+
+def _refuse_unsayable(body: bytes, headers: Headers) -> None:
+    """Raises ProblemError for JSON that Python reads and nobody else would: what is not a number,
+    half a character, levels without end. What is no JSON at all its route says better."""
+    if _kind(headers) != "application/json":
+        return
+    try:
+        content = json.loads(body.decode("utf-8"))
+        json.dumps(content, allow_nan=False, ensure_ascii=False).encode("utf-8")
+    except json.JSONDecodeError:
+        return
+    except RecursionError:
+        problem = "it has too many levels"
+    except ValueError as error:
+        problem = str(error)
+    else:
+        return
+    raise ProblemError(422, "invalid", f"the body is not JSON that can be kept: {problem}")
 
 
 def _again(body: bytes, receive: Receive) -> Receive:

@@ -7,6 +7,8 @@ never an error of ours (5xx other than the 503 it may give).
 from __future__ import annotations
 
 import copy
+import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +18,7 @@ from typing import Any
 import pytest
 import schemathesis
 from fastapi import FastAPI
+from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, Phase, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.config import SchemathesisConfig
@@ -29,6 +32,7 @@ from schemathesis.specs.openapi.checks import (
 from autotuner.api.app import application, document
 from autotuner.api.security import Role, issue, token_file
 from autotuner.settings import Settings
+from tests.builders import study_content
 from tests.integration.test_roles import HERE, seeded
 
 CHECKS = [
@@ -157,3 +161,73 @@ def test_what_is_changed_is_as_it_is_described(
     case: schemathesis.Case[Any], new_house: House, answered: set[int]
 ) -> None:
     answered.add(new_house.verify(case))
+
+
+STUDY = json.dumps(study_content(name="sent"))
+UNHEARD_OF: dict[str, str | bytes] = {
+    "a NaN": '{"content": {"a": NaN}}',
+    "an infinity": '{"content": {"a": 1e999}}',
+    "an infinity in YAML": '{"yaml": "a: .inf"}',
+    "half a character": '{"yaml": "\\ud800"}',
+    "half a character in a name": '{"content": {"\\ud800": 1}}',
+    "half a character for a value": '{"name": "max-num-seqs", "value": "\\ud800"}',
+    "a zero byte": '{"name": "\\u0000", "value": "\\u0000"}',
+    "a number without end": '{"yaml": "a", "name": 1' + "0" * 5000 + "}",
+    "too many levels": '{"a":' * 5000,
+    "no JSON": "{",
+    "not a mapping": "[]",
+    "nothing": "null",
+    "a text": '"study"',
+    "no UTF-8": b'{"name": "\xff"}',
+    "the home of nobody": STUDY.replace("/models/tiny", "~nobody-of-that-name/x"),
+    "a path too long": STUDY.replace("/models/tiny", "x" * 5000),
+    "a path with a zero byte": STUDY.replace("/models/tiny", "a\\u0000b"),
+    "a table with a zero byte": json.dumps(
+        study_content(name="sent", benchmark={"kind": "replay", "table": "a\0b"})
+    ),
+    "a catalog with a zero byte": json.dumps(
+        study_content(name="sent", engine={"kind": "vllm", "catalog": "a\0b"})
+    ),
+}
+"""Bodies that no schema leads to."""
+
+
+BREAKING = {
+    "an infinity in YAML": "documents.both_forms answers with it",
+    "the home of nobody": "job._model_path: expanduser raises RuntimeError",
+    "a path too long": "job._model_path: exists raises OSError",
+    "a table with a zero byte": "benchmarks.replay._table: stat raises ValueError",
+}
+"""What still does, and where."""
+
+
+def with_bodies() -> list[tuple[str, str]]:
+    return [
+        (method.upper(), path)
+        for path, operations in document()["paths"].items()
+        for method, operation in operations.items()
+        if "requestBody" in operation
+    ]
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        pytest.param(what, marks=pytest.mark.xfail(strict=True, reason=BREAKING[what]))
+        if what in BREAKING
+        else what
+        for what in UNHEARD_OF
+    ],
+)
+def test_nothing_that_is_sent_breaks_a_route(what: str, house: House) -> None:
+    client = TestClient(house.app, base_url=HERE, raise_server_exceptions=False)
+    headers = {"Authorization": f"Bearer {house.token}", "Content-Type": "application/json"}
+    broken = []
+    for method, path in with_bodies():
+        filled = re.sub(r"{(\w+)}", lambda part: str(THERE[part[1]][0]), path)
+        answer = client.request(method, filled, content=UNHEARD_OF[what], headers=headers)
+        kind = answer.headers.get("content-type", "")
+        told = answer.status_code < 400 or kind.startswith("application/problem+json")
+        if answer.status_code >= 500 or not told or "problem:host" in answer.text:
+            broken.append((method, path, answer.status_code, answer.text[:80]))
+    assert broken == []

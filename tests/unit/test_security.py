@@ -380,6 +380,31 @@ def test_a_body_is_of_no_kind_that_a_form_sends(
     assert house.bodies == ([b"{}"] if status == 200 else [])
 
 
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b'{"a": "\xc3\xa9\\u00e9\\ud83d\\ude00"}', 200),
+        (b"{", 200),  # its route says what is wrong with it
+        (b'{"a": NaN}', 422),
+        (b'{"a": -Infinity}', 422),
+        (b'{"a": 1e999}', 422),
+        (b'{"a": "\\ud800"}', 422),
+        (b'{"\\udfff": 1}', 422),
+        (b'"\xff"', 422),
+        (b"1" + b"0" * 5000, 422),
+        (b"[" * 100_000, 422),
+        (b'{"a":' * 100_000, 422),
+    ],
+)
+def test_json_that_only_python_reads_is_refused(body: bytes, status: int, house: House) -> None:
+    headers = {"Content-Type": "application/json"}
+    answer = house.client().post("/v1/studies", content=body, headers=headers)
+    assert answer.status_code == status
+    if status == 422:
+        assert answer.json()["type"] == "urn:autotuner:problem:invalid"
+        assert not house.bodies
+
+
 # How much, how often
 
 
