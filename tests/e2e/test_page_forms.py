@@ -272,7 +272,7 @@ def test_a_study_is_written_in_the_form_and_started(page: Watched, host: Hosted)
     formats.get_by_label("Single formats").check()
     formats.locator('[data-where="quantization.gemm"] [data-value="fp8"]').check()
     formats.locator('[data-where="quantization.kv_cache"] [data-value="fp8"]').check()
-    formats.locator('[data-where="quantization.kv_cache"] [data-value="auto"]').check()
+    formats.locator('[data-where="quantization.gemm"] [data-value="auto"]').uncheck()
     control(opened, "search.kind").select_option("random")
     section(opened, "limits")
     control(opened, "limits.trials").fill("7")
@@ -407,6 +407,71 @@ def test_problems_stand_at_their_field_and_line(page: Watched) -> None:
     control(opened, "workload.scenarios").fill("D(512,64)")
     expect(field.locator(".field-problem")).to_have_count(0)
     expect(opened.locator(".yaml-problems li")).to_have_count(0)
+    _discard(opened)
+
+
+def test_a_flag_that_the_engine_does_not_have_is_said_at_its_row(page: Watched) -> None:
+    opened = begun(page, "misspelt")
+    space = section(opened, "space")
+    space.get_by_role("button", name="Add a flag").click()
+    name = space.get_by_label("Name of a flag")
+    name.fill("max-num-sequences")
+    name.press("Enter")
+    control(opened, "space.max-num-sequences-values").fill("8, 16")
+    row = opened.locator('[data-where="space.max-num-sequences"]')
+    expect(row.locator(".field-problem")).to_contain_text("max-num-seqs")
+    opened.get_by_role("button", name="Create", exact=True).click()
+    expect(row.locator("[aria-invalid=true]")).to_be_focused()
+    page.excuse("422")
+    _discard(opened)
+
+
+def test_mapped_arguments_are_listed_up_to_ten_and_counted(page: Watched) -> None:
+    opened = begun(page, "many-formats")
+    formats = section(opened, "quantization")
+    formats.get_by_label("Single formats").check()
+    for value in ("float16", "bfloat16", "fp8"):
+        formats.locator(f'[data-where="quantization.gemm"] [data-value="{value}"]').check()
+    for value in ("fp8_e4m3", "fp8_e5m2", "fp8"):
+        formats.locator(f'[data-where="quantization.kv_cache"] [data-value="{value}"]').check()
+    mapped = opened.locator(".mapped")
+    expect(mapped).to_contain_text("(16 combinations)")
+    expect(mapped.locator("li")).to_have_count(10)
+    expect(mapped).to_contain_text("… and 6 more combinations")
+    formats.get_by_label("Ready-made").check()
+    formats.get_by_label("kv-cache-fp8").check()
+    formats.get_by_label("dynamic-fp8").check()
+    expect(mapped).to_contain_text("(2 combinations)")
+    assert yaml_of(opened)["quantization"] == {"presets": ["kv-cache-fp8", "dynamic-fp8"]}
+    formats.get_by_label("None").check()
+    expect(mapped).to_have_count(0)
+    _discard(opened)
+
+
+def test_a_service_level_has_its_statistic_and_hardness(page: Watched) -> None:
+    opened = begun(page, "levels")
+    opened.get_by_label("Bound TPOT p90").check()
+    opened.get_by_label("Statistic of TPOT").select_option("tpot_p99")
+    row = opened.locator('[data-where="slo.tpot_p99"]')
+    fails = row.get_by_label("TPOT p99: fails beyond this share over the bound")
+    expect(fails).to_be_disabled()
+    row.get_by_label("TPOT p99: hard").check()
+    fails.fill("0.2")
+    opened.get_by_label("Another bound").select_option("output_throughput")
+    opened.get_by_label("Output throughput: bound").fill("1000")
+    opened.get_by_label("What breaking one does").select_option("penalty")
+    opened.get_by_label("Steepness").fill("0.2")
+    says(opened, "steepness: 0.2", "fail_ratio: 0.2", "min: 1000")
+    assert yaml_of(opened)["slo"] == {
+        "tpot_p99": {"max": 0.05, "weight": 2, "hard": True, "fail_ratio": 0.2},
+        "output_throughput": {"min": 1000},
+        "mode": "penalty",
+        "steepness": 0.2,
+    }
+    rows = opened.locator(".slo-rows tbody tr")
+    order = [each.get_attribute("data-where") for each in rows.all()]
+    assert order[:2] == ["slo.ttft_p90", "slo.tpot_p99"]
+    assert order[2:5] == [f"slo.e2e_latency_{each}" for each in ("p50", "p90", "p99")]
     _discard(opened)
 
 

@@ -60,6 +60,7 @@ function nodeCard(node, holds) {
   return el("section", { class: "card node", "aria-label": `Node ${node.name}` },
     el("header", {}, el("h2", {}, node.name), badge(node.alive ? "alive" : "gone", node.alive ? "good" : "bad"),
       el("span", { class: "soft" }, node.gpus ? `${node.gpus_used ?? 0} of ${counted(node.gpus, "GPU")} held` : "no GPU")),
+    node.problem && el("p", { class: "note" }, node.problem),
     el("div", { class: "meters" },
       meter("CPU", node.cpus_used, node.cpus, "", "cores"),
       meter("Memory", node.memory_used_gib, node.memory_gib, "GiB")),

@@ -15,7 +15,7 @@ import { constraints, objectives, serviceLevels } from "./form_slo.js";
 import { spaceRows } from "./form_space.js";
 import { same } from "./form_values.js";
 import { sheet } from "./sheet.js";
-import { attempt, button, confirmed, debounced, el, engineName, field, fill, linkButton, select, toastProblem } from "./ui.js";
+import { attempt, button, confirmed, debounced, el, engineName, field, fill, linkButton, select, toast, toastProblem } from "./ui.js";
 import { yamlView } from "./yamlview.js";
 
 const START = {
@@ -149,7 +149,7 @@ function workplace(draft, { mode, study, signal }) {
   let unread = false;
   let saved = null;
 
-  const convertForm = debounced(() => convert({ content: ordered(draft.content) }, (answer) => yaml.set(answer.yaml)), 250);
+  const convertForm = debounced(() => convert({ content: ordered(draft.content) }, written), 250);
   const convertYaml = debounced(() => convert({ yaml: yaml.text() }, (answer) => {
     unread = answer.content === null;
     if (answer.content) draft.replace(answer.content);
@@ -163,6 +163,15 @@ function workplace(draft, { mode, study, signal }) {
       convertForm();
     }
   });
+
+  /** The form's content as YAML, in place of what was there. */
+  function written(answer) {
+    const commented = /^\s*#|\s#\s/m;
+    if (commented.test(yaml.text()) && !commented.test(answer.yaml)) {
+      toast("The form has written the YAML anew, without the comments that were in it.");
+    }
+    yaml.set(answer.yaml);
+  }
 
   function typed() {
     attempted = true;
@@ -179,7 +188,7 @@ function workplace(draft, { mode, study, signal }) {
       use(answer);
       show(answer.problems);
       if (!answer.problems.length) planned();
-      else plan.fail({ detail: "Mend what is marked; then the plan is shown here." });
+      else plan.rest();
     } catch (error) {
       if (turn !== conversions.asked || error.name === "AbortError") return;
       if (error.errors?.length) show(error.errors);
@@ -282,7 +291,7 @@ function workplace(draft, { mode, study, signal }) {
         convert({ yaml: yaml.text() }, () => {});
         return;
       }
-      convert({ content: ordered(draft.content) }, (answer) => yaml.set(answer.yaml));
+      convert({ content: ordered(draft.content) }, written);
     },
   };
 }

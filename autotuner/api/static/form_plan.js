@@ -2,14 +2,19 @@
 
 import { code, counted, details, duration, el, parameterList, quantity } from "./ui.js";
 
-/** The panel of a plan: `show(plan)`, `fail(problem)`, `wait()`. */
+/** The panel of a plan: `rest()` without one, `wait()`, `show(plan)`, `fail(problem)`. */
 export function planPanel() {
   const body = el("div", { class: "plan-body", "aria-live": "polite" });
   const node = el("section", { class: "card plan", "aria-labelledby": "plan-title" },
     el("h2", { id: "plan-title" }, "Plan"), body);
-  body.append(el("p", { class: "soft" }, "Once the study can be read, what it would do is shown here."));
+  const rest = () => {
+    node.removeAttribute("aria-busy");
+    body.replaceChildren(el("p", { class: "soft" }, "What the study would do is shown here, once it is complete and without mistakes."));
+  };
+  rest();
   return {
     node,
+    rest,
     wait: () => node.setAttribute("aria-busy", "true"),
     show(plan) {
       node.removeAttribute("aria-busy");

@@ -80,13 +80,10 @@ export function quantization(draft) {
           const now = formatsOf(draft.at(["quantization"]));
           const values = (now[name] ?? ["auto"]).filter((each) => each !== value);
           if (event.target.checked) values.push(value);
-          // From "auto" alone to another value: the other one is meant, not both.
-          const meant = now[name] === undefined && value !== "auto"
-            ? values.filter((each) => each !== "auto") : values;
           const others = Object.fromEntries(Object.keys(FORMATS).filter((each) => each !== name)
             .map((each) => [each, writtenFormats(now[each] ?? ["auto"], FORMATS[each])])
             .filter(([, written]) => written !== undefined));
-          const written = writtenFormats(meant, order);
+          const written = writtenFormats(values, order);
           say({ ...unknown(), ...others, ...(written !== undefined && { [name]: written }) });
           draw();
           host.querySelector(`[data-where="quantization.${name}"] input[data-value="${value}"]`)

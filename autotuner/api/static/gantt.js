@@ -41,16 +41,21 @@ export function zoneOffset(zone, at) {
 export function lanes(trials) {
   const found = new Map();
   for (const trial of trials) {
-    const places = trial.gpu_ids.length ? trial.gpu_ids : [null];
-    for (const gpu of places) {
-      const key = `${trial.node}\n${gpu ?? ""}`;
-      if (!found.has(key)) found.set(key, { node: trial.node, gpu, trials: [] });
+    // Of a server on several nodes, the GPUs of the first are known.
+    const [first, ...others] = trial.node.split(", ");
+    const places = [
+      ...(trial.gpu_ids.length ? trial.gpu_ids : [null]).map((gpu) => [first, gpu]),
+      ...others.map((node) => [node, null]),
+    ];
+    for (const [node, gpu] of places) {
+      const key = `${node}\n${gpu ?? ""}`;
+      if (!found.has(key)) found.set(key, { node, gpu, trials: [] });
       found.get(key).trials.push(trial);
     }
   }
   const order = (one, other) => one.node.localeCompare(other.node, "en", { numeric: true }) || String(one.gpu ?? "").localeCompare(String(other.gpu ?? ""), "en", { numeric: true });
   return [...found.values()].sort(order).map(({ node, gpu, trials: own }) => ({
-    node, gpu, label: gpu === null ? "CPU" : `GPU ${shortened(gpu)}`, rows: stacked(own),
+    node, gpu, label: gpu !== null ? `GPU ${shortened(gpu)}` : own.some((each) => each.gpu_ids.length) ? "other GPUs" : "CPU", rows: stacked(own),
   }));
 }
 

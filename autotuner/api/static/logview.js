@@ -147,7 +147,7 @@ export function logView({ address, label, file, empty = "Nothing has been writte
 
   let live = "";
   function tell() {
-    const older = dropped || lines.length >= MOST ? ", the last of them" : "";
+    const older = dropped || lines.length > MOST ? ", the last of them" : "";
     state.textContent = [live, lines.length ? counted(lines.length, "line") + older : live ? "" : empty].filter(Boolean).join(" · ");
   }
 
@@ -227,7 +227,7 @@ export function logView({ address, label, file, empty = "Nothing has been writte
       });
       try {
         await follow(address, {
-          query: { follow: true, tail: MOST }, signal,
+          query: { follow: true, tail: MOST + 1 }, signal,
           onState: (each) => {
             live = { open: "live", retrying: "connection lost, trying again", ended: "complete" }[each];
             if (!signal.aborted) tell();

@@ -96,7 +96,7 @@ async function render(root, { query }, signal) {
   root.append(
     el("div", { class: "page-head" }, el("h1", {}, "Presets"), count, el("div", { class: "actions" },
       exported,
-      may && button("Import a file", { icon: "resume", onClick: () => chooser.click() }),
+      may && button("Import a file", { onClick: () => chooser.click() }),
       may && button("New preset", { icon: "plus", kind: "primary", onClick: () => edited(null) }), chooser)),
     filters, body,
   );

@@ -17,7 +17,11 @@ export const views = [
 
 async function render(root, { name, number }, signal) {
   const place = address("studies", name, "trials", number);
-  const [first] = await Promise.all([read(place, {}, { signal }), sheet("trial.css")]);
+  const [first, others] = await Promise.all([
+    read(place, {}, { signal }),
+    read(address("studies", name, "trials"), { sort: "-number", per_page: 1 }, { signal }),
+    sheet("trial.css"),
+  ]);
   if (signal.aborted) return;
 
   const head = el("div");
@@ -31,7 +35,7 @@ async function render(root, { name, number }, signal) {
     const now = JSON.stringify({ ...trial, telemetry: trial.telemetry.map((each) => each.seconds.length) });
     if (now === drawn) return;
     drawn = now;
-    fill(head, heading(name, trial));
+    fill(head, heading(name, trial, others.items[0]?.number ?? trial.number));
     const open = [...facts.querySelectorAll("details[open] > summary")].map((each) => each.textContent);
     fill(facts, sections(trial));
     for (const each of facts.querySelectorAll("summary")) if (open.includes(each.textContent)) each.parentElement.open = true;
@@ -63,7 +67,7 @@ function live(place, draw, root, signal) {
 
 const ended = (trial) => !UNENDED.includes(trial.state);
 
-function heading(name, trial) {
+function heading(name, trial, last) {
   const study = `#/studies/${encodeURIComponent(name)}`;
   const other = (number) => `${study}/trials/${number}`;
   return [
@@ -76,7 +80,7 @@ function heading(name, trial) {
       trial.repeat_of !== null && el("span", { class: "soft" }, "repeats ", el("a", { href: other(trial.repeat_of) }, `trial ${trial.repeat_of}`), `, round ${trial.round}`),
       el("div", { class: "actions" },
         trial.number > 0 && linkButton("Previous", other(trial.number - 1), { kind: "quiet" }),
-        linkButton("Next", other(trial.number + 1), { kind: "quiet" }))),
+        trial.number < last && linkButton("Next", other(trial.number + 1), { kind: "quiet" }))),
   ];
 }
 
