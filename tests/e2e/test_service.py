@@ -18,6 +18,8 @@ import httpx
 import pytest
 
 from autotuner.cli import EXIT_OPERATOR, EXIT_USER
+from autotuner.store import Store
+from autotuner.study.study import StudyState
 from tests.e2e.test_vllm import MODEL, ROOT, VLLM
 from tests.processes import alive, ours, wait_for
 from tests.serving import GONE_SECONDS, Served, free_port, served
@@ -168,14 +170,10 @@ def test_who_ends_the_service_ends_its_studies_in_order(tmp_path: Path) -> None:
         assert service.process.wait(timeout=90) == 0
         print(f"ended in {time.monotonic() - began:.1f} s")
         assert wait_for(lambda: not any(map(alive, family)) and not ours("going"), GONE_SECONDS)
-    shown = subprocess.run(
-        [sys.executable, "-m", "autotuner", "status", "going", "--json"],
-        env={**os.environ, "AUTOTUNER_HOME": str(home)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert json.loads(shown.stdout)["study"]["state"] == "CANCELLED"
+    store = Store(f"sqlite:///{home / 'autotuner.db'}")
+    study = store.study("going")
+    store.close()
+    assert (study.state, study.reason) == (StudyState.CANCELLED, "cancelled by SIGINT")
 
 
 def test_a_killed_service_leaves_no_process(tmp_path: Path) -> None:
