@@ -491,6 +491,38 @@ def test_a_study_is_followed_by_its_events(seen: Watched, host: Hosted) -> None:
     seen.excuse("404")
 
 
+def test_a_study_that_is_restarted_begins_anew_before_ones_eyes(
+    seen: Watched, host: Hosted
+) -> None:
+    content = pagehost.example_content(name="once-more", limits={"trials": 4, "hours": 1})
+    pagehost.replayed(host.service, content, ended=pagehost.NOW - timedelta(hours=30))
+    page = seen.go("/studies/once-more")
+    expect(trials(page)).to_be_visible()
+    page.get_by_role("button", name="Restart").click()
+    asks = page.get_by_role("dialog", name="Restart once-more?")
+    expect(asks).to_contain_text("cannot be undone")
+    asks.get_by_role("button", name="Delete the results and restart").click()
+    expect(page.locator(".page-head .state")).to_contain_text("starting")
+    expect(page.get_by_text("No trial yet")).to_be_visible()
+    expect(page.get_by_role("figure")).to_have_count(0)
+    expect(page.get_by_role("heading", name="Best configuration")).to_have_count(0)
+    assert [study for study, _ in host.runs.started][-1] == "once-more"
+    host.service.studies.cancel("once-more")
+    expect(page.get_by_role("button", name="Resume")).to_be_visible()
+    host.service.studies.delete("once-more")
+    seen.excuse("404")
+
+
+def test_the_log_of_a_study_is_read_when_it_is_opened(seen: Watched) -> None:
+    page = seen.go("/studies/running-now")
+    page.get_by_text("Log of the study", exact=True).click()
+    log = page.get_by_role("region", name="Log of the study")
+    expect(log).to_contain_text("line 39 of the study")
+    seen.go("/studies/not-started-yet")
+    page.get_by_text("Log of the study", exact=True).click()
+    expect(log).to_contain_text("Nothing has been said yet.")
+
+
 @pytest.mark.parametrize("how", ["deleted", "renamed"])
 def test_a_study_that_goes_while_one_looks(seen: Watched, host: Hosted, how: str) -> None:
     pagehost.waiting(host.service, "soon-gone")

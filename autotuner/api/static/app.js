@@ -46,6 +46,9 @@ export function go(address, { replace = false } = {}) {
   else location.hash = address;
 }
 
+/** Draw the present view anew, from the service's present answers. */
+export const redraw = () => show();
+
 /** Change the query of the present address without drawing the view again. */
 export function keepQuery(entries) {
   const kept = Object.entries(entries).filter(([, value]) => value !== "" && value !== null && value !== undefined);

@@ -1,7 +1,7 @@
 /** One study: how it stands, what it found, and why; kept up to date by its events. */
 
 import { allActions } from "./actions.js";
-import { entitle, go, mayChange } from "./app.js";
+import { entitle, go, mayChange, redraw } from "./app.js";
 import { Problem, follow, path, poll, read, text } from "./api.js";
 import {
   frontChart, importanceChart, loadChart, parallelChart, predictionChart, progressChart, searched, trialOf,
@@ -75,12 +75,13 @@ function watch(root, view, update) {
   }, 10, view.signal, (problem) => (problem.status === 404 ? (gone(root, view), false) : true));
 }
 
-/** The study was deleted, edited under another name, or restarted while somebody looked. */
+/** The study was deleted, edited or restarted while somebody looked. */
 async function gone(root, view) {
   if (view.signal.aborted) return;
   try {
-    const row = await read(path("studies", view.name), {}, { signal: view.signal });
-    if (row) return location.reload();
+    await read(path("studies", view.name), {}, { signal: view.signal });
+    redraw(); // another study of that name: edited, or begun anew
+    return;
   } catch (error) {
     if (error.name === "AbortError") return;
   }
@@ -109,8 +110,18 @@ function sections(view) {
 }
 
 function chartGrid(view) {
-  const all = [progressChart(view), loadChart(view), frontChart(view), importanceChart(view), predictionChart(view), parallelChart(view)].filter(Boolean);
+  const all = [progressChart(view), loadChart(view), frontChart(view), importanceChart(view), predictionChart(view), parallelChart(view), importanceNeeds(view)].filter(Boolean);
   return { node: el("div", { class: "charts" }, all.map((each) => each.node)), update: () => all.forEach((each) => each.update()) };
+}
+
+/** Why nothing is said of importance yet. */
+function importanceNeeds(view) {
+  const node = el("p", { class: "soft broad" });
+  return part(node, () => {
+    const { importance, importance_needs: needs, trials, study } = view.report;
+    node.hidden = Object.keys(importance).length > 0 || !needs || !trials.length;
+    node.textContent = `Which parameter moves ${title(study.objectives[0].name)} can be said from ${counted(needs ?? 0, "complete trial")} on.`;
+  });
 }
 
 /** A part that is drawn again as a whole. */
@@ -139,6 +150,7 @@ function head(view) {
       row.description ? el("p", { class: "soft description" }, row.description) : null,
       row.reason ? el("p", { class: `note ${row.state === "FAILED" ? "bad" : "info"}` }, row.reason) : null,
       row.state === "LOST" ? el("p", { class: "note" }, "Its driver is gone without a word: the machine or the job died. What was measured is kept; resume it to go on, or cancel it.") : null,
+      row.state === "STARTING" ? el("p", { class: "note info" }, "Its job is being started on the cluster; the baseline comes first.") : null,
       row.state === "PENDING" ? el("p", { class: "note info" }, "It has not been started.") : null,
     );
   });

@@ -41,8 +41,8 @@ export function fill(node, ...children) {
   const key = focused?.dataset.key;
   node.replaceChildren(...children.flat(Infinity).filter(Boolean));
   if (!focused || document.contains(focused)) return node;
-  const heir = key ? node.querySelector(`[data-key="${CSS.escape(key)}"]`) : focused.id && node.querySelector(`#${CSS.escape(focused.id)}`);
-  heir?.focus({ preventScroll: true });
+  const place = key ? `[data-key="${CSS.escape(key)}"]` : focused.id ? `#${CSS.escape(focused.id)}` : null;
+  if (place) node.querySelector(place)?.focus({ preventScroll: true });
   return node;
 }
 
