@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request
@@ -35,9 +35,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from autotuner.api.problems import ProblemError, of_error
 from autotuner.errors import AutotunerError, ConfigError, InfrastructureError
 from autotuner.settings import Settings
-
-if TYPE_CHECKING:
-    from autotuner.api.service import Service  # which has a Gate
 
 PREFIX = "att_"
 """Of every token, so that one that lies about in a text is known for what it is."""
@@ -296,6 +293,16 @@ class Gate:
         self._on = self._on or bool(self._held)
 
 
+class Guarded(Protocol):
+    """The service, as far as it matters here; it is the application's `state.service`."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+    @property
+    def gate(self) -> Gate: ...
+
+
 def _unauthorized(detail: str) -> ProblemError:
     return ProblemError(
         401,
@@ -309,7 +316,7 @@ def needs(role: Role) -> Callable[[Request], Awaitable[Caller]]:
     """A dependency: the caller, who has that role at least."""
 
     async def allowed(request: Request) -> Caller:
-        service: Service = request.app.state.service
+        service: Guarded = request.app.state.service
         caller = service.gate.caller(request)
         if not caller.role.may(role):
             raise ProblemError(
@@ -613,8 +620,8 @@ def _refusal(error: AutotunerError, scope: Scope) -> Response:
     return of_error(error, _path(scope))
 
 
-def _service(scope: Scope) -> Service:
-    found: Service = scope["app"].state.service
+def _service(scope: Scope) -> Guarded:
+    found: Guarded = scope["app"].state.service
     return found
 
 
