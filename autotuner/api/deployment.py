@@ -5,7 +5,7 @@ Nothing of a study is in the replica: it may die at any moment, and the next one
 
 from __future__ import annotations
 
-from typing import Any
+import time
 
 from ray import serve
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -19,13 +19,16 @@ from autotuner.execution.observed import Observed
 from autotuner.settings import Settings
 
 NAME = "autotuner"
-"""Of the application, and of its one deployment."""
+"""Of the application on the cluster."""
 
 ONGOING = 1000
 """Requests answered at the same time: each who follows a log or a study is one."""
 
 LOOK_SECONDS = 1.0
 """Between two looks of Ray at the replica: so long nobody serves before it hears of its death."""
+
+RETRY_SECONDS = 10.0
+"""Between two tries of a service that could not start: its database may come later than it."""
 
 
 def composed(settings: Settings) -> Service:
@@ -65,7 +68,7 @@ def unavailable(error: AutotunerError) -> ASGIApp:
 
 
 @serve.deployment(
-    name=NAME,
+    name="api",
     num_replicas=1,
     max_ongoing_requests=ONGOING,
     # It waits for others most of the time, and must find a place on a cluster that is full.
@@ -75,23 +78,29 @@ def unavailable(error: AutotunerError) -> ASGIApp:
 )
 @serve.ingress()
 class Replica:
-    """One process that serves."""
+    """One process that serves; where it cannot, it says why, and tries again."""
 
     def __init__(self) -> None:
-        self._problem: AutotunerError | None = None
+        self._compose()
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            await self._app(scope, receive, send)
+
+        return answer
+
+    def check_health(self) -> None:
+        if self._problem and time.monotonic() - self._tried >= RETRY_SECONDS:
+            self._compose()
+
+    def _compose(self) -> None:
+        self._tried = time.monotonic()
+        self._problem = False
         try:
             self._app: ASGIApp = application(composed(Settings()))
         except AutotunerError as error:
-            self._problem = error
+            self._problem = True
             self._app = unavailable(error)
-
-    def __serve_build_asgi_app__(self) -> Any:
-        return self._app
-
-    def check_health(self) -> None:
-        """Raises what kept the service from starting: the next replica may find it mended."""
-        if self._problem is not None:
-            raise self._problem
 
 
 app = Replica.bind()  # type: ignore[attr-defined]
