@@ -16,6 +16,8 @@
 
 import { details, el, freshId, table as tableOf, waiting } from "./ui.js";
 
+const MOST_ROWS = 1000;
+
 let library = null;
 
 /** ECharts, loaded once. */
@@ -62,11 +64,15 @@ export function chart({ heading, option, table, height = 300, onClick, onHover, 
   const id = freshId("chart");
   const told = el("div");
   const note = el("div", {}, caption);
+  const opens = table ? details("As a table", told) : null;
+  // Thousands of rows that nobody reads would take longer to make than the chart.
+  const tell = () => opens?.open && told.replaceChildren(numbers(heading, table()));
+  opens?.addEventListener("toggle", tell);
   const node = el(
     "figure", { class: broad ? "chart card broad" : "chart card", "aria-labelledby": id },
     el("header", {}, el("h3", { id }, heading), controls.length ? el("div", { class: "actions" }, controls) : null),
     canvas,
-    el("figcaption", {}, note, table && details("As a table", told)),
+    el("figcaption", {}, note, opens),
   );
   canvas.append(waiting("Drawing"));
   const draw = (instance) => {
@@ -74,9 +80,7 @@ export function chart({ heading, option, table, height = 300, onClick, onHover, 
     const said = option(now);
     instance.setOption({ ...base(now), ...said, tooltip: { ...base(now).tooltip, ...said.tooltip } }, { notMerge: true, lazyUpdate: false });
   };
-  const tell = () => table && told.replaceChildren(tableOf({ caption: `${heading}, as a table`, compact: true, ...table() }));
   const opened = open(canvas, { draw, link, signal, heading, onClick, onHover });
-  tell();
   return {
     node,
     ready: opened,
@@ -86,6 +90,12 @@ export function chart({ heading, option, table, height = 300, onClick, onHover, 
       return opened.then((instance) => instance && !instance.isDisposed() && draw(instance));
     },
   };
+}
+
+/** A chart's numbers. */
+function numbers(heading, { columns, rows }) {
+  const foot = rows.length > MOST_ROWS ? el("p", { class: "nothing" }, `The first ${MOST_ROWS} of ${rows.length}; the others are in the file of all trials.`) : null;
+  return tableOf({ caption: `${heading}, as a table`, compact: true, columns, rows: rows.slice(0, MOST_ROWS), foot });
 }
 
 /** ECharts in an element, which follows its size, the colours and the signal. */

@@ -2,14 +2,14 @@
 
 import { allActions } from "./actions.js";
 import { entitle, go, mayChange, redraw } from "./app.js";
-import { Problem, follow, path, poll, read, text } from "./api.js";
+import { Problem, follow, path, pause, poll, read, text } from "./api.js";
 import {
   frontChart, importanceChart, loadChart, parallelChart, predictionChart, progressChart, searched, trialOf,
 } from "./study_charts.js";
 import { failures, sloBadges, trialTable } from "./study_trials.js";
 import { blocks } from "./studies.js";
 import {
-  UNDER_WAY, ago, attempt, badge, button, code, copyButton, counted, debounced, details, differences, duration, el, engineName, fill, known,
+  UNDER_WAY, ago, attempt, badge, button, code, copyButton, counted, details, differences, duration, el, engineName, fill, known,
   linkButton, listed, measured, moment, parameterList, percent, problemNote, quantity, span, stateBadge, table, terms, title, toastProblem, waiting,
 } from "./ui.js";
 
@@ -50,7 +50,7 @@ function watch(root, view, update) {
       else if (!view.signal.aborted && error.status !== 0) toastProblem(error);
     }
   };
-  const soon = debounced(() => view.signal.aborted || again(), REFETCH_MS);
+  const soon = paced(again, view.signal);
   view.refresh = again;
   let ended = false;
   const onEvent = ({ data }) => {
@@ -73,6 +73,30 @@ function watch(root, view, update) {
     if (!view.signal.aborted && !ended) view.head.update();
     return UNDER_WAY.includes(view.row.state);
   }, 10, view.signal, (problem) => (problem.status === 404 ? (gone(root, view), false) : true));
+}
+
+/**
+ * A call that is made a moment after it is asked for, however often; a slow answer (thousands of
+ * trials) makes the moments longer.
+ */
+function paced(call, signal) {
+  let asked = false;
+  let busy = false;
+  let wait = REFETCH_MS;
+  const run = async () => {
+    busy = true;
+    await pause(wait / 1000, signal);
+    asked = false;
+    const began = performance.now();
+    if (!signal.aborted) await call();
+    wait = Math.max(REFETCH_MS, 2 * (performance.now() - began));
+    busy = false;
+    if (asked && !signal.aborted) run();
+  };
+  return () => {
+    asked = true;
+    if (!busy) run();
+  };
 }
 
 /** The study was deleted, edited or restarted while somebody looked. */

@@ -420,23 +420,26 @@ function parallelOption(now, view) {
   const best = trials.filter((trial) => trial.number === report.best);
   const [first] = objectives;
   const values = rest.map((trial) => trial.objectives[first]).filter(known);
+  const tone = tones(now, values, betterOf(first));
   return {
     parallel: { left: "7%", right: "11%", top: 40, bottom: 16, parallelAxisDefault: { nameLocation: "end", nameGap: 14 } },
     parallelAxis,
     tooltip: pointed(view),
     series: [
-      { name: "trials", type: "parallel", lineStyle: { width: 1.3, opacity: 0.7 }, data: rest.map((trial) => ({ value: line(trial), trial, lineStyle: { color: tone(now, trial.objectives[first], values, betterOf(first)) } })) },
+      { name: "trials", type: "parallel", lineStyle: { width: 1.3, opacity: 0.7 }, data: rest.map((trial) => ({ value: line(trial), trial, lineStyle: { color: tone(trial.objectives[first]) } })) },
       { name: "best", type: "parallel", z: 5, lineStyle: { width: 3, opacity: 1, color: now.good }, data: best.map((trial) => ({ value: line(trial), trial })) },
     ],
   };
 }
 
-/** The better, the stronger. */
-function tone(now, value, values, better) {
-  if (!known(value)) return faded(now.mark, 0.3);
+/** A colour for a value: the better, the stronger. */
+function tones(now, values, better) {
   const [least, most] = [Math.min(...values), Math.max(...values)];
-  const share = most > least ? (value - least) / (most - least) : 1;
-  return faded(now.accent, 0.12 + 0.7 * (better === "higher" ? share : 1 - share));
+  return (value) => {
+    if (!known(value)) return faded(now.mark, 0.3);
+    const share = most > least ? (value - least) / (most - least) : 1;
+    return faded(now.accent, 0.12 + 0.7 * (better === "higher" ? share : 1 - share));
+  };
 }
 
 /* 5: importance */
