@@ -234,11 +234,17 @@ def _local_engine(engine: EngineSettings, base: Path, where: str, *, local: bool
 
 
 def _model_path(path: str, base: Path, where: str) -> str:
-    local = base / Path(path).expanduser()
-    if local.is_dir():
+    if path.startswith("-"):
+        raise ConfigError(f"{path!r} is neither a directory nor a hub id", where=where)
+    try:
+        local = base / Path(path).expanduser()
+        there, is_directory = local.exists(), local.is_dir()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, nobody's home, a zero byte
+        raise ConfigError(f"{path[:100]!r} cannot be looked at: {error}", where=where) from error
+    if is_directory:
         return os.path.abspath(local)
     # Hub ids are `name` or `organisation/name`; anything else was meant as a directory.
-    if path.startswith(("/", ".", "~")) or path.count("/") > 1 or local.exists():
+    if path.startswith(("/", ".", "~")) or path.count("/") > 1 or there:
         raise ConfigError(
             f"{path!r} is not a directory",
             where=where,

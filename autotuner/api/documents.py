@@ -9,7 +9,13 @@ from typing import Any
 from fastapi import Request
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
-from ruamel.yaml.events import AliasEvent
+from ruamel.yaml.events import (
+    AliasEvent,
+    MappingEndEvent,
+    MappingStartEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+)
 
 from autotuner.api.allowance import refusals
 from autotuner.api.problems import ProblemError, mistake
@@ -26,7 +32,10 @@ JSON_TYPES = ("application/json",)
 ALIASES = 20
 """Of a YAML text, at most: each may stand for the others many times over."""
 
-DEEPEST = 60
+LONGEST = 2**16
+"""Characters of a study, at most."""
+
+DEEPEST = 40
 """Levels of a text, at most."""
 
 NAME = "study"
@@ -61,8 +70,7 @@ def read_text(text: str, *, as_json: bool = False) -> StudyFile:
     try:
         if as_json:
             json.loads(text)  # one that is not is said to be no JSON, although YAML might be
-        elif _aliases(text) > ALIASES:
-            raise ConfigError(f"has more than {ALIASES} aliases", file=NAME, hint="write them out")
+        _refuse_bombs(text)
         read = read_study_text(text, f"{NAME}.json" if as_json else NAME)
         _measure(read.content, DEEPEST)
     except json.JSONDecodeError as error:
@@ -110,6 +118,8 @@ def both_forms(text: str | None, content: Mapping[str, Any] | None) -> dict[str,
     except ConfigError as error:
         problems = [error, *error.others]
     found = dict(read.content) if read and isinstance(read.content, Mapping) else None
+    if found is not None and not _is_json(found):
+        found = None  # the problems say where
     if text is None:
         text = yaml_text(found or {}) if found else ""
     return {
@@ -130,11 +140,35 @@ def _refuse_files(content: Any) -> None:
             )
 
 
-def _aliases(text: str) -> int:
+def _is_json(content: Mapping[str, Any]) -> bool:
     try:
-        return sum(isinstance(each, AliasEvent) for each in YAML(typ="safe", pure=True).parse(text))
+        json.dumps(content, allow_nan=False)
+    except (ValueError, TypeError):
+        return False
+    return True
+
+
+def _refuse_bombs(text: str) -> None:
+    """Texts that take far longer to read than to send: whoever reads them whole is too late.
+
+    Raises:
+        ConfigError: too long, too deep, or with too many aliases.
+    """
+    if len(text) > LONGEST:
+        raise ConfigError(f"has more than {LONGEST:,} characters", file=NAME)
+    aliases = depth = 0
+    try:
+        for each in YAML(typ="safe", pure=True).parse(text):
+            aliases += isinstance(each, AliasEvent)
+            depth += isinstance(each, MappingStartEvent | SequenceStartEvent)
+            depth -= isinstance(each, MappingEndEvent | SequenceEndEvent)
+            if depth > DEEPEST:
+                raise ConfigError(f"has more than {DEEPEST} levels", file=NAME)
+            if aliases > ALIASES:
+                hint = "write them out"
+                raise ConfigError(f"has more than {ALIASES} aliases", file=NAME, hint=hint)
     except YAMLError:
-        return 0  # whoever reads it says what is wrong
+        return  # whoever reads it says what is wrong
 
 
 def _measure(content: Any, left: int) -> None:

@@ -85,7 +85,7 @@ TITLES = {
 """By kind, the end of a problem's type."""
 
 STATUSES = {
-    400: "host",
+    400: "invalid",
     401: "unauthorized",
     403: "forbidden",
     404: "not-found",

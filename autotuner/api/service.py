@@ -51,8 +51,10 @@ class Service:
             ConfigError: the operator's file says it wrongly.
         """
         if self.settings.allow is not None:
-            return read_allowance(self.settings.allow, self.settings.models)
-        return Allowance() if self.gate.tokens_on else Allowance.everything()
+            return read_allowance(self.settings.allow, self.settings.models, self.directory)
+        if not self.gate.tokens_on:
+            return Allowance.everything()
+        return Allowance(models=self.settings.models, base=self.directory)
 
     @property
     def presets(self) -> Path:

@@ -206,7 +206,7 @@ def _with_noise(name: str, value: float, factor: float) -> float:
 def _table(path: str) -> Table:
     try:
         changed = Path(path).stat().st_mtime_ns
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a zero byte is no OSError
         raise ConfigError(
             f"cannot be read: {error}", where="benchmark.table", hint="give the path of a table"
         ) from error

@@ -145,6 +145,8 @@ def test_every_mistake_is_said_with_its_place(client: TestClient) -> None:
         ),
         ("application/yaml", b"presets: [/etc/passwd.yaml]\nname: a\nengine: {kind: vllm}"),
         ("application/yaml", b"name: \x00"),
+        ("application/yaml", b"[" * 20000),
+        ("application/yaml", b"name: [" + b"1," * 40000 + b"1]"),
         ("application/yaml", b"!!python/object/apply:os.system ['true']"),
         ("application/yaml", b""),
     ],

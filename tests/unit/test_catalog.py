@@ -430,3 +430,11 @@ def test_a_text_without_flags_is_refused(text: str) -> None:
 def test_a_python_without_the_engine_is_refused() -> None:
     with pytest.raises(ConfigError, match="gives no schema"):
         catalog_of_python("vllm", Path("/usr/bin/false"))
+
+
+def test_an_item_of_a_list_is_never_a_flag_of_its_own() -> None:
+    listed = Flag("cudagraph-capture-sizes", FlagKind.LIST)
+    assert listed.problem([1, "--trust-remote-code"])
+    assert listed.problem([1, -1]) is None
+    repeated = Flag("middleware", FlagKind.REPEATED)
+    assert repeated.items(["-x", "y"], "middleware") == ["--middleware=-x", "--middleware", "y"]

@@ -72,6 +72,8 @@ class Flag:
             return None if takes else f"takes a {self.kind.value} value"
         if self.kind in (FlagKind.LIST, FlagKind.REPEATED):
             items = value if isinstance(value, list) else [value]
+            if self.kind is FlagKind.LIST and any(_like_a_flag(_text(item)) for item in items):
+                return "has an item that the engine would take for a flag"
             return next((p for item in items if (p := self._outside(item))), None)
         if self.kind is FlagKind.JSON:
             return None
@@ -107,13 +109,18 @@ class Flag:
         if self.kind is FlagKind.LIST and isinstance(value, list):
             return [flag, *map(_text, value)] if value else []
         if self.kind is FlagKind.REPEATED and isinstance(value, list):
-            return [item for each in value for item in (flag, _text(each))]
-        text = _text(value)
-        # argparse takes a text that starts with a dash for a flag, unless it is a number, and
-        # vLLM's parser takes even -0.5 for a dotted flag.
-        if text.startswith("-") and not re.fullmatch(r"-\d+", text):
-            return [f"{flag}={text}"]
-        return [flag, text]
+            return [item for each in value for item in _pair(flag, _text(each))]
+        return _pair(flag, _text(value))
+
+
+def _pair(flag: str, text: str) -> list[str]:
+    return [f"{flag}={text}"] if _like_a_flag(text) else [flag, text]
+
+
+def _like_a_flag(text: str) -> bool:
+    """argparse takes a text that starts with a dash for a flag, unless it is a number, and
+    vLLM's parser takes even -0.5 for a dotted flag."""
+    return text.startswith("-") and not re.fullmatch(r"-\d+", text)
 
 
 _NUMBER = re.compile(r"(-?\d+)|(\d+(?:\.\d+)?)([kmgt])|(\d+)([KMGT])")
