@@ -28,6 +28,7 @@ from autotuner.study.slo import SLO, SLOSpec
 from autotuner.study.spec import EngineSettings, StudySpec
 from autotuner.study.trial import TrialState
 from tests.pagehost import (
+    ROOT,
     Hosted,
     Watched,
     chromium,
@@ -393,6 +394,57 @@ def test_what_the_form_does_not_know_stays_as_it_is(page: Watched) -> None:
     _discard(opened)
 
 
+GARBAGE: list[Any] = [None, "text", 3, True, [], [1, {}], {}, {"x": [None, {"y": 1}]}]
+
+
+@pytest.mark.parametrize("value", GARBAGE, ids=json.dumps)
+def test_content_of_a_wrong_kind_is_neither_lost_nor_in_the_way(page: Watched, value: Any) -> None:
+    opened = page.go("/new")
+    blocks = {name: value for name in StudySpec.model_fields if name not in ("name", "engine")}
+    nested = {
+        "engine": {"kind": "vllm", **dict.fromkeys(EngineSettings.model_fields, value)},
+        "backend": {"kind": "docker", "docker": value},
+        "space": {"max-num-seqs": value, "other": {"type": "int", "low": value, "when": value}},
+        "slo": {"ttft_p90": value, "mode": value},
+        "workload": {"scenarios": value, "concurrency": value, "request": value},
+        "quantization": {"gemm": value, "presets": value},
+        "search": {"kind": value, "trials": value},
+    }
+    for round_, content in enumerate(({"engine": value, **blocks}, nested)):
+        written = {"name": f"round-{round_}", **content}
+        opened.locator(".yaml-text").fill(json.dumps(written))
+        expect(control(opened, "name")).to_have_value(f"round-{round_}")
+        control(opened, "description").fill("so it is")
+        says(opened, "so it is")
+        kept = yaml_of(opened)
+        assert {**written, "description": "so it is"} == kept
+    _discard(opened)
+
+
+def test_a_task_of_the_earlier_system_becomes_a_study(page: Watched) -> None:
+    opened = page.go("/new")
+    task = sorted((ROOT / "tests" / "data" / "tasks").glob("*.json"))[0].read_text()
+    opened.locator(".yaml-text").fill(task)
+    says(opened, "scenarios:", "name:")
+    expect(control(opened, "name")).not_to_have_value("")
+    expect(opened.locator("#toasts")).to_contain_text("Read as a study")
+    _discard(opened)
+
+
+def test_a_line_of_yaml_begins_where_the_last_one_did(page: Watched) -> None:
+    opened = page.go("/new")
+    text = opened.locator(".yaml-text")
+    text.fill("limits:\n  hours: 2")
+    text.press("End")
+    text.press("Enter")
+    text.press_sequentially("trials: 4")
+    section(opened, "limits")
+    expect(control(opened, "limits.trials")).to_have_value("4")
+    text.press("Tab")
+    expect(text).not_to_be_focused()
+    _discard(opened)
+
+
 def test_problems_stand_at_their_field_and_line(page: Watched) -> None:
     opened = begun(page, "wrong")
     text = opened.locator(".yaml-text").input_value().replace("D(512,128)", "D(512)")
@@ -755,6 +807,8 @@ def test_the_cluster_says_who_holds_what(page: Watched) -> None:
     expect(first.locator(".heat.bad")).to_contain_text("88 °C")
     expect(first).to_contain_text("running-now, trial 3")
     expect(second).to_contain_text("free")
+    expect(second).to_contain_text("Utilisationnot known")
+    expect(first).to_contain_text("76.0 of 80.0")
     expect(opened.get_by_role("table", name="Waiting")).to_contain_text("a free place")
 
 

@@ -85,17 +85,19 @@ function holder({ study, trial, state, since }) {
 
 /** A bar with its numbers; how full it is also in a word. */
 function meter(label, used, all, unit, noun = "") {
-  if (used === null || used === undefined || !all) {
-    return all ? el("div", { class: "meter" }, el("span", {}, label), el("span", { class: "number" }, `${quantity(all, unit)} ${noun}`)) : null;
+  if (!all) return null;
+  const written = (value) => (unit ? quantity(value, unit) : `${quantity(value)} ${noun}`);
+  if (used === null || used === undefined) {
+    return el("div", { class: "meter" }, el("span", {}, label), el("span", { class: "number" }, unit === "share" ? "not known" : written(all)));
   }
   const share = Math.min(1, used / all);
   const { kind, word } = load(share);
-  const fill_ = el("span");
-  fill_.style.width = `${share * 100}%`;
-  const text = unit === "share" ? quantity(used, "share") : `${quantity(used, "")} of ${quantity(all, unit)}${noun && ` ${noun}`}`;
+  const filled = el("span");
+  filled.style.width = `${share * 100}%`;
+  const text = unit === "share" ? written(used) : `${written(used).split(/\s/)[0]} of ${written(all)}`;
   return el("div", { class: `meter ${kind}`.trim() },
     el("span", {}, label), el("span", { class: "number" }, text, word && el("b", {}, ` ${word}`)),
-    el("div", { class: "meter-bar", "aria-hidden": "true" }, fill_));
+    el("div", { class: "meter-bar", "aria-hidden": "true" }, filled));
 }
 
 function queueCard(queue) {

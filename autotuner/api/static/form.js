@@ -1,6 +1,6 @@
 // A study to be written: a form and the YAML it makes, side by side; either can be edited.
 
-import { beforeLeaving, go } from "./app.js";
+import { beforeLeaving, go, mayChange } from "./app.js";
 import { path as address, read, send } from "./api.js";
 import { freeName, ordered, put, unknownPlaces } from "./form_content.js";
 import { Draft } from "./form_draft.js";
@@ -77,6 +77,7 @@ async function render(root, { content, yaml: text, study, from, presets = [], mo
     read("engines", {}, { signal }).then((answer) => answer.items, () => []),
     sheet("form.css"),
   ]);
+  const may = await mayChange();
   if (signal.aborted) return;
   Object.assign(draft, { presets: known, engines });
 
@@ -89,6 +90,7 @@ async function render(root, { content, yaml: text, study, from, presets = [], mo
       el("h1", {}, mode === "edit" ? `Edit ${study.name}` : mode === "duplicate" ? `Duplicate ${from}` : "New study"),
       desk.actions),
     study && UNDER_WAY.includes(study.state) && el("p", { class: "note" }, `${study.name} is ${study.state.toLowerCase()}: cancel it before it is changed. `, linkButton("Watch it", `#/studies/${study.name}`)),
+    !may && el("p", { class: "note" }, "Your token may look, not save: what is written here can be copied from the YAML."),
     el("div", { class: "form-layout" }, form, el("div", { class: "form-side" }, desk.yaml.node, desk.plan.node)),
     draft.lists,
   );
@@ -153,6 +155,11 @@ function workplace(draft, { mode, study, signal }) {
   const convertYaml = debounced(() => convert({ yaml: yaml.text() }, (answer) => {
     unread = answer.content === null;
     if (answer.content) draft.replace(answer.content);
+    // A task of the earlier system has become the study that it is.
+    if (answer.yaml !== yaml.text()) {
+      yaml.set(answer.yaml);
+      tellNotes(answer.notes);
+    }
   }), 400);
   const planned = debounced(ask, 600);
 
@@ -163,6 +170,8 @@ function workplace(draft, { mode, study, signal }) {
       convertForm();
     }
   });
+
+  const tellNotes = (notes = []) => notes.length && toast("Read as a study", { detail: notes.join("\n") });
 
   /** The form's content as YAML, in place of what was there. */
   function written(answer) {
@@ -249,6 +258,7 @@ function workplace(draft, { mode, study, signal }) {
     if (mode === "edit" && start) {
       await attempt(() => send("POST", address("studies", row.name, "start"), undefined, { signal }), "Started");
     }
+    if (row.notes?.length) toast("Taken as it was meant", { detail: row.notes.join("\n") });
     draft.saved = draft.content;
     unread = false;
     saved = row;

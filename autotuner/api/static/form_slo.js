@@ -112,14 +112,15 @@ export function serviceLevels(draft) {
   }
 
   function row(name) {
-    const said = slo()[name];
-    const on = said !== undefined;
+    const written = () => slo()[name];
+    const on = written() !== undefined && written() !== null;
+    const said = on && typeof written() === "object" ? written() : {};
     const key = `slo.${name}`;
-    const bound = said?.min !== undefined ? "min" : said?.max !== undefined ? "max" : boundOf(name);
-    const say = (field, value) => draft.put(["slo", name], withEntry(slo()[name] ?? {}, field, value));
+    const bound = said.min !== undefined ? "min" : said.max !== undefined ? "max" : boundOf(name);
+    const say = (field, value) => draft.put(["slo", name], withEntry(typeof written() === "object" ? written() ?? {} : {}, field, value));
     const number = (field, label, usual, more = {}) => el("input", {
       type: "text", inputmode: "decimal", class: "short", placeholder: usual,
-      value: said?.[field] === undefined || said[field] === null ? "" : textOf(said[field]),
+      value: said[field] === undefined || said[field] === null ? "" : textOf(said[field]),
       "aria-label": `${labelOf(name)}: ${label}`, disabled: !on,
       onInput: (event) => say(field, event.target.value.trim() ? valueOf(event.target.value) : undefined),
       ...more,
@@ -139,7 +140,7 @@ export function serviceLevels(draft) {
         el("span", { class: "soft" }, ` ${METRICS[name]?.[1] ?? ""}`)),
       el("td", {}, number("weight", "weight", "1")),
       el("td", {}, el("input", {
-        type: "checkbox", checked: said?.hard === true, disabled: !on,
+        type: "checkbox", checked: said.hard === true, disabled: !on,
         "aria-label": `${labelOf(name)}: hard`, dataset: { key: `${key}-hard` },
         onChange: (event) => {
           say("hard", event.target.checked || undefined);

@@ -8,6 +8,7 @@ import {
 import { button, el } from "./ui.js";
 
 const KINDS = [["choice", "one of"], ["int", "whole number"], ["float", "number"]];
+const NOTHING_VARIES = "Nothing varies yet: only the baseline would run. Add flags here or apply presets.";
 const EARLIER = { categorical: "choice", integer: "int", continuous: "float" };
 
 /** What a domain says, whatever way it is written. */
@@ -48,7 +49,7 @@ export function firstValues(flag) {
 }
 
 /** The rows of one engine's space, with chips of what is commonly tuned. */
-export function spaceRows(draft, kind) {
+export function spaceRows(draft, kind, { empty = NOTHING_VARIES } = {}) {
   const path = draft.spacePath(kind);
   const host = el("div", { class: "space", dataset: { where: path.join(".") } });
   const fresh = [];
@@ -63,7 +64,7 @@ export function spaceRows(draft, kind) {
     host.replaceChildren(
       rows.length || fresh.length ? el("div", { class: "space-rows" }, rows,
         fresh.map((each) => newRow(each, list)))
-        : el("p", { class: "soft" }, "Nothing varies yet: only the baseline would run. Add flags here or apply presets."),
+        : el("p", { class: "soft" }, empty),
       button("Add a flag", {
         icon: "plus", kind: "quiet", key: `${path.join(".")}-add`, onClick: () => {
           fresh.push({});

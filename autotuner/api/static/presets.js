@@ -148,7 +148,7 @@ function presetDialog(preset, { engines, signal }) {
   category.node.dataset.where = "category";
   const rows = el("div", { dataset: { where: "parameters" } });
   const kindOf = () => draft.at(["engine", "kind"]) || "any";
-  const draw = () => fill(rows, spaceRows(draft, kindOf()));
+  const draw = () => fill(rows, spaceRows(draft, kindOf(), { empty: "No flags yet." }));
   const engine = select([["", "universal"], ...engines.map(({ kind }) => [kind, engineName(kind)])], preset?.engine ?? "", {
     onChange: (kind) => {
       draft.put(["engine", "kind"], kind);

@@ -43,8 +43,10 @@ async function render(root, { query }, signal) {
       shown = now;
       count.textContent = counted(trials.length, "trial");
       const open = body.querySelector("details")?.open;
+      const along = body.querySelector(".gantt-scroll")?.scrollLeft ?? 0;
       fill(body, trials.length ? chart(answer, trials, asked) : nothing(asked));
-      if (open) body.querySelector("details").open = true;
+      if (open && trials.length) body.querySelector("details").open = true;
+      if (along && trials.length) body.querySelector(".gantt-scroll").scrollLeft = along;
       return running;
     } catch (error) {
       if (signal.aborted || error.name === "AbortError") return;
@@ -115,7 +117,7 @@ function chart(answer, trials, { study }) {
               el("span", { class: "gantt-label", title: lane.gpu }, lane.label),
               el("div", { class: "gantt-rows" },
                 el("div", { class: "gantt-lines", "aria-hidden": "true" }, tickTimes.map((each) => line(each, from, length))),
-                lane.rows.map((row) => el("div", { class: "gantt-row" }, row.map((trial) => bar(trial, from, to, now)))))),
+                lane.rows.map((row) => el("div", { class: "gantt-row" }, row.map((trial) => bar(trial, from, to, now, lane)))))),
           ]),
           el("div", { class: "gantt-axis", "aria-hidden": "true" }, tickTimes.filter((each) => to - each > length * 0.06).map((each) => tick(each, from, length, clock)), tick(to, from, length, clock, "end"))))),
     details("As a table", asTable(trials, now)));
@@ -132,7 +134,7 @@ function tick(at, from, length, clock, kind = "") {
   return placed(el("span", { class: kind || null }, clock(at)), at, from, length);
 }
 
-function bar(trial, from, to, now) {
+function bar(trial, from, to, now, lane) {
   const { start, end } = span(trial, now);
   const left = Math.max(start, from);
   const share = (Math.min(end, to) - left) / (to - from);
@@ -143,6 +145,7 @@ function bar(trial, from, to, now) {
     href: `#/studies/${encodeURIComponent(trial.study)}/trials/${trial.number}`,
     "aria-label": `${name}: ${trial.state.toLowerCase()}, ${duration(seconds)}, began ${moment(trial.started_at)}`,
     title: tooltip(trial, seconds),
+    dataset: { key: [trial.study, trial.number, lane.node, lane.label].join("/") },
   },
     segments(trial, now).map((each, at) => {
       const part = el("i", { class: phaseClass(each.name, at) });

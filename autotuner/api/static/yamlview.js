@@ -41,15 +41,15 @@ export function yamlView({ label, onType }) {
     number();
     onType(area.value);
   });
-  // A tab is two spaces, as YAML wants; Escape first lets Tab leave.
-  let leaves = false;
+  // A new line begins where the last one did.
   area.addEventListener("keydown", (event) => {
-    if (event.key === "Tab" && !event.shiftKey && !leaves) {
-      event.preventDefault();
-      area.setRangeText("  ", area.selectionStart, area.selectionEnd, "end");
-      area.dispatchEvent(new Event("input"));
-    }
-    leaves = event.key === "Escape";
+    if (event.key !== "Enter" || event.isComposing) return;
+    const before = area.value.slice(0, area.selectionStart);
+    const indent = before.slice(before.lastIndexOf("\n") + 1).match(/^ */)[0];
+    if (!indent) return;
+    event.preventDefault();
+    // As if it were typed, so that it can be undone.
+    document.execCommand("insertText", false, `\n${indent}`);
   });
   number();
 
