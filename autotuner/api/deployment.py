@@ -8,10 +8,12 @@ from __future__ import annotations
 import time
 
 from ray import serve
+from ray.serve.context import _get_global_client
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from autotuner.api.app import application
 from autotuner.api.problems import of_error
+from autotuner.api.security import is_loopback
 from autotuner.api.service import Service, service
 from autotuner.errors import AutotunerError, InfrastructureError
 from autotuner.execution.jobs import RayJobs
@@ -45,6 +47,13 @@ def composed(settings: Settings) -> Service:
     made = service(settings, runner=jobs, ready=ready, cluster=Observed())
     made.gate.check()
     return made
+
+
+def _heard_at(settings: Settings) -> Settings:
+    """The settings, with the address that Ray Serve truly listens on, where that is open to
+    others: else a cluster whose settings say nothing of it would be open without a token."""
+    host = _get_global_client().http_config.host or "0.0.0.0"
+    return settings if is_loopback(host) else settings.model_copy(update={"service_host": host})
 
 
 def _problem_of(made: Service) -> str:
@@ -97,7 +106,7 @@ class Replica:
         self._tried = time.monotonic()
         self._problem = False
         try:
-            self._app: ASGIApp = application(composed(Settings()))
+            self._app: ASGIApp = application(composed(_heard_at(Settings())))
         except AutotunerError as error:
             self._problem = True
             self._app = unavailable(error)

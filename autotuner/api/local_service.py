@@ -142,5 +142,4 @@ def free_ports(count: int) -> list[int]:
 
 
 if __name__ == "__main__":
-    os.environ.pop("RAY_ADDRESS", None)
     main(sys.argv[1], int(sys.argv[2]), sys.argv[3])

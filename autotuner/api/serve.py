@@ -32,7 +32,6 @@ START_SECONDS, END_SECONDS, STOP_SECONDS = 120.0, 75.0, 15.0
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_SERVE_LOG_TO_STDERR": "0",
-    "PYTHONWARNINGS": "ignore",
 }
 
 
@@ -58,8 +57,7 @@ def serve(settings: Settings, host: str, port: int) -> int:
 def direct(port: int) -> dict[str, str]:
     """Variables of Ray Serve by which the replica itself listens on the service's port.
 
-    Ray's proxy costs a request more time than its answer, and two cores' half: measured in
-    docs/benchmarks.md.
+    Ray's proxy costs a request more than its answer does: see docs/benchmarks.md.
     """
     return {
         "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
@@ -109,9 +107,11 @@ def _refuse_if_taken(host: str, port: int) -> None:
 
 
 def _serve_here(host: str, port: int) -> int:
+    # Of another cluster they would be.
+    others = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_JOB_ID")
     environment = {
         **_QUIET,
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name not in others},
         **direct(port),
         **ray_labels(LABEL),
         "RAY_AUTH_MODE": "token",
@@ -134,14 +134,17 @@ def _serve_here(host: str, port: int) -> int:
             talk=True,
         )
         assert local.stdout is not None
+        serving = False
         try:
             if not _heard(local.stdout, START_SECONDS):
                 raise InfrastructureError(f"the service did not start: {_last(errors)}")
+            serving = True
             click.echo(f"autotuner serves at {url(host, port)}")
             _heard(local.stdout, None)
             raise InfrastructureError(f"the service ended: {_last(errors)}")
         except KeyboardInterrupt:
-            _end(local)
+            if serving:
+                _end(local)
             return 0
         finally:
             local.stop(STOP_SECONDS)

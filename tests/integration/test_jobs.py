@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from autotuner.api.security import Role, issue
 from autotuner.errors import InfrastructureError
 from autotuner.execution import jobs as module
 from autotuner.execution.jobs import RayJobs, entrypoint, environment
@@ -136,12 +137,14 @@ def listed(cluster: RayCluster) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_the_service_is_deployed_to_a_cluster_that_runs(
-    cluster: RayCluster, tmp_path: Path
+def test_a_cluster_that_serves_others_says_what_is_missing_until_there_is_a_token(
+    cluster: RayCluster, home: Path, tmp_path: Path
 ) -> None:
+    # Who deploys has a token, and settings of their own; the cluster's say nothing of others.
+    issue(tmp_path / "tokens.json", "deployer", Role.ADMIN)
     port = free_port()
     done = subprocess.run(
-        [sys.executable, "-m", "autotuner", "serve", "--port", str(port)],
+        [sys.executable, "-m", "autotuner", "serve", "--host", "0.0.0.0", "--port", str(port)],
         env={
             **os.environ,
             **cluster.environment,
@@ -157,16 +160,13 @@ def test_the_service_is_deployed_to_a_cluster_that_runs(
     assert "serve shutdown" in done.stdout
     address = f"http://127.0.0.1:{port}"
     with httpx.Client(base_url=address, trust_env=False, timeout=30) as client:
-        # Ray's dashboard says what it is asked, so it may be a moment behind.
-        assert wait_for(lambda: client.get("/readyz").status_code == 200, 30)
-        path = study_file(tmp_path, name="deployed", space={"max-num-seqs": [1]})
-        made = client.post("/v1/studies?start=true", json=json.loads(path.read_text()))
-        assert made.status_code == 201, made.text
-
-        def state() -> str:
-            found: str = client.get("/v1/studies/deployed").json()["state"]
-            return found
-
-        assert wait_for(lambda: state() in ("COMPLETE", "FAILED"), 120, every=0.5)
-        assert state() == "COMPLETE"
-    assert "deployed" in [each["metadata"].get("study") for each in listed(cluster)]
+        refused = client.get("/v1/studies")
+        assert refused.status_code == 503, refused.text
+        assert refused.headers["content-type"] == "application/problem+json"
+        assert "token" in refused.json()["detail"]
+        token = issue(home / "tokens.json", "anna", Role.OPERATOR)
+        assert wait_for(lambda: client.get("/readyz").status_code == 200, 60, every=0.5)
+        assert client.get("/v1/studies").status_code == 401
+        client.headers["Authorization"] = f"Bearer {token}"
+        assert client.get("/v1/studies").json()["items"] is not None
+        assert wait_for(lambda: len(client.get("/v1/cluster").json()["nodes"]) == 2, 30, every=1)
