@@ -11,8 +11,8 @@ VLLM := .venv-vllm
 MODEL := .cache/tiny-llama
 BIN := $(VENV)/bin
 
-.PHONY: help demo serve test test-fast test-faults check format docs bench-overhead bench-search bench-stopping \
-  bench-verdict bench-winner bench-packing install vllm model clean
+.PHONY: help demo serve pictures test test-fast test-faults check format docs bench-overhead bench-search bench-stopping \
+  bench-verdict bench-winner bench-packing bench-api install vllm model clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 16
@@ -25,6 +25,9 @@ serve: $(VENV)/.runtime  ## the service and its page on http://127.0.0.1:8000, o
 
 test: $(VENV)/.dev $(VLLM)/.installed $(MODEL)/config.json  ## all tests, those on the real vLLM included
 	$(BIN)/python -m pytest tests -m "not faults" --durations=25
+
+pictures: $(VENV)/.dev $(VLLM)/.installed $(MODEL)/config.json  ## the page's pictures in docs/img, by the test that drives it
+	AUTOTUNER_PICTURES=1 $(BIN)/python -m pytest tests/e2e/test_page_live.py -k winners
 
 test-faults: $(VENV)/.dev  ## every way to die on every backend: what is left, and for how long
 	$(BIN)/python -m pytest tests/integration/test_orphans.py -rP
@@ -63,6 +66,9 @@ bench-winner: $(VENV)/.dev  ## how often a whole study's declared winner is one
 
 bench-packing: $(VENV)/.dev  ## how busy trials of 1 to 8 GPUs keep two nodes
 	$(BIN)/python -m tests.bench.packing
+
+bench-api: $(VENV)/.dev  ## how fast the service answers while 100 follow a log
+	$(BIN)/python -m tests.bench.api
 
 install: $(VENV)/.runtime  ## autotuner with what runs studies, into .venv
 vllm: $(VLLM)/.installed  ## vLLM for CPUs, into .venv-vllm
