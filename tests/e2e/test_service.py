@@ -222,7 +222,7 @@ def test_a_service_for_others_needs_tokens(tmp_path: Path) -> None:
 
 @REAL
 @pytest.mark.vllm
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_the_laptop_study_by_http_on_real_vllm_though_replica_and_driver_are_killed(
     tmp_path: Path,
 ) -> None:
