@@ -403,20 +403,20 @@ def token() -> None:
 )
 def add_token(name: str, role: str) -> None:
     """Make a token and print it, this once: only its hash is kept."""
-    from autotuner.api import security
+    from autotuner.api import tokens
     from autotuner.settings import Settings
 
-    click.echo(security.issue(security.token_file(Settings()), name, security.Role(role)))
+    click.echo(tokens.issue(tokens.token_file(Settings()), name, tokens.Role(role)))
 
 
 @token.command("list")
 @_JSON
 def list_tokens(as_json: bool) -> None:
     """List who has tokens."""
-    from autotuner.api import security
+    from autotuner.api import tokens
     from autotuner.settings import Settings
 
-    held = security.listed(security.token_file(Settings()))
+    held = tokens.listed(tokens.token_file(Settings()))
     if as_json:
         _print_json([{"name": t.name, "role": t.role, "created_at": t.created_at} for t in held])
         return
@@ -430,10 +430,10 @@ def list_tokens(as_json: bool) -> None:
 @_NAME
 def revoke_token(name: str) -> None:
     """End a token, at once."""
-    from autotuner.api import security
+    from autotuner.api import tokens
     from autotuner.settings import Settings
 
-    security.revoke(security.token_file(Settings()), name)
+    tokens.revoke(tokens.token_file(Settings()), name)
     click.echo(f"{name} has no token any more")
 
 

@@ -13,8 +13,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from autotuner.api.app import application
 from autotuner.api.problems import of_error
-from autotuner.api.security import is_loopback
 from autotuner.api.service import Service, service
+from autotuner.api.tokens import is_loopback
 from autotuner.errors import AutotunerError, InfrastructureError
 from autotuner.execution.jobs import RayJobs
 from autotuner.execution.observed import Observed

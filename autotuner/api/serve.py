@@ -77,7 +77,7 @@ def _check(settings: Settings) -> None:
             f"the service needs {' and '.join(missing)}, not installed\n"
             "  install autotuner with its extra serve"
         )
-    from autotuner.api.security import Gate
+    from autotuner.api.tokens import Gate
     from autotuner.store import Store
 
     Gate(settings).check()

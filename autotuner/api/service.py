@@ -11,7 +11,7 @@ from fastapi import Depends, Request
 
 from autotuner.api.allowance import Allowance, read_allowance
 from autotuner.api.reads import Reads
-from autotuner.api.security import Gate
+from autotuner.api.tokens import Gate
 from autotuner.settings import Settings
 from autotuner.store import Store
 from autotuner.studies import Runner, Studies

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from autotuner.api.security import Role, issue, token_file
+from autotuner.api.tokens import Role, issue, token_file
 from autotuner.report import words
 from autotuner.report.summary import SEEN
 from autotuner.study.metrics import METRICS

@@ -16,8 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from autotuner import __version__
 from autotuner.api.app import application
 from autotuner.api.metrics import Counted, requests_of
-from autotuner.api.security import Role, issue, token_file
 from autotuner.api.service import Service, service
+from autotuner.api.tokens import Role, issue, token_file
 from autotuner.errors import InfrastructureError
 from autotuner.plugins import kinds
 from autotuner.settings import Settings

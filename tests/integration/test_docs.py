@@ -19,6 +19,8 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("exam
 
 RUN_ELSEWHERE = {
     "make demo": "tests/e2e/test_vllm.py runs its study",
+    "make pictures": "tests/e2e/test_page_live.py, with pictures",
+    "make bench-api": "a benchmark, not a test",
     "make test": "runs this test",
     "make test-fast": "part of `make test`",
     "make test-faults": "runs a part of the tests",

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from autotuner.api.security import Role, issue
+from autotuner.api.tokens import Role, issue
 from autotuner.errors import InfrastructureError
 from autotuner.execution import jobs as module
 from autotuner.execution.jobs import RayJobs, entrypoint, environment

@@ -30,7 +30,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from autotuner.api.app import application, document
-from autotuner.api.security import Role, issue, token_file
+from autotuner.api.tokens import Role, issue, token_file
 from autotuner.settings import Settings
 from tests.builders import study_content
 from tests.integration.test_roles import HERE, seeded

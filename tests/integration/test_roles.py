@@ -13,8 +13,9 @@ from fastapi.routing import iter_route_contexts
 from fastapi.testclient import TestClient
 
 from autotuner.api.app import application
-from autotuner.api.security import Role, is_open, issue, token_file
+from autotuner.api.security import is_open
 from autotuner.api.service import Service, service
+from autotuner.api.tokens import Role, issue, token_file
 from autotuner.benchmarks.replay import REPLAY
 from autotuner.execution.virtual import replay_study
 from autotuner.job import checked

@@ -21,18 +21,8 @@ from starlette.types import Message
 
 from autotuner.api import problems, security
 from autotuner.api.problems import ProblemError
-from autotuner.api.security import (
-    Buckets,
-    Caller,
-    Gate,
-    Role,
-    Token,
-    issue,
-    listed,
-    needs,
-    revoke,
-    token_file,
-)
+from autotuner.api.security import Buckets, needs
+from autotuner.api.tokens import Caller, Gate, Role, Token, issue, listed, revoke, token_file
 from autotuner.errors import ConfigError, InfrastructureError
 from autotuner.settings import Settings
 

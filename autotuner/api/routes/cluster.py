@@ -14,8 +14,9 @@ from pydantic import BaseModel, Field
 
 from autotuner.api.problems import answers
 from autotuner.api.schemas import Standing, TrialStateName
-from autotuner.api.security import Role, needs
+from autotuner.api.security import needs
 from autotuner.api.service import Asked, Service
+from autotuner.api.tokens import Role
 from autotuner.errors import AutotunerError, MissingStudyError
 from autotuner.export import launch_of
 from autotuner.study.space import Parameters

@@ -11,7 +11,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from autotuner.api.problems import NotFound, answers
-from autotuner.api.security import Role, needs
+from autotuner.api.security import needs
+from autotuner.api.tokens import Role
 from autotuner.engines.catalog import Catalog, Flag, known_engines, known_versions, load_catalog
 from autotuner.engines.catalog.tuned import commonly_tuned
 from autotuner.engines.compatibility import compatibility

@@ -14,8 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from autotuner.api import documents
 from autotuner.api.presets import Presets, checked, content_of, refuse_unsayable
 from autotuner.api.problems import answers
-from autotuner.api.security import Role, needs
+from autotuner.api.security import needs
 from autotuner.api.service import Asked
+from autotuner.api.tokens import Role
 from autotuner.errors import ConfigError
 from autotuner.study.domains import canonical_keys, space_of
 from autotuner.study.loading import yaml_text

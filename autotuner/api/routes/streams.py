@@ -15,8 +15,9 @@ from fastapi.responses import PlainTextResponse, StreamingResponse
 from autotuner.api.follow import END, EventStream, Following, Log, below, last_event_id, text
 from autotuner.api.problems import NotFound, answers
 from autotuner.api.routes.trials import LOGS, Source, trial_of
-from autotuner.api.security import Role, needs
+from autotuner.api.security import needs
 from autotuner.api.service import Asked, Service
+from autotuner.api.tokens import Role
 from autotuner.store import Event
 from autotuner.study.study import STUDY_LOG
 from autotuner.study.trial import Trial

@@ -11,8 +11,9 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from autotuner import export as words
 from autotuner.api import documents, schemas
 from autotuner.api.problems import answers
-from autotuner.api.security import Role, needs
+from autotuner.api.security import needs
 from autotuner.api.service import Asked, Service
+from autotuner.api.tokens import Role
 from autotuner.errors import AutotunerError, ConfigError
 from autotuner.job import Job, checked
 from autotuner.plan import first_plan

@@ -16,8 +16,9 @@ from autotuner import __version__
 from autotuner.api import metrics
 from autotuner.api.follow import Following
 from autotuner.api.problems import ProblemError, answers
-from autotuner.api.security import Caller, Role, listed, needs, token_file
+from autotuner.api.security import needs
 from autotuner.api.service import Asked, Service
+from autotuner.api.tokens import Caller, Role, listed, token_file
 from autotuner.errors import AutotunerError
 from autotuner.plugins import kinds
 

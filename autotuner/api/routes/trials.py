@@ -15,8 +15,9 @@ from autotuner import export as words
 from autotuner.api import schemas
 from autotuner.api.problems import answers
 from autotuner.api.routes.studies import Page, PerPage, paged
-from autotuner.api.security import Role, needs
+from autotuner.api.security import needs
 from autotuner.api.service import Asked
+from autotuner.api.tokens import Role
 from autotuner.benchmarks.base import Recorded
 from autotuner.errors import ConfigError, MissingStudyError
 from autotuner.execution.loadrunner import LOG as RUNNER_LOG
