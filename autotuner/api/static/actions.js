@@ -8,7 +8,8 @@ import { attempt, button, confirmed, counted, linkButton, menuButton } from "./u
 
 const UNDER_WAY = ["STARTING", "RUNNING"];
 
-const launched = (row) => Object.entries(row.counts).reduce((sum, [state, count]) => sum + (state === "REFUSED" ? 0 : count), 0);
+const launched = (row) =>
+  Object.entries(row.counts).reduce((sum, [state, count]) => sum + (state === "REFUSED" ? 0 : count), 0);
 
 /**
  * The actions that a study's standing allows, the most likely first: {key, label, icon, kind} and
@@ -42,7 +43,12 @@ const ACTIONS = [
   { key: "cancel", label: "Cancel", icon: "stop", run: cancel },
   { key: "restart", label: "Restart", icon: "restart", run: restart },
   { key: "edit", label: "Edit", icon: "edit", href: (name) => `#/edit/${encodeURIComponent(name)}` },
-  { key: "duplicate", label: "Duplicate", icon: "duplicate", href: (name) => `#/duplicate/${encodeURIComponent(name)}` },
+  {
+    key: "duplicate",
+    label: "Duplicate",
+    icon: "duplicate",
+    href: (name) => `#/duplicate/${encodeURIComponent(name)}`,
+  },
   { key: "delete", label: "Delete", icon: "trash", danger: true, run: remove },
 ];
 
@@ -66,13 +72,19 @@ async function restart(row) {
 }
 
 async function remove(row) {
-  const sure = await confirmed({ title: `Delete ${row.name}?`, body: `The study is removed. ${loss(row)}`, action: "Delete the study" });
+  const sure = await confirmed({
+    title: `Delete ${row.name}?`,
+    body: `The study is removed. ${loss(row)}`,
+    action: "Delete the study",
+  });
   if (!sure) return null;
   return (await attempt(() => send("DELETE", path("studies", row.name)), `${row.name}: deleted`)) && "deleted";
 }
 
 const loss = (row) =>
-  launched(row) ? `Its results go with it: ${counted(launched(row), "trial")}, their logs and files. This cannot be undone.` : "It has no results yet.";
+  launched(row)
+    ? `Its results go with it: ${counted(launched(row), "trial")}, their logs and files. This cannot be undone.`
+    : "It has no results yet.";
 
 /** A row's actions: the likeliest as a button, the others in a menu. `onDone(result)`. */
 export function rowActions(row, onDone) {
@@ -81,10 +93,23 @@ export function rowActions(row, onDone) {
     const result = await action.run();
     if (result) onDone(result);
   };
-  const entries = actions.map((each) => ({ label: each.label, icon: each.icon, href: each.href, danger: each.danger, onClick: each.run && (() => done(each)) }));
+  const entries = actions.map((each) => ({
+    label: each.label,
+    icon: each.icon,
+    href: each.href,
+    danger: each.danger,
+    onClick: each.run && (() => done(each)),
+  }));
   const first = actions.find((each) => ["start", "resume", "cancel"].includes(each.key));
   return [
-    first && button(`${first.label} ${row.name}`, { icon: first.icon, kind: "quiet", bare: true, key: `${first.key}-${row.name}`, onClick: () => done(first) }),
+    first &&
+      button(`${first.label} ${row.name}`, {
+        icon: first.icon,
+        kind: "quiet",
+        bare: true,
+        key: `${first.key}-${row.name}`,
+        onClick: () => done(first),
+      }),
     menuButton(`Actions for ${row.name}`, entries, { key: `menu-${row.name}` }),
   ];
 }
@@ -92,7 +117,7 @@ export function rowActions(row, onDone) {
 /** All of a study's actions as buttons, for its own view. */
 export function allActions(row, onDone) {
   return actionsOf(row).map((each) => {
-    const kind = each.danger ? "quiet" : each.kind ?? "";
+    const kind = each.danger ? "quiet" : (each.kind ?? "");
     if (each.href) return linkButton(each.label, each.href, { icon: each.icon, kind });
     const onClick = async () => {
       const result = await each.run();

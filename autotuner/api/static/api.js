@@ -85,12 +85,16 @@ export async function download(address, query, name) {
 export async function request(address, { method = "GET", query = {}, body, type, headers = {}, signal } = {}) {
   const target = new URL(`v1/${address}`, document.baseURI.replace(/[#?].*/, ""));
   for (const [name, value] of Object.entries(query)) {
-    for (const each of [value].flat()) if (each !== undefined && each !== null && each !== "") target.searchParams.append(name, each);
+    for (const each of [value].flat())
+      if (each !== undefined && each !== null && each !== "") target.searchParams.append(name, each);
   }
   for (;;) {
     const sent = sessionStorage.getItem(TOKEN);
     const response = await answer(target, {
-      method, body, signal, cache: "no-store",
+      method,
+      body,
+      signal,
+      cache: "no-store",
       headers: { ...headers, ...(type && { "Content-Type": type }), ...(sent && { Authorization: `Bearer ${sent}` }) },
     });
     if (response.ok) return response;
@@ -106,7 +110,10 @@ async function answer(target, options) {
     return response;
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    const problem = new Problem({ title: "The service does not answer", detail: `no answer from ${target.origin}: ${error.message}` }, 0);
+    const problem = new Problem(
+      { title: "The service does not answer", detail: `no answer from ${target.origin}: ${error.message}` },
+      0,
+    );
     connected(problem);
     throw problem;
   }

@@ -42,7 +42,7 @@ export function beforeLeaving(ask) {
 
 /** Go to a view: go("/studies/llama"). */
 export function go(address, { replace = false } = {}) {
-  if (replace) history.replaceState(null, "", `#${address}`), show();
+  if (replace) (history.replaceState(null, "", `#${address}`), show());
   else location.hash = address;
 }
 
@@ -142,15 +142,20 @@ function themeSwitch() {
     const now = theme.get();
     const names = Object.keys(THEMES);
     const next = names[(names.indexOf(now) + 1) % names.length];
-    fill(holder, button(`Colours: ${THEMES[now]}`, {
-      icon: { auto: "auto", light: "sun", dark: "moon" }[now], kind: "quiet", key: "theme",
-      title: `Change to ${THEMES[next]}`,
-      onClick: () => {
-        theme.set(next);
-        paint(next);
-        draw();
-      },
-    }));
+    fill(
+      holder,
+      button(`Colours: ${THEMES[now]}`, {
+        icon: { auto: "auto", light: "sun", dark: "moon" }[now],
+        kind: "quiet",
+        key: "theme",
+        title: `Change to ${THEMES[next]}`,
+        onClick: () => {
+          theme.set(next);
+          paint(next);
+          draw();
+        },
+      }),
+    );
   };
   draw();
   return holder;
@@ -163,16 +168,20 @@ function frame() {
   fill(
     document.getElementById("shell"),
     el("a", { class: "brand", href: "#/studies" }, logo, "autotuner"),
-    el("nav", { class: "places", "aria-label": "Views" },
+    el(
+      "nav",
+      { class: "places", "aria-label": "Views" },
       el("a", { href: "#/new", class: "new" }, icon("plus"), "New study"),
-      PLACES.map(([place, label, drawing]) => el("a", { href: `#${place}` }, icon(drawing), label))),
+      PLACES.map(([place, label, drawing]) => el("a", { href: `#${place}` }, icon(drawing), label)),
+    ),
     el("div", { class: "shell-foot" }, themeSwitch(), who),
   );
   const offline = el("div", { class: "offline", role: "status", hidden: true });
   document.body.append(offline);
   onConnection((problem) => {
     offline.hidden = !problem;
-    if (problem) offline.textContent = `The service does not answer; trying again. What is shown may be old. (${problem.detail})`;
+    if (problem)
+      offline.textContent = `The service does not answer; trying again. What is shown may be old. (${problem.detail})`;
   });
   return who;
 }
@@ -186,7 +195,9 @@ async function introduce(who) {
       who,
       el("div", {}, caller.tokens ? `${caller.name}, ${caller.role}` : caller.role === "viewer" ? "viewer" : ""),
       el("div", {}, `version ${served.version}`),
-      caller.tokens && hasToken() ? button("Sign out", { kind: "quiet", onClick: () => (forgetToken(), location.reload()) }) : null,
+      caller.tokens && hasToken()
+        ? button("Sign out", { kind: "quiet", onClick: () => (forgetToken(), location.reload()) })
+        : null,
     );
     return caller;
   } catch {
@@ -203,12 +214,18 @@ export const whoami = () => caller;
 export const mayChange = async () => (await caller)?.role !== "viewer";
 
 onUnauthorized((problem) => {
-  const input = el("input", { type: "password", autocomplete: "off", spellcheck: "false", required: true, autofocus: true });
+  const input = el("input", {
+    type: "password",
+    autocomplete: "off",
+    spellcheck: "false",
+    required: true,
+    autofocus: true,
+  });
   return dialog({
     title: "A token, please",
     content: () => [
       el("p", {}, problem.detail || "This service answers those who have a token."),
-      field("Token", input, { hint: "Kept in this tab until it is closed. `autotuner token` shows how to make one." }),
+      field("Token", input, { hint: "Kept in this tab until it is closed. On the service's machine `autotuner token add NAME` makes one." }),
     ],
     actions: () => [button("Use it", { kind: "primary", type: "submit" })],
     onSubmit: (close) => close(input.value.trim()),

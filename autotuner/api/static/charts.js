@@ -27,8 +27,22 @@ export function echarts() {
 }
 
 const NAMES = [
-  "page", "card", "raised", "wash", "edge", "strong-edge", "ink", "soft", "accent", "good", "warn", "bad",
-  "busy", "odd", "mark", "hovered",
+  "page",
+  "card",
+  "raised",
+  "wash",
+  "edge",
+  "strong-edge",
+  "ink",
+  "soft",
+  "accent",
+  "good",
+  "warn",
+  "bad",
+  "busy",
+  "odd",
+  "mark",
+  "hovered",
 ];
 
 /** The page's colours as they are now, by token: theme().accent; `strong-edge` is strongEdge. */
@@ -47,10 +61,12 @@ export function theme() {
 }
 
 const isDark = () =>
-  (document.documentElement.dataset.theme ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
+  (document.documentElement.dataset.theme ??
+    (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light")) === "dark";
 
 /** A colour with less of it: faded("rgb(1, 2, 3)", 0.2). */
-export const faded = (colour, share) => colour.replace(/^rgba?\(([^,]+),([^,]+),([^,)]+).*$/, `rgba($1,$2,$3, ${share})`);
+export const faded = (colour, share) =>
+  colour.replace(/^rgba?\(([^,]+),([^,]+),([^,)]+).*$/, `rgba($1,$2,$3, ${share})`);
 
 /**
  * A figure with a chart in it.
@@ -58,7 +74,19 @@ export const faded = (colour, share) => colour.replace(/^rgba?\(([^,]+),([^,]+),
  * @returns {{node, update(), highlight(what), ready: Promise}} `ready` is ECharts' instance;
  *   `update` draws again; the chart goes when `signal` aborts.
  */
-export function chart({ heading, option, table, height = 300, onClick, onHover, link, signal, controls = [], caption = "", broad = false }) {
+export function chart({
+  heading,
+  option,
+  table,
+  height = 300,
+  onClick,
+  onHover,
+  link,
+  signal,
+  controls = [],
+  caption = "",
+  broad = false,
+}) {
   const canvas = el("div", { class: "canvas" });
   canvas.style.height = `${height}px`;
   const id = freshId("chart");
@@ -69,7 +97,8 @@ export function chart({ heading, option, table, height = 300, onClick, onHover, 
   const tell = () => opens?.open && told.replaceChildren(numbers(heading, table()));
   opens?.addEventListener("toggle", tell);
   const node = el(
-    "figure", { class: broad ? "chart card broad" : "chart card", "aria-labelledby": id },
+    "figure",
+    { class: broad ? "chart card broad" : "chart card", "aria-labelledby": id },
     el("header", {}, el("h3", { id }, heading), controls.length ? el("div", { class: "actions" }, controls) : null),
     canvas,
     el("figcaption", {}, note, opens),
@@ -78,7 +107,10 @@ export function chart({ heading, option, table, height = 300, onClick, onHover, 
   const draw = (instance) => {
     const now = theme();
     const said = option(now);
-    instance.setOption({ ...base(now), ...said, tooltip: { ...base(now).tooltip, ...said.tooltip } }, { notMerge: true, lazyUpdate: false });
+    instance.setOption(
+      { ...base(now), ...said, tooltip: { ...base(now).tooltip, ...said.tooltip } },
+      { notMerge: true, lazyUpdate: false },
+    );
   };
   const opened = open(canvas, { draw, link, signal, heading, onClick, onHover });
   return {
@@ -94,7 +126,14 @@ export function chart({ heading, option, table, height = 300, onClick, onHover, 
 
 /** A chart's numbers. */
 function numbers(heading, { columns, rows }) {
-  const foot = rows.length > MOST_ROWS ? el("p", { class: "nothing" }, `The first ${MOST_ROWS} of ${rows.length}; the others are in the file of all trials.`) : null;
+  const foot =
+    rows.length > MOST_ROWS
+      ? el(
+          "p",
+          { class: "nothing" },
+          `The first ${MOST_ROWS} of ${rows.length}; the others are in the file of all trials.`,
+        )
+      : null;
   return tableOf({ caption: `${heading}, as a table`, compact: true, columns, rows: rows.slice(0, MOST_ROWS), foot });
 }
 
@@ -138,11 +177,26 @@ function base(now) {
     animationDuration: 250,
     textStyle: { fontFamily: getComputedStyle(document.body).fontFamily, fontSize: 12, color: now.soft },
     color: now.series,
-    grid: { left: 12, right: 18, top: 36, bottom: 12, outerBoundsMode: "same", outerBoundsContain: "axisLabel", containLabel: true },
+    grid: {
+      left: 12,
+      right: 18,
+      top: 36,
+      bottom: 12,
+      outerBoundsMode: "same",
+      outerBoundsContain: "axisLabel",
+      containLabel: true,
+    },
     legend: { show: false },
     tooltip: {
-      confine: true, className: "tip", backgroundColor: now.raised, borderColor: now.edge, borderWidth: 1, padding: [7, 10],
-      textStyle: { color: now.ink, fontSize: 13 }, transitionDuration: 0.1, hideDelay: 60,
+      confine: true,
+      className: "tip",
+      backgroundColor: now.raised,
+      borderColor: now.edge,
+      borderWidth: 1,
+      padding: [7, 10],
+      textStyle: { color: now.ink, fontSize: 13 },
+      transitionDuration: 0.1,
+      hideDelay: 60,
     },
   };
 }
@@ -153,12 +207,20 @@ function base(now) {
  */
 export function axis(now, { name = "", type = "value", format, vertical = false, bounded = false, ...more } = {}) {
   return {
-    type, name, scale: true,
-    nameLocation: vertical ? "end" : "middle", nameGap: vertical ? 12 : 28,
+    type,
+    name,
+    scale: true,
+    nameLocation: vertical ? "end" : "middle",
+    nameGap: vertical ? 12 : 28,
     nameTextStyle: { color: now.soft, align: vertical ? "left" : "center", padding: vertical ? [0, 0, 0, -30] : 0 },
     axisLine: { show: !vertical, lineStyle: { color: now.strongEdge } },
     axisTick: { show: false },
-    axisLabel: { color: now.soft, hideOverlap: true, ...(bounded && { showMinLabel: false, showMaxLabel: false }), ...(format && { formatter: format }) },
+    axisLabel: {
+      color: now.soft,
+      hideOverlap: true,
+      ...(bounded && { showMinLabel: false, showMaxLabel: false }),
+      ...(format && { formatter: format }),
+    },
     splitLine: { show: type !== "category", lineStyle: { color: now.edge } },
     minorSplitLine: { show: false },
     ...more,
@@ -167,21 +229,48 @@ export function axis(now, { name = "", type = "value", format, vertical = false,
 
 /** A legend at the top that scrolls where it is long. */
 export const legend = (now, names) => ({
-  show: true, type: "scroll", top: 0, left: 0, right: 0, itemWidth: 12, itemHeight: 12, itemGap: 14, textStyle: { color: now.soft, fontSize: 12 },
-  pageTextStyle: { color: now.soft }, pageIconColor: now.ink, pageIconInactiveColor: now.edge, inactiveColor: now.strongEdge, ...(names && { data: names }),
+  show: true,
+  type: "scroll",
+  top: 0,
+  left: 0,
+  right: 0,
+  itemWidth: 12,
+  itemHeight: 12,
+  itemGap: 14,
+  textStyle: { color: now.soft, fontSize: 12 },
+  pageTextStyle: { color: now.soft },
+  pageIconColor: now.ink,
+  pageIconInactiveColor: now.edge,
+  inactiveColor: now.strongEdge,
+  ...(names && { data: names }),
 });
 
 /** The content of a tooltip: a heading, pairs of a name and a value, lines below. */
 export function tip(heading, pairs = [], lines = []) {
   const shown = Array.isArray(pairs) ? pairs : Object.entries(pairs);
   return el(
-    "div", {}, el("strong", {}, heading),
-    shown.length ? el("dl", {}, shown.map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])) : null,
-    lines.length ? el("ul", {}, lines.map((line) => el("li", {}, line))) : null,
+    "div",
+    {},
+    el("strong", {}, heading),
+    shown.length
+      ? el(
+          "dl",
+          {},
+          shown.map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]),
+        )
+      : null,
+    lines.length
+      ? el(
+          "ul",
+          {},
+          lines.map((line) => el("li", {}, line)),
+        )
+      : null,
   );
 }
 
 /** A star of five points as ECharts' path. */
-export const STAR = "path://M0,-10 L2.9,-3.5 L10,-2.8 L4.7,1.9 L6.2,8.9 L0,5.2 L-6.2,8.9 L-4.7,1.9 L-10,-2.8 L-2.9,-3.5 Z";
+export const STAR =
+  "path://M0,-10 L2.9,-3.5 L10,-2.8 L4.7,1.9 L6.2,8.9 L0,5.2 L-6.2,8.9 L-4.7,1.9 L-10,-2.8 L-2.9,-3.5 Z";
 /** A cross. */
 export const CROSS = "path://M-8,-10 L0,-2 L8,-10 L10,-8 L2,0 L10,8 L8,10 L0,2 L-8,10 L-10,8 L-2,0 L-10,-8 Z";

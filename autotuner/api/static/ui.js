@@ -95,8 +95,17 @@ export function icon(name) {
 export function button(label, { icon: drawing, kind = "", bare = false, onClick, key, ...more } = {}) {
   return el(
     "button",
-    { type: "button", class: `button ${kind} ${bare ? "bare" : ""}`.trim(), "aria-label": bare ? label : null, title: bare ? label : null, onClick, dataset: key ? { key } : {}, ...more },
-    drawing && icon(drawing), !bare && el("span", {}, label),
+    {
+      type: "button",
+      class: `button ${kind} ${bare ? "bare" : ""}`.trim(),
+      "aria-label": bare ? label : null,
+      title: bare ? label : null,
+      onClick,
+      dataset: key ? { key } : {},
+      ...more,
+    },
+    drawing && icon(drawing),
+    !bare && el("span", {}, label),
   );
 }
 
@@ -104,8 +113,15 @@ export function button(label, { icon: drawing, kind = "", bare = false, onClick,
 export function linkButton(label, href, { icon: drawing, kind = "", bare = false, ...more } = {}) {
   return el(
     "a",
-    { href, class: `button ${kind} ${bare ? "bare" : ""}`.trim(), "aria-label": bare ? label : null, title: bare ? label : null, ...more },
-    drawing && icon(drawing), !bare && el("span", {}, label),
+    {
+      href,
+      class: `button ${kind} ${bare ? "bare" : ""}`.trim(),
+      "aria-label": bare ? label : null,
+      title: bare ? label : null,
+      ...more,
+    },
+    drawing && icon(drawing),
+    !bare && el("span", {}, label),
   );
 }
 
@@ -114,13 +130,23 @@ export function field(label, control, { hint, hidden = false } = {}) {
   control.id ||= freshId("field");
   const explained = hint ? el("small", { class: "hint", id: `${control.id}-hint` }, hint) : null;
   if (explained) control.setAttribute("aria-describedby", explained.id);
-  return el("div", { class: "field" }, el("label", { for: control.id, class: hidden ? "unseen" : null }, label), control, explained);
+  return el(
+    "div",
+    { class: "field" },
+    el("label", { for: control.id, class: hidden ? "unseen" : null }, label),
+    control,
+    explained,
+  );
 }
 
 /** A select: options are texts, or [value, text]. */
 export function select(options, value, { onChange, ...more } = {}) {
   const node = el("select", { onChange: onChange && ((event) => onChange(event.target.value)), ...more });
-  node.append(...options.map((each) => [each].flat()).map(([key, shown = key]) => el("option", { value: key, selected: String(key) === String(value) }, shown)));
+  node.append(
+    ...options
+      .map((each) => [each].flat())
+      .map(([key, shown = key]) => el("option", { value: key, selected: String(key) === String(value) }, shown)),
+  );
   return node;
 }
 
@@ -130,8 +156,18 @@ export const unseen = (text) => el("span", { class: "unseen" }, text);
 /* States: a colour, a sign and the word. */
 
 const SIGNS = {
-  PENDING: "○", STARTING: "◔", RUNNING: "▶", DEPLOYING: "◔", BENCHMARKING: "▶", COMPLETE: "✓",
-  INFEASIBLE: "✕", STOPPED: "▪", FAILED: "!", CANCELLED: "⊘", LOST: "?", REFUSED: "–",
+  PENDING: "○",
+  STARTING: "◔",
+  RUNNING: "▶",
+  DEPLOYING: "◔",
+  BENCHMARKING: "▶",
+  COMPLETE: "✓",
+  INFEASIBLE: "✕",
+  STOPPED: "▪",
+  FAILED: "!",
+  CANCELLED: "⊘",
+  LOST: "?",
+  REFUSED: "–",
 };
 
 /** The sign of a state. */
@@ -139,7 +175,12 @@ export const stateSign = (state) => SIGNS[state] ?? "·";
 
 /** A state of a study or a trial. `note`: what it is at. */
 export function stateBadge(state, note = "") {
-  return el("span", { class: `state state-${state}`, title: note || null }, el("span", { class: "sign", "aria-hidden": "true" }, stateSign(state)), state.toLowerCase());
+  return el(
+    "span",
+    { class: `state state-${state}`, title: note || null },
+    el("span", { class: "sign", "aria-hidden": "true" }, stateSign(state)),
+    state.toLowerCase(),
+  );
 }
 
 /** A small label. `kind`: "good", "warn", "bad", "best", "". */
@@ -150,10 +191,22 @@ export const badge = (label, kind = "", more = {}) => el("span", { class: `badge
 /** Say something for a while. `kind`: "good", "bad" or ""; what is bad stays until it is closed. */
 export function toast(message, { kind = "", detail = "", title: heading } = {}) {
   const places = document.getElementById("toasts");
-  const close = button("Close this message", { icon: "close", kind: "quiet", bare: true, onClick: () => node.remove() });
+  const close = button("Close this message", {
+    icon: "close",
+    kind: "quiet",
+    bare: true,
+    onClick: () => node.remove(),
+  });
   const node = el(
-    "div", { class: `toast ${kind}`, role: kind === "bad" ? "alert" : "status" },
-    el("div", { class: "toast-text" }, heading && el("strong", {}, heading), el("div", {}, message), detail && el("pre", {}, detail)),
+    "div",
+    { class: `toast ${kind}`, role: kind === "bad" ? "alert" : "status" },
+    el(
+      "div",
+      { class: "toast-text" },
+      heading && el("strong", {}, heading),
+      el("div", {}, message),
+      detail && el("pre", {}, detail),
+    ),
     close,
   );
   for (const old of [...places.children]) if (old.textContent === node.textContent) old.remove();
@@ -187,7 +240,8 @@ export async function attempt(what, done = "") {
 /** A problem in place of what should be there. */
 export function problemNote(error, { retry } = {}) {
   return el(
-    "div", { class: "empty bad", role: "alert" },
+    "div",
+    { class: "empty bad", role: "alert" },
     el("h2", {}, error.title ?? "This went wrong"),
     el("p", { class: "reason" }, error.detail || error.message),
     retry && button("Try again", { icon: "restart", onClick: retry }),
@@ -216,15 +270,23 @@ export function dialog({ title, content, actions = () => [], wide = false, onSub
     };
     const heading = freshId("dialog");
     const node = el(
-      "dialog", { class: wide ? "dialog wide" : "dialog", "aria-labelledby": heading },
-      el("form", {
-        method: "dialog",
-        onSubmit: (event) => {
-          event.preventDefault();
-          onSubmit(close);
+      "dialog",
+      { class: wide ? "dialog wide" : "dialog", "aria-labelledby": heading },
+      el(
+        "form",
+        {
+          method: "dialog",
+          onSubmit: (event) => {
+            event.preventDefault();
+            onSubmit(close);
+          },
         },
-      },
-        el("header", {}, el("h2", { id: heading }, title), button("Close", { icon: "close", kind: "quiet", bare: true, onClick: () => close() })),
+        el(
+          "header",
+          {},
+          el("h2", { id: heading }, title),
+          button("Close", { icon: "close", kind: "quiet", bare: true, onClick: () => close() }),
+        ),
         el("div", { class: "dialog-body" }, content(close)),
         el("footer", {}, actions(close)),
       ),
@@ -258,7 +320,15 @@ export async function confirmed({ title, body, action, danger = true, keep = "Ke
  * Arrow keys move, Escape closes and gives the focus back.
  */
 export function menuButton(label, items, { key, icon: drawing = "more", bare = true } = {}) {
-  const opener = button(label, { icon: drawing, kind: "quiet", bare, key, "aria-haspopup": "menu", "aria-expanded": "false", onClick: () => openMenu(opener, items) });
+  const opener = button(label, {
+    icon: drawing,
+    kind: "quiet",
+    bare,
+    key,
+    "aria-haspopup": "menu",
+    "aria-expanded": "false",
+    onClick: () => openMenu(opener, items),
+  });
   return opener;
 }
 
@@ -270,15 +340,29 @@ function openMenu(opener, items) {
     opener.setAttribute("aria-expanded", "false");
   };
   const entries = items.map(({ label, icon: drawing, href, danger, onClick }) =>
-    el(href ? "a" : "button", {
-      role: "menuitem", type: href ? null : "button", href, class: danger ? "danger" : null, tabindex: "-1",
-      onClick: () => {
-        close();
-        opener.focus();
-        onClick?.();
+    el(
+      href ? "a" : "button",
+      {
+        role: "menuitem",
+        type: href ? null : "button",
+        href,
+        class: danger ? "danger" : null,
+        tabindex: "-1",
+        onClick: () => {
+          close();
+          opener.focus();
+          onClick?.();
+        },
       },
-    }, drawing && icon(drawing), el("span", {}, label)));
-  const list = el("div", { class: "menu", role: "menu", "aria-label": opener.getAttribute("aria-label") || opener.textContent }, entries);
+      drawing && icon(drawing),
+      el("span", {}, label),
+    ),
+  );
+  const list = el(
+    "div",
+    { class: "menu", role: "menu", "aria-label": opener.getAttribute("aria-label") || opener.textContent },
+    entries,
+  );
   document.body.append(list);
   opener.setAttribute("aria-expanded", "true");
   const place = opener.getBoundingClientRect();
@@ -307,8 +391,14 @@ function openMenu(opener, items) {
 /** A button that copies a text, or what a function answers later. */
 export function copyButton(label, what, { bare = false, kind = "" } = {}) {
   const node = button(label, {
-    icon: "copy", bare, kind,
-    onClick: () => attempt(async () => copied(typeof what === "function" ? await what() : what), `Copied: ${label.replace(/^Copy (the )?/, "")}`),
+    icon: "copy",
+    bare,
+    kind,
+    onClick: () =>
+      attempt(
+        async () => copied(typeof what === "function" ? await what() : what),
+        `Copied: ${label.replace(/^Copy (the )?/, "")}`,
+      ),
   });
   return node;
 }
@@ -326,7 +416,12 @@ async function copied(text) {
 
 /** A text as one writes it in a shell, with a button that copies it. */
 export function code(text, { label = "Copy", copy = text } = {}) {
-  return el("div", { class: "code" }, el("pre", { tabindex: "0", role: "region", "aria-label": label.replace(/^Copy (the )?/, "") }, text), copyButton(label, copy, { bare: true, kind: "quiet" }));
+  return el(
+    "div",
+    { class: "code" },
+    el("pre", { tabindex: "0", role: "region", "aria-label": label.replace(/^Copy (the )?/, "") }, text),
+    copyButton(label, copy, { bare: true, kind: "quiet" }),
+  );
 }
 
 /** A text that opens: details("Log", el("pre", {}, …)). */
@@ -335,15 +430,30 @@ export const details = (summary, ...content) => el("details", {}, el("summary", 
 /** A list of terms: terms({ model: "…", engine: … }); what is missing is left out. */
 export function terms(entries) {
   const shown = Object.entries(entries).filter(([, value]) => value !== null && value !== undefined && value !== "");
-  return el("dl", { class: "terms" }, shown.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
+  return el(
+    "dl",
+    { class: "terms" },
+    shown.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))),
+  );
 }
 
 /** A point, one parameter a piece; `best`: mark what differs from that point. */
 export function parameterList(parameters, { marked = [] } = {}) {
   const entries = Object.entries(parameters);
   if (!entries.length) return el("span", { class: "soft" }, "engine defaults");
-  return el("span", { class: "parameters" }, entries.map(([name, value]) =>
-    el("code", { class: marked.includes(name) ? "differs" : null }, `${name}=${valueText(value)}`)));
+  return el(
+    "span",
+    { class: "parameters" },
+    entries.map(([name, value]) =>
+      el("code", { class: marked.includes(name) ? "differs" : null }, `${name}=${valueText(value)}`),
+    ),
+  );
+}
+
+/** A part of a view that is drawn again as a whole: {node, update}. */
+export function part(node, draw) {
+  draw();
+  return { node, update: draw };
 }
 
 /* Tables */
@@ -358,29 +468,74 @@ export function parameterList(parameters, { marked = [] } = {}) {
  *   rows · rowProperties(row) -> properties of the tr; of class "stacks" they are cards on a phone · sort: "key" or "-key" · onSort(sort) ·
  *   foot: node below
  */
-export function table({ caption, columns, rows, rowProperties = () => ({}), sort = "", onSort, foot, compact = false }) {
+export function table({
+  caption,
+  columns,
+  rows,
+  rowProperties = () => ({}),
+  sort = "",
+  onSort,
+  foot,
+  compact = false,
+}) {
   const heads = columns.map((column) => headCell(column, sort, onSort));
-  const body = rows.map((row) => el("tr", rowProperties(row), columns.map((column) => cellOf(column, row))));
-  const node = el("table", { class: compact ? "compact" : null },
-    el("caption", { class: "unseen" }, caption), el("thead", {}, el("tr", {}, heads)), el("tbody", {}, body));
-  return el("div", { class: "table" }, el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption }, node), foot);
+  const body = rows.map((row) =>
+    el(
+      "tr",
+      rowProperties(row),
+      columns.map((column) => cellOf(column, row)),
+    ),
+  );
+  const node = el(
+    "table",
+    { class: compact ? "compact" : null },
+    el("caption", { class: "unseen" }, caption),
+    el("thead", {}, el("tr", {}, heads)),
+    el("tbody", {}, body),
+  );
+  return el(
+    "div",
+    { class: "table" },
+    el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption }, node),
+    foot,
+  );
 }
 
 function headCell(column, sort, onSort) {
   const classes = [column.number && "number", column.class].filter(Boolean).join(" ") || null;
   const key = column.sort === true ? column.key : column.sort;
   if (!key || !onSort) return el("th", { scope: "col", class: classes }, column.title);
-  const [way, next] = sort === key ? ["ascending", `-${key}`] : sort === `-${key}` ? ["descending", key] : [null, column.number ? `-${key}` : key];
-  return el("th", { scope: "col", class: classes, "aria-sort": way },
-    el("button", { type: "button", class: "sorts", dataset: { key: `sort-${key}` }, onClick: () => onSort(next) }, column.title,
-      el("span", { class: "arrow", "aria-hidden": "true" }, way === "ascending" ? "▲" : way === "descending" ? "▼" : "")));
+  const [way, next] =
+    sort === key
+      ? ["ascending", `-${key}`]
+      : sort === `-${key}`
+        ? ["descending", key]
+        : [null, column.number ? `-${key}` : key];
+  return el(
+    "th",
+    { scope: "col", class: classes, "aria-sort": way },
+    el(
+      "button",
+      { type: "button", class: "sorts", dataset: { key: `sort-${key}` }, onClick: () => onSort(next) },
+      column.title,
+      el(
+        "span",
+        { class: "arrow", "aria-hidden": "true" },
+        way === "ascending" ? "▲" : way === "descending" ? "▼" : "",
+      ),
+    ),
+  );
 }
 
 function cellOf(column, row) {
   const content = column.cell ? column.cell(row) : row[column.key];
   const classes = [column.number && "number", column.class].filter(Boolean).join(" ") || null;
   const said = typeof column.title === "string" ? { title: column.title } : {};
-  return el(column.heads ? "th" : "td", { scope: column.heads ? "row" : null, class: classes, dataset: said }, content ?? MISSING);
+  return el(
+    column.heads ? "th" : "td",
+    { scope: column.heads ? "row" : null, class: classes, dataset: said },
+    content ?? MISSING,
+  );
 }
 
 /** Rows in the order that "key" or "-key" says; what is missing comes last either way. */
@@ -398,8 +553,22 @@ export function sorted(rows, sort, value = (row, key) => row[key]) {
 export function pager({ page, perPage, total, onPage }) {
   const pages = Math.max(1, Math.ceil(total / perPage));
   if (pages === 1) return null;
-  const go = (to, label, drawing) => button(label, { bare: false, kind: "quiet", key: `page-${label}`, disabled: to < 1 || to > pages, onClick: () => onPage(to), class: `button quiet ${drawing}` });
-  return el("nav", { class: "pager", "aria-label": "Pages" }, go(page - 1, "Previous", "back"), el("span", {}, `${page} of ${pages}`), go(page + 1, "Next", "on"));
+  const go = (to, label, drawing) =>
+    button(label, {
+      bare: false,
+      kind: "quiet",
+      key: `page-${label}`,
+      disabled: to < 1 || to > pages,
+      onClick: () => onPage(to),
+      class: `button quiet ${drawing}`,
+    });
+  return el(
+    "nav",
+    { class: "pager", "aria-label": "Pages" },
+    go(page - 1, "Previous", "back"),
+    el("span", {}, `${page} of ${pages}`),
+    go(page + 1, "Next", "on"),
+  );
 }
 
 /** The same call, but only once no other came for so many milliseconds. */

@@ -20,7 +20,10 @@ export function quantity(value, unit = "") {
   const size = Math.abs(Number(value.toPrecision(3)));
   let text;
   if (size >= 100 || value === 0 || (!unit && Number.isInteger(value))) text = grouped(value, 0);
-  else if (size < 1e-4) text = Number(value.toPrecision(3)).toExponential().replace(/e-(\d)$/, "e-0$1");
+  else if (size < 1e-4)
+    text = Number(value.toPrecision(3))
+      .toExponential()
+      .replace(/e-(\d)$/, "e-0$1");
   else if (size < 1e-3) text = String(Number(value.toPrecision(3)));
   else text = fixed(value, 2 - Math.floor(Math.log10(size)));
   return (text.replaceAll("-", MINUS) + SPACE + unit).trimEnd();
@@ -53,7 +56,9 @@ export function duration(seconds) {
   if (seconds < 9.95) return `${fixed(seconds, 1)}${SPACE}s`;
   const whole = Number(fixed(seconds, 0));
   const parts = { h: Math.floor(whole / 3600), min: Math.floor(whole / 60) % 60, s: whole % 60 };
-  const largest = Object.entries(parts).filter(([, amount]) => amount).slice(0, 2);
+  const largest = Object.entries(parts)
+    .filter(([, amount]) => amount)
+    .slice(0, 2);
   return largest.map(([unit, amount]) => `${amount}${SPACE}${unit}`).join(SPACE);
 }
 
@@ -70,7 +75,10 @@ export const timeZone = () => zone;
 export function moment(stored, { seconds = false, date = true } = {}) {
   if (!stored) return MISSING;
   const format = new Intl.DateTimeFormat("en-CA", {
-    timeZone: zone, hourCycle: "h23", hour: "2-digit", minute: "2-digit",
+    timeZone: zone,
+    hourCycle: "h23",
+    hour: "2-digit",
+    minute: "2-digit",
     ...(date && { year: "numeric", month: "2-digit", day: "2-digit" }),
     ...(seconds && { second: "2-digit" }),
   });
@@ -82,8 +90,12 @@ export function moment(stored, { seconds = false, date = true } = {}) {
 
 /** The zone's name at that time: CET, EST; no locale of a browser knows the short names of all. */
 function zoneName(time) {
-  const names = ["en-GB", "en-US", "en-AU"].map((locale) =>
-    new Intl.DateTimeFormat(locale, { timeZone: zone, timeZoneName: "short" }).formatToParts(time).find((each) => each.type === "timeZoneName").value);
+  const names = ["en-GB", "en-US", "en-AU"].map(
+    (locale) =>
+      new Intl.DateTimeFormat(locale, { timeZone: zone, timeZoneName: "short" })
+        .formatToParts(time)
+        .find((each) => each.type === "timeZoneName").value,
+  );
   return names.find((name) => !/^(GMT|UTC)[+-]/.test(name)) ?? names[0];
 }
 
@@ -113,7 +125,12 @@ export const SEEN = {
 };
 
 /** A metric's name for people: `ttft_p90` is TTFT p90. */
-export const title = (metric) => SEEN[metric]?.[0] ?? metric.split("_").map((word) => WORDS[word] ?? word).join(" ");
+export const title = (metric) =>
+  SEEN[metric]?.[0] ??
+  metric
+    .split("_")
+    .map((word) => WORDS[word] ?? word)
+    .join(" ");
 
 /** A metric's unit; `share` for what is shown in percent. */
 export function unitOf(metric) {
@@ -142,8 +159,9 @@ export const valueText = (value) => (typeof value === "string" ? value : JSON.st
 
 /** A point in one line; the baseline says so. */
 export const parametersText = (parameters) =>
-  Object.entries(parameters ?? {}).map(([name, value]) => `${name}=${valueText(value)}`).join(" ") ||
-  "(engine defaults)";
+  Object.entries(parameters ?? {})
+    .map(([name, value]) => `${name}=${valueText(value)}`)
+    .join(" ") || "(engine defaults)";
 
 /**
  * What is different from a reference point, one entry a parameter: {name, value, reference} in
@@ -163,7 +181,10 @@ export const differenceLines = (parameters, best) =>
 
 /** An engine's name as it is spelt; of several, separated by slashes. */
 export const engineName = (kinds) =>
-  kinds.split(" / ").map((kind) => ENGINES[kind] ?? kind).join(" / ");
+  kinds
+    .split(" / ")
+    .map((kind) => ENGINES[kind] ?? kind)
+    .join(" / ");
 
 /** 1 launch, 2 launches. */
 export function counted(count, noun) {
@@ -172,8 +193,7 @@ export function counted(count, noun) {
 }
 
 /** a, b and c. */
-export const listed = (names) =>
-  [names.slice(0, -1).join(", "), ...names.slice(-1)].filter(Boolean).join(" and ");
+export const listed = (names) => [names.slice(0, -1).join(", "), ...names.slice(-1)].filter(Boolean).join(" and ");
 
 /** Bytes in the largest unit that leaves a number above 1. */
 export function bytes(count) {
