@@ -14,7 +14,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from autotuner.api.tokens import Role, issue, token_file
 from autotuner.report import words
@@ -370,7 +370,6 @@ def test_a_click_on_a_mark_opens_its_trial(seen: Watched) -> None:
             return drawn.convertToPixel({ seriesIndex: series }, at);
         }"""
     )
-    page.wait_for_timeout(400)  # the animation of the canvas, which nothing tells the end of
     figure.locator(".canvas").click(position={"x": place[0], "y": place[1]})
     page.wait_for_url(re.compile(r"/trials/\d+$"))
     seen.complaints.clear()  # the view of a trial has tests of its own
@@ -557,6 +556,49 @@ def test_a_service_that_does_not_answer(seen: Watched) -> None:
     expect(banner).to_be_hidden()
     expect(page.locator("tbody tr")).to_have_count(4)
     seen.excuse("ERR_INTERNET_DISCONNECTED")
+
+
+def followed(seen: Watched, answers: list[dict[str, Any]]) -> tuple[list[Any], list[str | None]]:
+    """What `follow` of api.js hands on, and the Last-Event-ID of each of its requests."""
+    asked_after: list[str | None] = []
+
+    def answer(route: Route) -> None:
+        asked_after.append(route.request.headers.get("last-event-id"))
+        route.fulfill(**answers[len(asked_after) - 1])
+
+    page = seen.go("/studies")
+    page.route("**/v1/made-up", answer)
+    events = page.evaluate(
+        """async () => {
+            const { follow } = await import('./static/api.js');
+            const found = [];
+            await follow('made-up', { onEvent: (each) => void found.push(each) });
+            return found;
+        }"""
+    )
+    return events, asked_after
+
+
+def stream(text: str) -> dict[str, Any]:
+    return {"status": 200, "content_type": "text/event-stream", "body": text}
+
+
+def test_a_stream_that_breaks_is_taken_up_after_the_last_event(seen: Watched) -> None:
+    events, asked_after = followed(
+        seen,
+        [
+            stream(': hello\n\nid: 7\nevent: lines\ndata: ["a",\ndata: "b"]\n\nid: 8\ndata: lost'),
+            {"status": 503, "content_type": "application/problem+json", "body": "{}"},
+            stream("id:9\r\nevent:lines\r\ndata:text\r\n\r\n\nevent: end\ndata: {}\n\n"),
+        ],
+    )
+    assert [(each["id"], each["event"], each["data"]) for each in events] == [
+        ("7", "lines", ["a", "b"]),
+        ("9", "lines", "text"),
+        ("9", "end", {}),
+    ]
+    assert asked_after == [None, "7", "7"]
+    seen.excuse("503")
 
 
 # Who one is

@@ -174,6 +174,7 @@ async function open(canvas, { draw, link, signal, heading, onClick, onHover }) {
 /** What all charts have in common. */
 function base(now) {
   return {
+    animation: !matchMedia("(prefers-reduced-motion: reduce)").matches,
     animationDuration: 250,
     textStyle: { fontFamily: getComputedStyle(document.body).fontFamily, fontSize: 12, color: now.soft },
     color: now.series,
