@@ -5,8 +5,10 @@ Nothing of a study is in the replica: it may die at any moment, and the next one
 
 from __future__ import annotations
 
+import asyncio
 import time
 
+from anyio._backends._asyncio import _root_task
 from ray import serve
 from ray.serve.context import _get_global_client
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -76,6 +78,18 @@ def unavailable(error: AutotunerError) -> ASGIApp:
     return answer
 
 
+def _rooted() -> asyncio.Task[bool]:
+    """Give AnyIO, which runs all that blocks, a task of this event loop that does not end.
+
+    It looks for the one the loop was started for, and Ray's loop was started for none: it then
+    goes through all tasks at every request, and makes and ends a thread for it. With 100
+    followers that was half of the replica's time (anyio 4, `find_root_task`).
+    """
+    task = asyncio.get_running_loop().create_task(asyncio.Event().wait())
+    _root_task.set(task)
+    return task
+
+
 @serve.deployment(
     name="api",
     num_replicas=1,
@@ -90,10 +104,12 @@ class Replica:
     """One process that serves; where it cannot, it says why, and tries again."""
 
     def __init__(self) -> None:
+        self._root: asyncio.Task[bool] | None = None
         self._compose()
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            self._root = self._root or _rooted()
             await self._app(scope, receive, send)
 
         return answer
