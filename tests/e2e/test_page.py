@@ -311,6 +311,21 @@ def test_a_verdict_and_the_command_that_is_copied(seen: Watched, host: Hosted) -
         )
 
 
+@pytest.mark.parametrize(
+    ("view", "says"),
+    [
+        ("/studies/nothing-is-fast-enough", "No trial met every constraint."),
+        (PARETO, "reaches"),
+        ("/studies/running-now", "reaches so far"),
+    ],
+)
+def test_without_finals_it_is_said_what_was_measured_once(
+    seen: Watched, view: str, says: str
+) -> None:
+    page = seen.go(view)
+    expect(page.locator(".verdict .sentence")).to_contain_text(says)
+
+
 def chart(page: Page, heading: str) -> Any:
     return page.get_by_role("figure", name=heading)
 

@@ -115,7 +115,7 @@ function statement(report) {
   const running = UNDER_WAY.includes(report.standing) ? " so far" : "";
   if (!best)
     return [
-      report.trials.some((trial) => trial.state === "COMPLETE")
+      report.trials.some((trial) => trial.state === "COMPLETE" || trial.failure === "SLO")
         ? `No trial met every constraint${running}.`
         : `No trial was measured${running}.`,
       [],
