@@ -335,13 +335,14 @@ class Studies:
 
     def report_of(self, study: Study, trials: Sequence[Trial]) -> dict[str, Any]:
         """As `report`, of what was read."""
-        best = winner(study.spec, trials)
-        command = ""
-        if best is not None:
-            command = command_text(launch_of(study.spec, best.parameters))
-        report = summary(study, trials, command=command)
+        report = summary(study, trials, command=self.command_of(study.spec, trials))
         report["study"]["state_text"] = self.true_state(study)
         return report
+
+    def command_of(self, spec: StudySpec, trials: Sequence[Trial]) -> str:
+        """The launch line of the trial to serve with; empty where there is none."""
+        best = winner(spec, trials)
+        return "" if best is None else command_text(launch_of(spec, best.parameters))
 
     def chosen(self, name: str, trial: int | None = None) -> tuple[StudySpec, Parameters]:
         """The study and the point to serve with: the winner's, or that of the trial named.

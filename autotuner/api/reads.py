@@ -9,12 +9,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from autotuner.errors import MissingStudyError, StudyStateError
-from autotuner.report.summary import counts, gains
+from autotuner.report.summary import answer, counts
 from autotuner.store import Latest
 from autotuner.studies import Studies
 from autotuner.study.budget import seconds_left
 from autotuner.study.metrics import METRICS
-from autotuner.study.pareto import best_of
 from autotuner.study.study import Study, seconds_between, timestamp
 from autotuner.study.trial import Trial, TrialState, baseline_of
 
@@ -135,7 +134,7 @@ def _now(study: Study, latest: Latest) -> Study:
 def _row(study: Study, trials: list[Trial]) -> dict[str, Any]:
     spec = study.spec
     objectives = spec.objectives
-    best, baseline = best_of(trials, objectives), baseline_of(trials)
+    (best, gained), baseline = answer(spec, trials), baseline_of(trials)
     shown = [t for t in trials if t.searched and not t.refused]
     first = objectives[0]
     return {
@@ -157,7 +156,7 @@ def _row(study: Study, trials: list[Trial]) -> dict[str, Any]:
         "baseline": baseline.objectives.get(first)
         if baseline is not None and baseline.state is TrialState.COMPLETE
         else None,
-        "gain": gains(best, baseline, objectives)[first],
+        "gain": gained[first],
         "created_at": study.created_at,
         "started_at": study.started_at,
         "ended_at": study.ended_at,

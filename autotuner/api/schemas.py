@@ -116,6 +116,7 @@ class Report(BaseModel):
     gain: dict[str, float | None]
     gain_interval: list[float] | None
     verdict: dict[str, Any] | None
+    statement: dict[str, Any] = Field(description="What can be said: sentence, and notes.")
     failures: list[dict[str, Any]]
     refused: list[dict[str, Any]]
     accuracy: dict[str, Any]

@@ -26,7 +26,8 @@ def summary(study: Study, trials: Sequence[Trial], *, command: str = "") -> dict
     """Everything a report shows, as JSON.
 
     Keys, beside those of `overview`: ``verdict`` (None without finals; else what
-    `study.verdict.Verdict` holds, and its ``statement``), ``winner`` (the trial to serve with;
+    `study.verdict.Verdict` holds, and its ``statement``), ``statement`` (what can be said, with or
+    without finals: ``sentence`` and ``notes``), ``winner`` (the trial to serve with;
     ``best`` is the same one here), ``gain_interval`` (low and high, of the first objective; None
     where it was measured once), ``failures`` (by class, with their trials, reasons and advice),
     ``refused`` (by reason), ``accuracy`` (of predictions, per metric), ``importance`` (share of
@@ -53,9 +54,19 @@ def summary(study: Study, trials: Sequence[Trial], *, command: str = "") -> dict
         "importance_needs": trials_needed(spec) if _varied(spec) > 1 else None,
         "command": command,
     }
+    said = statement(content)
+    content["statement"] = {"sentence": said.sentence, "notes": list(said.notes)}
     if content["verdict"] is not None:
-        content["verdict"]["statement"] = statement(content).sentence
+        content["verdict"]["statement"] = said.sentence
     return content
+
+
+def answer(
+    spec: StudySpec, trials: Sequence[Trial]
+) -> tuple[Trial | None, dict[str, float | None]]:
+    """The trial to serve with and its gains, as `summary` has them, and nothing else."""
+    found, chosen = verdict(spec, trials), winner(spec, trials)
+    return chosen, _gain(spec, trials, found, chosen)[0]
 
 
 def overview(study: Study, trials: Sequence[Trial]) -> dict[str, Any]:

@@ -123,7 +123,7 @@ def show(name: str, asked: Asked) -> Response:
     study, _ = asked.reads.study(name)
     text = asked.reads.made(name, "yaml", lambda study, _: yaml_text(stored(study)))
     command = asked.reads.made(
-        name, "command", lambda study, trials: asked.studies.report_of(study, trials)["command"]
+        name, "command", lambda study, trials: asked.studies.command_of(study.spec, trials)
     )
     return JSONResponse(
         {

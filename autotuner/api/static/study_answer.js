@@ -14,11 +14,11 @@ import {
   fill,
   known,
   linkButton,
-  listed,
   measured,
   parameterList,
   part,
   percent,
+  prose,
   span,
   table,
   title,
@@ -51,7 +51,7 @@ export function answer(view) {
 
 function said(view) {
   const { report } = view;
-  const [sentence, notes] = statement(report);
+  const { sentence, notes } = report.statement;
   const objective = report.study.objectives[0];
   const gain = report.gain[objective.name];
   const best = trialOf(report, report.best);
@@ -106,32 +106,6 @@ const figure = (name, value, under, kind = "") =>
     el("span", { class: "soft" }, under),
   );
 
-/** The server's sentence; without finals, what was measured once. */
-function statement(report) {
-  if (report.statement) return [report.statement.sentence, report.statement.notes ?? []];
-  if (report.verdict) return [report.verdict.statement, []];
-  const best = trialOf(report, report.best);
-  const names = report.study.objectives.map((each) => each.name);
-  const running = UNDER_WAY.includes(report.standing) ? " so far" : "";
-  if (!best)
-    return [
-      report.trials.some((trial) => trial.state === "COMPLETE" || trial.failure === "SLO")
-        ? `No trial met every constraint${running}.`
-        : `No trial was measured${running}.`,
-      [],
-    ];
-  const gained = (name) =>
-    best.number !== report.baseline && known(report.gain[name])
-      ? ` (${percent(report.gain[name])} on the defaults)`
-      : "";
-  const values = listed(names.map((name) => `${measured(best.objectives[name], name)} ${title(name)}${gained(name)}`));
-  if (best.number === report.baseline) return [`Nothing tried${running} beats the defaults: ${values}.`, []];
-  return [
-    `Trial ${best.number} reaches${running} ${values}.`,
-    known(report.gain[names[0]]) ? ["Both were measured once: the spread of repeated runs is not in this figure."] : [],
-  ];
-}
-
 function bestCard(view, best, exported) {
   const { report } = view;
   const baseline = trialOf(report, report.baseline);
@@ -160,7 +134,7 @@ function bestCard(view, best, exported) {
       marked: baseline ? differences(best.parameters, baseline.parameters).map((each) => each.name) : [],
     }),
     Object.keys(fixed).length ? el("p", { class: "soft" }, "Fixed in every trial: ", parameterList(fixed)) : null,
-    best.why ? el("p", { class: "because" }, best.why) : null,
+    best.why ? el("p", { class: "because" }, prose(best.why)) : null,
     exported(best.number),
   );
 }

@@ -23,6 +23,7 @@ import {
   parameterList,
   parametersText,
   percent,
+  prose,
   quantity,
   select,
   sorted,
@@ -325,7 +326,7 @@ function why(trial) {
       : null,
     lines.length > 1 ? details("all of it", el("pre", {}, trial.reason)) : null,
     trial.advice ? el("small", {}, `To move: ${trial.advice}`) : null,
-    trial.why ? el("small", { class: "because" }, trial.why) : null,
+    trial.why ? el("small", { class: "because" }, prose(trial.why)) : null,
   ].filter(Boolean);
   return parts.length ? parts : "";
 }

@@ -6,7 +6,7 @@ import { sheet } from "./sheet.js";
 import { telemetryPlots } from "./telemetry.js";
 import {
   UNENDED, badge, code, details, duration, el, fill, linkButton, measured, moment, parameterList,
-  problemNote, quantity, stateBadge, table, terms, title, valueText,
+  problemNote, prose, quantity, stateBadge, table, terms, title, valueText,
 } from "./ui.js";
 
 const LIVE_SECONDS = 3;
@@ -87,7 +87,7 @@ function heading(name, trial, last) {
 function sections(trial) {
   return [
     trial.note && !ended(trial) && el("p", { class: "note info" }, trial.note),
-    trial.why && el("p", { class: "note info why" }, trial.why),
+    trial.why && el("p", { class: "note info why" }, prose(trial.why)),
     diagnosis(trial),
     el("div", { class: "grid" }, configuration(trial), outcome(trial)),
     loadPoints(trial),

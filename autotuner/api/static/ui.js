@@ -386,6 +386,9 @@ function openMenu(opener, items) {
   addEventListener("hashchange", close, { signal });
 }
 
+/** A sentence of the service's, with what stands between backticks as code. */
+export const prose = (text) => text.split("`").map((part, at) => (at % 2 ? el("code", {}, part) : part));
+
 /* Copying */
 
 /** A button that copies a text, or what a function answers later. */
