@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import socket
 import subprocess
 import time
@@ -17,7 +18,9 @@ import psutil
 
 from tests.processes import alive, started, tree, wait_for
 
-UP_SECONDS, GONE_SECONDS = 120.0, 20.0
+GONE_SECONDS = 20.0
+PORTS = range(3000, 6400)
+"""Below those of other tests' Rays."""
 
 
 @dataclass(frozen=True)
@@ -105,11 +108,16 @@ def served(home: Path, **variables: str) -> Iterator[Served]:
 
 
 def free_port() -> int:
-    """A port of this machine's own address that nothing listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    """A port of this machine's own address that nothing listens on at this moment. Not one that
+    the kernel gives to connections: while a killed replica is replaced, one would take it."""
+    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
         return port
+    raise AssertionError("no port is free")
 
 
 def _title(process: psutil.Process) -> str:
