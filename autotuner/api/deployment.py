@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 from anyio._backends._asyncio import _root_task
 from ray import serve
+from ray.serve._private import replica
 from ray.serve.context import _get_global_client
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -78,6 +80,20 @@ def unavailable(error: AutotunerError) -> ASGIApp:
     return answer
 
 
+def _bind_at_once() -> None:
+    """Have Ray Serve bind the replica's port though connections of a killed one linger there.
+
+    The kernel keeps those for a minute, in which no replica could start. Ray asks for the address
+    to be used again where its proxy listens, not where a replica does (2.60, `replica.py`).
+    """
+    begun = replica.start_asgi_http_server
+
+    async def start(*arguments: Any, enable_so_reuseport: bool = False, **more: Any) -> Any:  # noqa: ARG001
+        return await begun(*arguments, enable_so_reuseport=True, **more)
+
+    replica.start_asgi_http_server = start
+
+
 def _rooted() -> asyncio.Task[bool]:
     """Give AnyIO, which runs all that blocks, a task of this event loop that does not end.
 
@@ -104,6 +120,7 @@ class Replica:
     """One process that serves; where it cannot, it says why, and tries again."""
 
     def __init__(self) -> None:
+        _bind_at_once()
         self._root: asyncio.Task[bool] | None = None
         self._compose()
 
