@@ -20,8 +20,8 @@ from autotuner.study.trial import Trial, TrialState, baseline_of
 BLOCKS = 50
 """Trials of a study that a list shows one by one."""
 
-MADE_AT_MOST = 4
-"""Answers kept of one study, besides the study itself."""
+MADE_AT_MOST = 8
+"""Answers kept of one study, besides the study itself: there are six kinds."""
 
 
 @dataclass
@@ -32,17 +32,20 @@ class _Kept:
     study: Study
     trials: list[Trial]
     made: dict[str, Any] = field(default_factory=dict)
+    making: threading.Lock = field(default_factory=threading.Lock)
 
 
 class Reads:
     """Studies and what is computed from them, read again when their last event is another.
 
-    May be used by several threads: at worst two compute the same.
+    May be used by several threads. What many ask for at once is made by the first, and the others
+    wait for it: on few cores all of them together would take as many times as long.
     """
 
     def __init__(self, studies: Studies) -> None:
         self._studies = studies
         self._kept: dict[str, _Kept] = {}
+        self._reading: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
 
     def study(self, name: str) -> tuple[Study, list[Trial]]:
@@ -59,6 +62,7 @@ class Reads:
         latest = self._studies.store.latest()
         with self._lock:
             self._kept = {name: each for name, each in self._kept.items() if name in latest}
+            self._reading = {name: each for name, each in self._reading.items() if name in latest}
         rows = []
         for name, each in latest.items():
             try:
@@ -77,12 +81,15 @@ class Reads:
         Args:
             what: tells apart what is made of the same study.
         """
-        kept = self._fresh(name, self._latest(name))
-        if what not in kept.made:
-            if len(kept.made) >= MADE_AT_MOST:
-                kept.made.pop(next(iter(kept.made)), None)
-            kept.made[what] = make(kept.study, kept.trials)
-        return kept.made[what]
+        return self._made(self._fresh(name, self._latest(name)), what, make)
+
+    def _made(self, kept: _Kept, what: str, make: Callable[[Study, list[Trial]], Any]) -> Any:
+        with kept.making:
+            if what not in kept.made:
+                if len(kept.made) >= MADE_AT_MOST:
+                    kept.made.pop(next(iter(kept.made)))
+                kept.made[what] = make(kept.study, kept.trials)
+            return kept.made[what]
 
     def report(self, name: str) -> bytes:
         """The report as JSON."""
@@ -96,12 +103,11 @@ class Reads:
 
     def _row(self, name: str, latest: Latest) -> dict[str, Any]:
         kept = self._fresh(name, latest)
-        if "row" not in kept.made:
-            kept.made["row"] = _row(kept.study, kept.trials)
+        row = self._made(kept, "row", _row)
         study = _now(kept.study, latest)
         under_way = self._studies.under_way(study)
         return {
-            **kept.made["row"],
+            **row,
             "state": self._studies.standing(study),
             "seconds": seconds_between(study.started_at, study.ended_at or timestamp()),
             "eta": seconds_left(study.spec, kept.trials) if under_way else None,
@@ -117,12 +123,18 @@ class Reads:
     def _fresh(self, name: str, latest: Latest) -> _Kept:
         with self._lock:
             kept = self._kept.get(name)
-        if kept is None or kept.event != latest.events:
-            # Read after its number: what changed in between is read again the next time.
-            study, trials = self._studies.show(name)
-            kept = _Kept(latest.events, study, trials)
+            reading = self._reading.setdefault(name, threading.Lock())
+        if kept is not None and kept.event == latest.events:
+            return kept
+        with reading:
             with self._lock:
-                self._kept[name] = kept
+                kept = self._kept.get(name)
+            if kept is None or kept.event != latest.events:
+                # Read after its number: what changed in between is read again the next time.
+                study, trials = self._studies.show(name)
+                kept = _Kept(latest.events, study, trials)
+                with self._lock:
+                    self._kept[name] = kept
         return kept
 
 
