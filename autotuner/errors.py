@@ -140,4 +140,13 @@ class TooManyStudiesError(StudyStateError):
 
 
 class MissingStudyError(StudyStateError):
-    """There is no study, or no trial of one, by that name."""
+    """There is no study, or no trial of one, by that name.
+
+    Attributes:
+        said: the message without the place that was looked at, which is nobody's business from
+            afar.
+    """
+
+    def __init__(self, said: str, place: str = "") -> None:
+        self.said = said
+        super().__init__(f"{said} in {place}" if place else said)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import Connection, ExceptionContext, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.schema import CreateColumn, CreateTable
 
 from autotuner.errors import (
@@ -157,7 +159,8 @@ class Event:
     """A change of a study (`kind` ``study``) or of one of its trials (``trial``).
 
     Attributes:
-        number: from 1, without a gap, and never used again for a study of that name.
+        number: from 1, without a gap while the study is there, and never used again for one of
+            that name.
         at: ISO 8601 with zone, UTC.
     """
 
@@ -218,7 +221,7 @@ class Store:
             StudyStateError: the name is taken.
         """
         try:
-            with self._engine.begin() as connection:
+            with self._writing() as connection:
                 _create(connection, study)
         except IntegrityError as error:
             raise StudyStateError(f"there already is a study named {study.name!r}") from error
@@ -230,28 +233,29 @@ class Store:
             StudyStateError: the old one has changed since it was read, or the new name is taken.
         """
         try:
-            with self._engine.begin() as connection:
-                _delete(connection, was)
-                _create(connection, study)
+            with self._writing() as connection:
+                anew = study.name == was.name
+                last = _delete(connection, was, tell=not anew)
+                _create(connection, study, last=last if anew else None)
         except IntegrityError as error:
             raise StudyStateError(f"there already is a study named {study.name!r}") from error
 
     def study(self, name: str) -> Study:
         """Raises StudyStateError where there is none of that name."""
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             row = connection.execute(select(_STUDIES).where(_STUDIES.c.name == name)).first()
         if row is None:
-            raise MissingStudyError(f"there is no study named {name!r} in {self._place}")
+            raise MissingStudyError(f"there is no study named {name!r}", self._place)
         return _study(row._mapping)
 
     def names(self) -> list[str]:
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             return list(connection.execute(select(_STUDIES.c.name)).scalars())
 
     def studies(self) -> list[Study]:
         """All, the newest first."""
         query = select(_STUDIES).order_by(_STUDIES.c.created_at.desc(), _STUDIES.c.name)
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             return [_study(row._mapping) for row in connection.execute(query)]
 
     def set_state(
@@ -290,7 +294,7 @@ class Store:
 
     def _become(self, name: str, only: ColumnElement[bool], values: Mapping[str, str]) -> bool:
         own = (_STUDIES.c.name == name) & only
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             if connection.execute(update(_STUDIES).where(own).values(values)).rowcount == 0:
                 return False
             said = connection.execute(
@@ -304,7 +308,7 @@ class Store:
     def renew(self, name: str, driver: str) -> bool:
         """Renew the driver's lease; False when the study is not its any more."""
         own = (_STUDIES.c.name == name) & (_STUDIES.c.driver == driver)
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             return (
                 connection.execute(
                     update(_STUDIES).where(own).values(renewed_at=timestamp())
@@ -321,7 +325,7 @@ class Store:
         own = (_STUDIES.c.name == name) & (_STUDIES.c.driver == was)
         if renewed_at is not None:
             own &= _STUDIES.c.renewed_at == renewed_at
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             changed = connection.execute(
                 update(_STUDIES).where(own).values(driver=driver, renewed_at=timestamp())
             )
@@ -333,7 +337,7 @@ class Store:
         Raises:
             StudyStateError: it has changed since it was read.
         """
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             _delete(connection, was)
 
     def events(self, study: str, *, after: int = 0, limit: int = 1000) -> list[Event]:
@@ -344,7 +348,7 @@ class Store:
             .order_by(_EVENTS.c.number)
             .limit(limit)
         )
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             return [
                 Event(row.number, row.at, row.kind, row.content)
                 for row in connection.execute(query)
@@ -356,7 +360,7 @@ class Store:
         query = select(*columns)
         if name is not None:
             query = query.where(_STUDIES.c.name == name)
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             return {row.name: Latest(*row[1:]) for row in connection.execute(query)}
 
     def save(self, study: str, trial: Trial) -> None:
@@ -364,7 +368,7 @@ class Store:
         row = _trial_row(study, trial)
         key = (_TRIALS.c.study == study) & (_TRIALS.c.number == trial.number)
         points = (_LOAD_POINTS.c.study == study) & (_LOAD_POINTS.c.trial == trial.number)
-        with self._engine.begin() as connection:
+        with self._writing() as connection:
             if connection.execute(update(_TRIALS).where(key).values(row)).rowcount == 0:
                 connection.execute(insert(_TRIALS).values(row))
             connection.execute(delete(_LOAD_POINTS).where(points))
@@ -381,7 +385,7 @@ class Store:
     def trials(self, study: str) -> list[Trial]:
         """The trials of a study by number."""
         points: dict[int, list[LoadPoint]] = {}
-        with self._engine.connect() as connection:
+        with self._reading() as connection:
             for row in connection.execute(
                 select(_LOAD_POINTS).where(_LOAD_POINTS.c.study == study).order_by("index")
             ):
@@ -396,6 +400,25 @@ class Store:
     def close(self) -> None:
         self._engine.dispose()
 
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with self._answered(), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        with self._answered(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _answered(self) -> Iterator[None]:
+        try:
+            yield
+        except PoolTimeoutError as error:
+            raise InfrastructureError(
+                f"the store {self._place} does not answer: all connections to it are in use"
+            ) from error
+
     def _explain(self, context: ExceptionContext) -> BaseException | None:
         error = context.sqlalchemy_exception
         if error is None or isinstance(error, IntegrityError):
@@ -409,7 +432,7 @@ class Store:
         """
         for attempt in range(PREPARED_AT_ONCE):
             try:
-                with self._engine.begin() as connection:
+                with self._writing() as connection:
                     # Both end with the transaction. Python's SQLite begins none by itself
                     # for what changes tables.
                     alone = _ALONE.get(connection.dialect.name)
@@ -448,27 +471,38 @@ class Store:
                     connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {definition}"))
 
 
-def _create(connection: Connection, study: Study) -> None:
+def _create(connection: Connection, study: Study, last: int | None = None) -> None:
+    """Add a study, whose events go on after the last one of that name."""
     row = {**_study_row(study), "created_at": study.created_at or timestamp()}
     earlier = _EVENTS.c.study == study.name
-    last = connection.execute(select(func.max(_EVENTS.c.number)).where(earlier)).scalar()
+    if last is None:
+        last = connection.execute(select(func.max(_EVENTS.c.number)).where(earlier)).scalar()
     connection.execute(insert(_STUDIES).values({**row, "events": last or 0}))
     connection.execute(delete(_EVENTS).where(earlier))
     told = {"state": study.state.value, "reason": study.reason, "job": study.job}
     _tell(connection, study.name, "study", told)
 
 
-def _delete(connection: Connection, was: Study) -> None:
+def _delete(connection: Connection, was: Study, *, tell: bool = True) -> int:
+    """Remove a study; the number of its last event.
+
+    Args:
+        tell: by one event more, which outlives it.
+    """
     own = (_STUDIES.c.name == was.name) & _unchanged(was)
     # The lock that this takes keeps another from claiming it meanwhile.
     if connection.execute(update(_STUDIES).where(own).values(driver=was.driver)).rowcount == 0:
         raise StudyStateError(f"study {was.name!r} has just been changed by another; look again")
     name = was.name
-    last = _next_number(connection, name)
+    count = select(_STUDIES.c.events).where(_STUDIES.c.name == name)
+    last: int = connection.execute(count).scalar_one()
     connection.execute(delete(_STUDIES).where(_STUDIES.c.name == name))
     connection.execute(delete(_EVENTS).where(_EVENTS.c.study == name))
-    gone = {"study": name, "number": last, "at": timestamp(), "kind": "study"}
-    connection.execute(insert(_EVENTS).values(**gone, content={"state": DELETED}))
+    if tell:
+        last += 1
+        gone = {"study": name, "number": last, "at": timestamp(), "kind": "study"}
+        connection.execute(insert(_EVENTS).values(**gone, content={"state": DELETED}))
+    return last
 
 
 def _unchanged(was: Study) -> ColumnElement[bool]:

@@ -8,7 +8,8 @@ import re
 import secrets
 import shutil
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -115,8 +116,8 @@ class Studies:
         if existing is None:
             self.store.create(study)
         else:
-            self.store.replace(existing, study)
-            shutil.rmtree(existing.directory, ignore_errors=True)
+            with _aside(existing):
+                self.store.replace(existing, study)
         Path(study.directory).mkdir(parents=True, exist_ok=True)
         return study
 
@@ -140,8 +141,8 @@ class Studies:
         """
         was = self._idle(name, "edit")
         study = replace(self._new(job.spec), created_at=was.created_at)
-        self.store.replace(was, study)
-        shutil.rmtree(was.directory, ignore_errors=True)
+        with _aside(was):
+            self.store.replace(was, study)
         Path(study.directory).mkdir(parents=True, exist_ok=True)
         return study
 
@@ -152,8 +153,8 @@ class Studies:
             StudyStateError: none of that name, or under way.
         """
         was = self._idle(name, "delete")
-        self.store.delete(was)
-        shutil.rmtree(was.directory, ignore_errors=True)
+        with _aside(was):
+            self.store.delete(was)
 
     def start(self, name: str) -> Study:
         """Have a study run that never was, as a job of its own.
@@ -194,12 +195,19 @@ class Studies:
         was = self._idle(name, "restart")
         if was.state is StudyState.PENDING and not self.lost(was):
             raise StudyStateError(f"study {name!r} has never run; start it")
-        self._refuse_if_too_many()
+        trials = self.store.trials(name)
         study = replace(self._new(was.spec), created_at=was.created_at)
-        self.store.replace(was, study)
-        shutil.rmtree(was.directory, ignore_errors=True)
-        Path(study.directory).mkdir(parents=True, exist_ok=True)
-        return self._hand_over(study)
+        with _aside(was):
+            self.store.replace(was, study)
+            Path(study.directory).mkdir(parents=True, exist_ok=True)
+            try:
+                return self._hand_over(study)
+            except (InfrastructureError, TooManyStudiesError):
+                # Nobody begins it anew, so what it had found is not lost.
+                self.store.replace(self.store.study(name), was)
+                for trial in trials:
+                    self.store.save(name, trial)
+                raise
 
     def cancel(self, name: str) -> Study:
         """Have a study end in order: its servers are stopped, what was measured is kept.
@@ -216,25 +224,30 @@ class Studies:
                 raise StudyStateError(
                     f"study {name!r} is {self.standing(study)}; only one under way can be cancelled"
                 )
-        elif self._runner.alive(study.job):
-            self._runner.stop(study.job)
-            if study.driver:
-                return study
-            # Its driver may begin at this moment, and then says itself that it was cancelled.
         elif study.driver:
-            raise StudyStateError(
-                f"study {name!r} is driven by {study.driver}, which no job of this service is; "
-                "end that process: kill -INT"
-            )
+            if not self._runner.alive(study.job):
+                raise StudyStateError(
+                    f"study {name!r} is driven by {study.driver}, which no job of this service is; "
+                    "end that process: kill -INT"
+                )
+            self._runner.stop(study.job)
+            return study
         reason = "cancelled before it began" if not study.driver else "cancelled when it was lost"
-        self.store.set_state(
+        # Taken from its job, so that one which is only now on its way finds nothing to run.
+        taken = self.store.set_state(
             name,
             StudyState.CANCELLED,
             was=study,
             reason=reason,
             driver="",
+            job="",
             ended_at=timestamp(),
         )
+        if study.job and self._runner.alive(study.job):
+            # Its driver may have begun in the meantime, and then says itself that it ended.
+            self._runner.stop(study.job)
+        elif not taken:
+            raise StudyStateError(f"study {name!r} has just been changed; look again")
         return self.store.study(name)
 
     def duplicate(self, name: str) -> Study:
@@ -410,13 +423,14 @@ class Studies:
         return study
 
     def _hand_over(self, study: Study) -> Study:
-        self._refuse_if_too_many()
         job = f"autotuner-{study.name}-{secrets.token_hex(4)}"
         if not self.store.hand_over(study, job):
             raise StudyStateError(f"study {study.name!r} has just been changed; look again")
         try:
+            # Counted with this one among them: of two who come at once none slips through.
+            self._refuse_if_too_many()
             self._runner.start(study.name, job)
-        except InfrastructureError:
+        except (InfrastructureError, TooManyStudiesError):
             self.store.take_back(study, job)
             raise
         return self.store.study(study.name)
@@ -425,9 +439,9 @@ class Studies:
         if self._at_once is None:
             return
         count = sum(self.under_way(each) for each in self.store.studies())
-        if count >= self._at_once:
+        if count > self._at_once:
             raise TooManyStudiesError(
-                f"{count} studies are under way, and no more than {self._at_once} may be "
+                f"{count - 1} studies are under way, and no more than {self._at_once} may be "
                 "(AUTOTUNER_STUDIES_AT_ONCE); wait for one, or cancel one"
             )
 
@@ -461,3 +475,21 @@ class Studies:
 
     def _find(self, name: str) -> Study | None:
         return self.store.study(name) if name in self.store.names() else None
+
+
+@contextmanager
+def _aside(study: Study) -> Iterator[None]:
+    """Have a study's files out of the way, and back where it goes wrong; else they are removed."""
+    directory = Path(study.directory)
+    aside = directory.with_name(f".{directory.name}.{secrets.token_hex(4)}")
+    there = directory.is_dir()
+    if there:
+        directory.rename(aside)
+    try:
+        yield
+    except BaseException:
+        if there:
+            shutil.rmtree(directory, ignore_errors=True)
+            aside.rename(directory)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)

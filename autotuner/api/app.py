@@ -39,7 +39,7 @@ def application(service: Service | None = None) -> FastAPI:
         redoc_url=None,
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         # Every route may be refused; a 422 of our own shape is said in its place.
-        responses=problems.answers(400, 401, 403, 422, 429, 503),
+        responses=problems.answers(400, 401, 403, 413, 415, 422, 429, 503),
     )
     app.state.service = service
     problems.install(app)

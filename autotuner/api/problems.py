@@ -81,6 +81,7 @@ TITLES = {
     "rate": "Too many requests",
     "host": "The request came by another name or site",
     "method": "The address does not take this method",
+    "internal": "The service has failed",
 }
 """By kind, the end of a problem's type."""
 
@@ -143,7 +144,7 @@ def of_error(error: AutotunerError, instance: str) -> JSONResponse:
         again = {"Retry-After": str(RETRY_SECONDS)}
         return problem(429, "too-many", str(error), instance, headers=again)
     if isinstance(error, MissingStudyError):
-        return problem(404, "not-found", str(error), instance)
+        return problem(404, "not-found", error.said, instance)
     if isinstance(error, StudyStateError):
         return problem(409, "study-state", str(error), instance)
     if isinstance(error, InfrastructureError):
@@ -192,6 +193,12 @@ def install(app: FastAPI) -> None:
         headers = dict(error.headers or {})
         return problem(error.status_code, kind, detail, request.url.path, headers=headers)
 
+    async def unforeseen(request: Request, _: Exception) -> JSONResponse:
+        # What it was is in the service's log, and may hold what is nobody's business.
+        detail = "a mistake of autotuner's own; its operator finds it in the service's log"
+        return problem(500, "internal", detail, request.url.path)
+
     app.add_exception_handler(AutotunerError, ours)
+    app.add_exception_handler(Exception, unforeseen)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, other)

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from autotuner.api.problems import ProblemError, of_error
 from autotuner.api.tokens import CALLER, Caller, Gate, Role, is_loopback, unauthorized
-from autotuner.errors import AutotunerError
+from autotuner.errors import AutotunerError, InfrastructureError
 from autotuner.settings import Settings
 
 OPEN = frozenset({"/", "/healthz", "/readyz", "/v1/version", "/openapi.json"})
@@ -254,11 +254,11 @@ class _Limits:
             _refuse_unsayable(body, headers)
         return None if body is None else _again(body, receive)
 
-    def _name(self, scope: Scope, gate: Gate, headers: Headers) -> ProblemError | None:
+    def _name(self, scope: Scope, gate: Gate, headers: Headers) -> AutotunerError | None:
         """Note the caller in the scope; or why they are not known."""
         try:
             caller = gate.known_by(headers.get("authorization", ""))
-        except ProblemError as error:
+        except (ProblemError, InfrastructureError) as error:
             return error
         if not gate.tokens_on and is_elsewhere(scope):
             return unauthorized(

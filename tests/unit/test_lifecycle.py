@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -381,3 +382,67 @@ def test_many_writers_leave_no_gap_and_no_repeat(
     assert [each.number for each in studies.store.events("asked")] == list(range(1, 82))
     for each in stores:
         each.close()
+
+
+def test_a_restart_that_the_cluster_does_not_take_loses_nothing(
+    studies: Studies, jobs: Jobs, job: Job
+) -> None:
+    study = studies.create(job)
+    kept = Path(study.directory, "trials", "0000", "server.log")
+    kept.parent.mkdir(parents=True)
+    kept.write_text("ready\n", encoding="utf-8")
+    studies.store.save("asked", trial(0))
+    before = ended(studies, "asked", StudyState.COMPLETE, reason="as far as it went")
+    jobs.refusal = "the cluster is away"
+    with pytest.raises(InfrastructureError, match="away"):
+        studies.restart("asked")
+    after = studies.store.study("asked")
+    assert (after.state, after.reason, after.ended_at) == (
+        before.state,
+        before.reason,
+        before.ended_at,
+    )
+    assert [each.number for each in studies.store.trials("asked")] == [0]
+    assert kept.read_text(encoding="utf-8") == "ready\n"
+    assert [each.name for each in Path(study.directory).parent.iterdir()] == ["asked"]
+
+
+def test_a_study_cancelled_while_its_job_is_on_its_way_is_not_run_by_it(
+    studies: Studies, jobs: Jobs, job: Job
+) -> None:
+    studies.create(job)
+    started = studies.start("asked")
+    jobs.living.clear()  # not there yet
+    assert studies.cancel("asked").state is StudyState.CANCELLED
+    with pytest.raises(StudyStateError, match="was given to job"):
+        studies.resumable("asked", job=started.job)
+
+
+def test_of_many_who_start_at_once_no_more_run_than_may(
+    tmp_path: Path, studies: Studies, jobs: Jobs, job: Job
+) -> None:
+    few = Studies(studies.store, tmp_path / "studies", runner=jobs, at_once=2)
+    names = [f"study-{number}" for number in range(8)]
+    for name in names:
+        few.create(named(job, name))
+
+    def start(name: str) -> None:
+        with suppress(TooManyStudiesError):
+            few.start(name)
+
+    with ThreadPoolExecutor(8) as several:
+        list(several.map(start, names))
+    assert len(jobs.started) <= 2
+    standings = [standing(few, name) for name in names]
+    assert standings.count("STARTING") == len(jobs.started)
+    assert standings.count("PENDING") == 8 - len(jobs.started)
+
+
+def test_who_was_away_while_a_study_was_begun_anew_misses_nothing(
+    studies: Studies, job: Job
+) -> None:
+    studies.create(job)
+    ended(studies, "asked", StudyState.COMPLETE)
+    last = studies.store.latest()["asked"].events
+    studies.edit("asked", job)
+    assert [each.number for each in studies.store.events("asked", after=last)] == [last + 1]
