@@ -78,7 +78,7 @@ def cli() -> None:
     """Find the launch flags that serve an LLM best, by measuring them."""
 
 
-for _verb in (remote.submit, remote.cancel, remote.logs):
+for _verb in remote.COMMANDS:
     cli.add_command(_verb)
 
 

@@ -48,8 +48,8 @@ SILENCE_SECONDS = 45.0
 """Three of the service's keep-alives: a stream silent for longer has lost its other end."""
 
 RECONNECTS = 14
-"""Attempts in a row, without a word in between, before a stream is given up: about two minutes,
-in which a replica of the service is started anew."""
+"""Attempts in a row, without a word in between, before a stream is given up: one or two minutes
+where connections are refused, in which a replica is started anew, and ten where nobody answers."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 10.0
 """Seconds before the first and before later attempts."""
@@ -301,7 +301,8 @@ class Client:
         or with what is past where it does not `follow`.
 
         Raises:
-            InfrastructureError: the service has not answered for about two minutes.
+            InfrastructureError: the service has not answered for a minute or two; ten, where it
+                takes connections and says nothing.
         """
         for event in self._events(name, after, follow):
             if event is not None:

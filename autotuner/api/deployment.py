@@ -46,7 +46,7 @@ def composed(settings: Settings) -> Service:
     jobs = RayJobs()
 
     def ready() -> dict[str, str]:
-        return {"store": _problem_of(made), "runner": jobs.problem()}
+        return {"runner": jobs.problem()}
 
     made = service(settings, runner=jobs, ready=ready, cluster=Observed())
     made.gate.check()
@@ -58,14 +58,6 @@ def _heard_at(settings: Settings) -> Settings:
     others: else a cluster whose settings say nothing of it would be open without a token."""
     host = _get_global_client().http_config.host or "0.0.0.0"
     return settings if is_loopback(host) else settings.model_copy(update={"service_host": host})
-
-
-def _problem_of(made: Service) -> str:
-    try:
-        made.studies.store.names()
-    except AutotunerError as error:
-        return str(error).splitlines()[0]
-    return ""
 
 
 def unavailable(error: AutotunerError) -> ASGIApp:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from fastapi import Request
@@ -32,8 +33,11 @@ JSON_TYPES = ("application/json",)
 ALIASES = 20
 """Of a YAML text, at most: each may stand for the others many times over."""
 
-LONGEST = 2**16
+LONGEST = 2**15
 """Characters of a study, at most."""
+
+LARGEST = 20_000
+"""Values in a study, at most, each alias counted as what it stands for."""
 
 DEEPEST = 40
 """Levels of a text, at most."""
@@ -71,6 +75,8 @@ def read_text(text: str, *, as_json: bool = False) -> StudyFile:
         if as_json:
             json.loads(text)  # one that is not is said to be no JSON, although YAML might be
         _refuse_bombs(text)
+        with suppress(YAMLError):  # said below, with its line
+            _count(YAML(typ="safe", pure=True).load(text), LARGEST)
         read = read_study_text(text, f"{NAME}.json" if as_json else NAME)
         _measure(read.content, DEEPEST)
     except json.JSONDecodeError as error:
@@ -109,7 +115,7 @@ def both_forms(text: str | None, content: Mapping[str, Any] | None) -> dict[str,
     notes, problems = list[str](), list[ConfigError]()
     read: StudyFile | None = None
     try:
-        read = read_text(text) if text is not None else StudyFile(NAME, dict(content or {}), None)
+        read = read_text(text) if text is not None else _read_content(content or {})
         if is_task(read.content):
             task = study_of_task(read.content)
             notes, text = list(task.notes), None
@@ -130,6 +136,12 @@ def both_forms(text: str | None, content: Mapping[str, Any] | None) -> dict[str,
     }
 
 
+def _read_content(content: Mapping[str, Any]) -> StudyFile:
+    if len(json.dumps(content)) > LONGEST:
+        raise ConfigError(f"has more than {LONGEST:,} characters", file=NAME)
+    return StudyFile(NAME, dict(content), None)
+
+
 def _refuse_files(content: Any) -> None:
     """Presets may be named by their files, but not from afar."""
     names = content.get("presets") if isinstance(content, Mapping) else None
@@ -138,6 +150,19 @@ def _refuse_files(content: Any) -> None:
             raise ConfigError(
                 f"{name!r} is a file", where="presets", file=NAME, hint="name a preset: /v1/presets"
             )
+
+
+def _count(content: Any, left: int) -> int:
+    """How many values may still come after these, which may be the same ones many times."""
+    if left <= 0:
+        raise ConfigError(f"holds more than {LARGEST:,} values", file=NAME)
+    left -= 1
+    if isinstance(content, Mapping):
+        content = [*content, *content.values()]
+    if isinstance(content, list):
+        for each in content:
+            left = _count(each, left)
+    return left
 
 
 def _is_json(content: Mapping[str, Any]) -> bool:

@@ -261,7 +261,7 @@ def usable(name: str) -> bool:
     return (
         len(name) <= LONGEST
         and _NAME.fullmatch(name) is not None
-        and not name.endswith(SUFFIXES)
+        and not any(part.endswith(SUFFIXES) for part in name.split("/"))
         and name not in RESERVED
     )
 

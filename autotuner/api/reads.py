@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,6 +20,9 @@ from autotuner.study.trial import Trial, TrialState, baseline_of
 
 BLOCKS = 50
 """Trials of a study that a list shows one by one."""
+
+KEPT_AT_MOST = 32
+"""Studies kept with all their trials; of the others their row in the list."""
 
 MADE_AT_MOST = 8
 """Answers kept of one study, besides the study itself: there are six kinds."""
@@ -44,7 +48,8 @@ class Reads:
 
     def __init__(self, studies: Studies) -> None:
         self._studies = studies
-        self._kept: dict[str, _Kept] = {}
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._rows: dict[str, tuple[int, dict[str, Any], Study]] = {}
         self._reading: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
 
@@ -61,8 +66,9 @@ class Reads:
         """Every study as a list shows it, the newest first."""
         latest = self._studies.store.latest()
         with self._lock:
-            self._kept = {name: each for name, each in self._kept.items() if name in latest}
-            self._reading = {name: each for name, each in self._reading.items() if name in latest}
+            for kept in (self._kept, self._rows, self._reading):
+                for name in [each for each in kept if each not in latest]:
+                    del kept[name]
         rows = []
         for name, each in latest.items():
             try:
@@ -102,15 +108,19 @@ class Reads:
         return json.dumps(content, allow_nan=False).encode()
 
     def _row(self, name: str, latest: Latest) -> dict[str, Any]:
-        kept = self._fresh(name, latest)
-        row = self._made(kept, "row", _row)
-        study = _now(kept.study, latest)
+        event, row, study = self._rows.get(name, (-1, {}, None))
+        if event != latest.events or study is None:
+            kept = self._fresh(name, latest)
+            row, study = self._made(kept, "row", _row), kept.study
+            self._rows[name] = (kept.event, row, study)
+        study = _now(study, latest)
         under_way = self._studies.under_way(study)
+        left = seconds_left(study.spec, self._fresh(name, latest).trials) if under_way else None
         return {
             **row,
             "state": self._studies.standing(study),
             "seconds": seconds_between(study.started_at, study.ended_at or timestamp()),
-            "eta": seconds_left(study.spec, kept.trials) if under_way else None,
+            "eta": left,
             "event": latest.events,
         }
 
@@ -135,6 +145,9 @@ class Reads:
                 kept = _Kept(latest.events, study, trials)
                 with self._lock:
                     self._kept[name] = kept
+                    self._kept.move_to_end(name)
+                    while len(self._kept) > KEPT_AT_MOST:
+                        self._kept.popitem(last=False)
         return kept
 
 

@@ -10,7 +10,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -191,7 +191,8 @@ class TrialRun:
             finally:
                 samples = sampler.stop()
                 if samples.seconds:
-                    _write_json(into / TELEMETRY, samples.to_json(), indent=None)
+                    with suppress(OSError):  # a full disk has said so to the load generator
+                        _write_json(into / TELEMETRY, samples.to_json(), indent=None)
             self._watch()
             if exit_code is None:
                 raise TrialError(

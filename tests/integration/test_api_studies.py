@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from autotuner.api import reads
 from autotuner.api.app import application
 from autotuner.api.service import Service, service
 from autotuner.errors import FailureClass
@@ -423,3 +425,50 @@ def test_events_are_the_past_and_go_on_where_one_was(client: TestClient, served:
     rest = client.get("/v1/studies/small/events?follow=false", headers={"Last-Event-ID": "3"})
     assert [line[4:] for line in rest.text.splitlines() if line.startswith("id: ")] == ["4", "5"]
     assert client.get("/v1/studies/none/events").status_code == 404
+
+
+def test_a_prior_that_is_not_there_is_said_at_once(client: TestClient) -> None:
+    answer = client.post("/v1/studies", json=content(prior={"study": "nobodys"}))
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["where"] == "prior.study"
+    assert client.get("/v1/studies").json()["total"] == 0
+
+
+def test_no_answer_tells_where_the_store_is(client: TestClient, served: Service) -> None:
+    for method, path in (("POST", "start"), ("POST", "cancel"), ("GET", "plan"), ("GET", "export")):
+        answer = client.request(method, f"/v1/studies/nobodys/{path}")
+        assert answer.status_code == 404
+        assert "sqlite" not in answer.text
+
+
+def test_a_text_that_stands_for_far_more_is_refused_in_no_time(client: TestClient) -> None:
+    levels = "".join(f"{b}: &{b} [*{a}, *{a}, *{a}]\n" for a, b in itertools.pairwise("abcdefg"))
+    text = f"a: &a [{'1, ' * 5000}1]\n{levels}"
+    answer = client.post("/v1/convert", json={"yaml": text})
+    assert "values" in answer.json()["problems"][0]["problem"]
+    answer = client.post("/v1/convert", json={"content": {"name": "x" * 50_000}})
+    assert "characters" in answer.json()["problems"][0]["problem"]
+
+
+def test_a_story_is_followed_from_its_end(client: TestClient, served: Service) -> None:
+    posted(client)
+    measured(served)
+    served.studies.store.save("small", trial(1, objectives={"output_throughput": 1.0}))
+    told = client.get("/v1/studies/small/trials/1/logs/trial?follow=true&tail=1").text
+    assert told.count("event: lines") == 1
+    whole = client.get("/v1/studies/small/trials/1/logs/trial?follow=true").text
+    assert whole.count("event: lines") == 2
+
+
+def test_of_many_studies_only_some_are_kept_with_their_trials(
+    client: TestClient, served: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reads, "KEPT_AT_MOST", 2)
+    for number in range(5):
+        posted(client, f"study-{number}")
+        measured(served, f"study-{number}")
+    rows = {row["name"]: row for row in client.get("/v1/studies").json()["items"]}
+    assert len(served.reads._kept) == 2
+    shown = [rows[f"study-{n}"]["best"] for n in range(5)]
+    assert shown == [{"number": 1, "value": 150.0}] * 5
+    assert client.get("/v1/studies/study-0/report").json()["best"] == 1

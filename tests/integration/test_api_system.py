@@ -74,7 +74,7 @@ def test_what_is_wrong_is_said_and_it_is_still_well(
     refused = client.get("/readyz")
     assert refused.status_code == 503
     assert refused.headers["content-type"] == "application/problem+json"
-    assert refused.json()["detail"] == "store: the store is away\nrunner: no dashboard"
+    assert refused.json()["detail"] == "no answer from: store, runner"
 
 
 def test_what_it_is(made: Service) -> None:

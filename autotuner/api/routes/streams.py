@@ -12,7 +12,17 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
-from autotuner.api.follow import END, EventStream, Following, Log, below, last_event_id, text
+from autotuner.api.follow import (
+    END,
+    KEEP_ALIVE,
+    KEEP_ALIVE_SECONDS,
+    EventStream,
+    Following,
+    Log,
+    below,
+    last_event_id,
+    text,
+)
 from autotuner.api.problems import NotFound, answers
 from autotuner.api.routes.trials import LOGS, Source, trial_of
 from autotuner.api.security import needs
@@ -120,8 +130,9 @@ async def trial_log(
     ended = _ended(asked, name, number)
     if source == "trial":
         if follow:
-            return EventStream(_story(asked, name, number, _since(request, after) or 0, ended))
-        told = await run_in_threadpool(_told, asked, name, number)
+            since = _since(request, after)
+            return EventStream(_story(asked, name, number, since, tail, ended))
+        told, _ = await run_in_threadpool(_told, asked, name, number)
         lines = [line for _, line in told]
         lines = lines if tail is None else lines[max(0, len(lines) - tail) :]
         return PlainTextResponse("".join(f"{line}\n" for line in lines), headers=_as(filename))
@@ -158,8 +169,11 @@ def _ended(asked: Service, name: str, number: int) -> Callable[[], bool]:
     return ended
 
 
-def _told(asked: Service, name: str, number: int, after: int = 0) -> list[tuple[int, str]]:
-    """A trial's story so far: the number of each event, and the event as a line."""
+def _told(
+    asked: Service, name: str, number: int, after: int = 0
+) -> tuple[list[tuple[int, str]], int]:
+    """A trial's story since an event: the number of each event with it as a line; and the
+    number of the last one that was looked at."""
     told = []
     while found := asked.studies.store.events(name, after=after):
         after = found[-1].number
@@ -168,7 +182,7 @@ def _told(asked: Service, name: str, number: int, after: int = 0) -> list[tuple[
             for each in found
             if each.kind == "trial" and each.content["number"] == number
         ]
-    return told
+    return told, after
 
 
 def _line(event: Event) -> str:
@@ -179,15 +193,28 @@ def _line(event: Event) -> str:
 
 
 async def _story(
-    asked: Service, name: str, number: int, after: int, ended: Callable[[], bool]
+    asked: Service,
+    name: str,
+    number: int,
+    after: int | None,
+    tail: int | None,
+    ended: Callable[[], bool],
 ) -> AsyncGenerator[bytes, None]:
+    looked, silent = after or 0, 0.0
     while True:
         # Asked first: what was said before the end is then in what is read after.
         over = await run_in_threadpool(ended)
-        for at, line in await run_in_threadpool(_told, asked, name, number, after):
-            after = at
+        told, looked = await run_in_threadpool(_told, asked, name, number, looked)
+        if after is None and tail is not None:
+            told = told[max(0, len(told) - tail) :]
+        after = looked
+        silent = 0.0 if told else silent + STORY_SECONDS
+        for at, line in told:
             yield f"id: {at}\nevent: lines\ndata: {json.dumps([line])}\n\n".encode()
         if over:
             yield END
             return
+        if silent >= KEEP_ALIVE_SECONDS:
+            silent = 0.0
+            yield KEEP_ALIVE
         await asyncio.sleep(STORY_SECONDS)

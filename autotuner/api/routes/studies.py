@@ -14,7 +14,7 @@ from autotuner.api.problems import answers
 from autotuner.api.security import needs
 from autotuner.api.service import Asked, Service
 from autotuner.api.tokens import Role
-from autotuner.errors import AutotunerError, ConfigError
+from autotuner.errors import AutotunerError, ConfigError, MissingStudyError, StudyStateError
 from autotuner.job import Job, checked
 from autotuner.plan import first_plan
 from autotuner.plan import plan as plan_of
@@ -342,6 +342,10 @@ def _location(study: Study) -> dict[str, str]:
 
 def _prepared(asked: Service, job: Job) -> None:
     """What only its launch shows is said before the study is stored."""
-    if job.spec.prior is not None and job.spec.prior.study == job.spec.name:
-        raise ConfigError("a study cannot be its own prior", where="prior.study")
+    if job.spec.prior is not None and job.spec.prior.study is not None:
+        try:
+            asked.studies.with_prior(job)
+        except StudyStateError as error:
+            said = error.said if isinstance(error, MissingStudyError) else str(error)
+            raise ConfigError(said, where="prior.study") from error
     first_plan(job, asked.settings.site)

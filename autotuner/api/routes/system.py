@@ -83,9 +83,10 @@ def readiness(asked: Asked) -> Response:
     found = asked.ready()
     if "store" not in found:
         found = {"store": _store(asked), **found}
-    wrong = [f"{name}: {problem}" for name, problem in found.items() if problem]
+    wrong = [name for name, problem in found.items() if problem]
     if wrong:
-        raise ProblemError(503, "infrastructure", "\n".join(wrong))
+        # Whoever asks is a stranger: why it is so is for those who may ask more.
+        raise ProblemError(503, "infrastructure", f"no answer from: {', '.join(wrong)}")
     return JSONResponse({"status": "ready", "checks": dict.fromkeys(found, "ok")})
 
 
@@ -138,7 +139,7 @@ def tokens(asked: Asked) -> Response:
 
 
 def _store(asked: Service) -> str:
-    """What is wrong with the store, or empty; its reason may name a place, not a password."""
+    """What is wrong with the store, or empty."""
     try:
         asked.studies.store.names()
     except AutotunerError as error:

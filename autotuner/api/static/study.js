@@ -67,10 +67,9 @@ async function render(root, { name }, signal) {
 
 async function fetched(view) {
   const at = path("studies", view.name);
-  [view.row, view.report] = await Promise.all([
-    read(at, {}, { signal: view.signal }),
-    read(`${at}/report`, {}, { signal: view.signal }),
-  ]);
+  // In this order: events are followed from the row's on, so that the report may be newer, never older.
+  view.row = await read(at, {}, { signal: view.signal });
+  view.report = await read(`${at}/report`, {}, { signal: view.signal });
 }
 
 /** Follow the study's events; read the report again a moment after each. */
