@@ -44,8 +44,79 @@ class Best(BaseModel):
     value: float | None = Field(description="Of the first objective, in its unit.")
 
 
+_ROW: dict[str, Any] = {
+    "name": "llama-3-8b",
+    "description": "",
+    "state": "RUNNING",
+    "reason": "",
+    "model": "meta-llama/Llama-3.1-8B-Instruct",
+    "engine": "vllm",
+    "backend": "process",
+    "objectives": [{"name": "output_throughput", "unit": "tok/s", "better": "higher"}],
+    "counts": {"COMPLETE": 1, "BENCHMARKING": 1, "REFUSED": 3},
+    "blocks": [
+        {"number": 0, "state": "COMPLETE", "feasible": True, "parameters": {}, "note": ""},
+        {
+            "number": 4,
+            "state": "BENCHMARKING",
+            "feasible": False,
+            "parameters": {"max-num-seqs": 256},
+            "note": "D(1024,256) x 64",
+        },
+    ],
+    "more": 0,
+    "budget": 20,
+    "best": {"number": 0, "value": 2310.5},
+    "baseline": 2310.5,
+    "gain": 0.0,
+    "seconds": 431.2,
+    "eta": 5200.0,
+    "created_at": "2026-11-22T12:00:00.000+00:00",
+    "started_at": "2026-11-22T12:00:05.000+00:00",
+    "ended_at": "",
+    "event": 17,
+}
+_TRIAL: dict[str, Any] = {
+    "number": 4,
+    "state": "INFEASIBLE",
+    "parameters": {"max-num-seqs": 256},
+    "objectives": {},
+    "violations": {},
+    "load_points": [
+        {
+            "index": 0,
+            "scenario": "D(1024,256)",
+            "concurrency": 64,
+            "name": "D(1024,256) x 64",
+            "seconds": 60.0,
+            "metrics": {"output_throughput": 2618.0, "ttft_p90": 1.2},
+            "probe": False,
+            "telemetry": {"kv_usage_max": 0.71, "waiting_max": 0.0},
+        }
+    ],
+    "phases": [{"name": "deploy", "start": 0.0, "end": 48.0}],
+    "feasible": False,
+    "refused": False,
+    "searched": True,
+    "baseline": False,
+    "failure": "out of memory under load",
+    "reason": "CUDA out of memory",
+    "advice": "lower gpu-memory-utilization",
+    "why": "",
+    "node": "10.0.0.7",
+    "gpu_ids": ["0"],
+    "seconds": 122.0,
+    "gpu_hours": 0.034,
+    "created_at": "2026-11-22T12:03:00.000+00:00",
+    "started_at": "2026-11-22T12:03:00.000+00:00",
+    "ended_at": "2026-11-22T12:05:02.000+00:00",
+}
+
+
 class StudyRow(BaseModel):
     """A study as a list shows it."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_ROW]})
 
     name: str = Field(examples=["llama-3-8b"])
     description: str
@@ -87,11 +158,15 @@ class StudyPage(BaseModel):
 class StudyCreated(StudyRow):
     """A study that was stored, and what became of its text on the way."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [_ROW | {"notes": []}]})
+
     notes: list[str]
 
 
 class StudyDetail(StudyRow):
     """A study with what was asked."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": []})
 
     spec: dict[str, Any] = Field(description="As it is stored: presets merged, defaults filled in.")
     yaml: str = Field(description="As a study file.")
@@ -132,7 +207,7 @@ class Report(BaseModel):
 class TrialRow(BaseModel):
     """A trial as it is stored, with what follows from it."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [_TRIAL]})
 
     number: int
     state: TrialStateName
@@ -187,6 +262,8 @@ class Sizes(BaseModel):
 class TrialDetail(TrialRow):
     """A trial with its launch, its telemetry and its files."""
 
+    model_config = ConfigDict(extra="allow", json_schema_extra={"examples": []})
+
     argv: list[str] = Field(description="As its server is started, on the engine's default port.")
     command: str
     plan: dict[str, Any] | None = Field(description="The exact request its backend sent.")
@@ -217,7 +294,9 @@ class Planned(BaseModel):
 class Document(BaseModel):
     """A study in one of its two forms: give either."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"yaml": "name: llama-3-8b\n"}]}
+    )
 
     yaml: str | None = None
     content: dict[str, Any] | None = None
