@@ -37,7 +37,7 @@ from tests.processes import alive, command_holds, local_ray, started, tree, wait
 from tests.raycluster import BIN, HOST, STORE_BYTES, RayCluster, two_nodes
 from tests.simulated import study_file
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(400)]
 
 LONG = {
     "scenarios": ["D(20,5)"],
