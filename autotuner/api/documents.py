@@ -89,7 +89,7 @@ def read_text(text: str, *, as_json: bool = False) -> StudyFile:
     return read
 
 
-def job(service: Service, read: StudyFile, *, name: str | None = None) -> Job:
+def job(service: Service, read: StudyFile) -> Job:
     """A study that was sent, checked: its own files, programs and images only as allowed.
 
     Raises:
@@ -99,7 +99,6 @@ def job(service: Service, read: StudyFile, *, name: str | None = None) -> Job:
     allowed = service.allowed
     return job_of(
         read,
-        name=name,
         presets=[service.presets],
         base=service.directory,
         refusals=lambda spec: refusals(spec, allowed),

@@ -10,11 +10,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from autotuner.errors import MissingStudyError, StudyStateError
-from autotuner.report.summary import answer, counts
+from autotuner.report.summary import answer, counts, objectives_of
 from autotuner.store import Latest
 from autotuner.studies import Studies
 from autotuner.study.budget import seconds_left
-from autotuner.study.metrics import METRICS
 from autotuner.study.study import Study, seconds_between, timestamp
 from autotuner.study.trial import Trial, TrialState, baseline_of
 
@@ -158,10 +157,9 @@ def _now(study: Study, latest: Latest) -> Study:
 
 def _row(study: Study, trials: list[Trial]) -> dict[str, Any]:
     spec = study.spec
-    objectives = spec.objectives
     (best, gained), baseline = answer(spec, trials), baseline_of(trials)
     shown = [t for t in trials if t.searched and not t.refused]
-    first = objectives[0]
+    first = spec.objectives[0]
     return {
         "name": study.name,
         "description": spec.description,
@@ -169,10 +167,7 @@ def _row(study: Study, trials: list[Trial]) -> dict[str, Any]:
         "model": spec.model.path,
         "engine": " / ".join(spec.engine.kinds),
         "backend": spec.backend.kind,
-        "objectives": [
-            {"name": name, "unit": METRICS[name].unit, "better": METRICS[name].better.value}
-            for name in objectives
-        ],
+        "objectives": objectives_of(spec),
         "counts": counts(trials),
         "blocks": [_block(trial) for trial in shown[:BLOCKS]],
         "more": max(0, len(shown) - BLOCKS),

@@ -119,10 +119,7 @@ def study_summary(study: Study) -> dict[str, Any]:
         "engine_version": spec.engine.version,
         "backend": spec.backend.kind,
         "search": spec.search.kind,
-        "objectives": [
-            {"name": name, "unit": METRICS[name].unit, "better": METRICS[name].better.value}
-            for name in spec.objectives
-        ],
+        "objectives": objectives_of(spec),
         "constraints": [each.text + (" (hard)" if each.hard else "") for each in spec.bounds],
         "bounds": {each.metric.name: each.bound for each in spec.bounds},
         "slo_mode": spec.slo.mode if spec.slo else None,
@@ -134,6 +131,14 @@ def study_summary(study: Study) -> dict[str, Any]:
         "seconds": seconds_between(study.started_at, study.ended_at),
         "spec": spec.model_dump(mode="json"),
     }
+
+
+def objectives_of(spec: StudySpec) -> list[dict[str, str]]:
+    """What is sought, and which way is better."""
+    return [
+        {"name": name, "unit": METRICS[name].unit, "better": METRICS[name].better.value}
+        for name in spec.objectives
+    ]
 
 
 def load_names(spec: StudySpec) -> list[str]:

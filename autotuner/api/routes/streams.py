@@ -75,9 +75,8 @@ async def events(
     """What happens to a study and its trials: `id` is the event's number, `event` is `study` or
     `trial`, `data` what it is now. Ends when the study is deleted."""
     await run_in_threadpool(asked.reads.study, name)
-    since = last_event_id(request)
-    since = after if since is None else since
-    return EventStream(following.events(asked.studies.store, name, after=since or 0, follow=follow))
+    since = _since(request, after) or 0
+    return EventStream(following.events(asked.studies.store, name, after=since, follow=follow))
 
 
 @router.get("/studies/{name}/logs", dependencies=VIEWER, response_class=Response, responses=STREAM)
