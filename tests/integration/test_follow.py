@@ -564,7 +564,7 @@ def test_events_go_on_where_a_study_was_begun_anew(store: Store) -> None:
         was = store.study("small")
         store.replace(was, was)
         store.set_state("small", StudyState.RUNNING)
-        assert numbers(await taken(frames, 4)) == [3, 4]
+        assert numbers(await taken(frames, 3)) == [2, 3]
         await frames.aclose()
 
     run(test)
