@@ -20,6 +20,7 @@ import click
 
 from autotuner.backends.guarded import Guarded, ray_labels
 from autotuner.errors import InfrastructureError
+from autotuner.execution.cluster import AT_NO_DISADVANTAGE
 from autotuner.settings import Settings
 
 PROGRAM = "autotuner.api.local_service"
@@ -111,6 +112,7 @@ def _serve_here(host: str, port: int) -> int:
     others = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_JOB_ID")
     environment = {
         **_QUIET,
+        **AT_NO_DISADVANTAGE,
         **{name: value for name, value in os.environ.items() if name not in others},
         **direct(port),
         **ray_labels(LABEL),
