@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 from autotuner.api.app import application
@@ -35,9 +36,6 @@ from autotuner.study.trial import Trial, TrialState
 ROOT = Path(__file__).parent.parent
 TABLES = ROOT / "tests" / "bench" / "tables"
 EXAMPLE = ROOT / "examples" / "03-a-search-in-a-table" / "study.yaml"
-AXE = (ROOT / "node_modules" / "axe-core" / "axe.min.js", ROOT / ".cache" / "axe.min.js")
-"""Where the checks of accessibility may lie; they are no part of the project."""
-
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 """When the last of the finished studies ended."""
 
@@ -434,16 +432,12 @@ def watched(
 
 
 def violations(page: Page, *, leave_out: Sequence[str] = ()) -> list[str]:
-    """What axe-core finds against WCAG 2.1 AA, as lines; skips where it is not there."""
-    script = next((each for each in AXE if each.is_file()), None)
-    if script is None:
-        pytest.skip("axe-core is not here: npm install --no-save axe-core")
-    page.evaluate(script.read_text(encoding="utf-8") + "\n;0")
-    found = page.evaluate(
-        "async (off) => (await axe.run(document, {runOnly: ['wcag2a', 'wcag2aa', 'wcag21aa'],"
-        " rules: Object.fromEntries(off.map((id) => [id, {enabled: false}]))})).violations",
-        list(leave_out),
-    )
+    """What axe-core finds against WCAG 2.1 AA, as lines."""
+    options = {
+        "runOnly": ["wcag2a", "wcag2aa", "wcag21aa"],
+        "rules": {rule: {"enabled": False} for rule in leave_out},
+    }
+    found = Axe().run(page, options=options).response["violations"]
     return [
         f"{each['id']}: {each['help']}: {node['html'][:200]} {node.get('failureSummary', '')[:200]}"
         for each in found
