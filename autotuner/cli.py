@@ -401,12 +401,13 @@ def token() -> None:
     show_default=True,
     help="Sees; submits and deletes studies as well; sees who has tokens as well.",
 )
-def add_token(name: str, role: str) -> None:
+@click.option("--team", default="", help="Whose studies are all that it sees; by default all are.")
+def add_token(name: str, role: str, team: str) -> None:
     """Make a token and print it, this once: only its hash is kept."""
     from autotuner.api import tokens
     from autotuner.settings import Settings
 
-    click.echo(tokens.issue(tokens.token_file(Settings()), name, tokens.Role(role)))
+    click.echo(tokens.issue(tokens.token_file(Settings()), name, tokens.Role(role), team))
 
 
 @token.command("list")
@@ -418,12 +419,12 @@ def list_tokens(as_json: bool) -> None:
 
     held = tokens.listed(tokens.token_file(Settings()))
     if as_json:
-        _print_json([{"name": t.name, "role": t.role, "created_at": t.created_at} for t in held])
+        _print_json([each.model_dump(mode="json", exclude={"hash"}) for each in held])
         return
     if not held:
         click.echo("no tokens; autotuner token add NAME makes one")
     for each in held:
-        click.echo(f"{each.name:<32} {each.role:<10} {each.created_at}")
+        click.echo(f"{each.name:<32} {each.role:<10} {each.team or '-':<16} {each.created_at}")
 
 
 @token.command("revoke")

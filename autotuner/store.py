@@ -51,10 +51,10 @@ from autotuner.errors import (
     StudyStateError,
 )
 from autotuner.study.spec import StudySpec
-from autotuner.study.study import Study, StudyState, timestamp
+from autotuner.study.study import Study, StudyState, sees, timestamp
 from autotuner.study.trial import LoadPoint, Phase, Trial, TrialState
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 DELETED = "DELETED"
 """State in the last event of a study that is no more."""
@@ -78,6 +78,7 @@ _STUDIES = Table(
     Column("created_at", String(32), nullable=False),
     Column("started_at", String(32), nullable=False),
     Column("ended_at", String(32), nullable=False),
+    Column("team", String(63), nullable=False, server_default=""),
     # How many events there were: raised first in every transaction, so that whoever reads them
     # in order never sees one before another that was written earlier.
     Column("events", Integer, nullable=False, server_default="0"),
@@ -137,13 +138,14 @@ _EVENTS = Table(
     Column("content", JSON, nullable=False),
 )
 
-_ADDED_SINCE = {
+_ADDED_SINCE: Mapping[int, Mapping[Table, tuple[str, ...]]] = {
     1: {
         _STUDIES: ("renewed_at",),
         _TRIALS: ("penalty", "predicted", "observed", "repeat_of", "round", "advice"),
         _LOAD_POINTS: ("probe",),
     },
     2: {_STUDIES: ("job", "events"), _TRIALS: ("why",), _LOAD_POINTS: ("telemetry",)},
+    3: {_STUDIES: ("team",)},
 }
 """Columns a store of each older schema version does not have; they all have defaults."""
 
@@ -172,7 +174,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Latest:
-    """What changes of a study while it runs, see `Study`.
+    """What changes of a study while it runs, and whose it is, see `Study`.
 
     Attributes:
         events: number of its last event; what was read of its trials holds while that does.
@@ -182,6 +184,7 @@ class Latest:
     driver: str
     job: str
     renewed_at: str
+    team: str
 
 
 class Store:
@@ -240,13 +243,17 @@ class Store:
         except IntegrityError as error:
             raise StudyStateError(f"there already is a study named {study.name!r}") from error
 
-    def study(self, name: str) -> Study:
-        """Raises StudyStateError where there is none of that name."""
+    def study(self, name: str, team: str = "") -> Study:
+        """Raises MissingStudyError where there is none of that name, or none that a team sees."""
         with self._reading() as connection:
             row = connection.execute(select(_STUDIES).where(_STUDIES.c.name == name)).first()
-        if row is None:
-            raise MissingStudyError(f"there is no study named {name!r}", self._place)
+        if row is None or not sees(team, row.team):
+            raise self.missing(name)
         return _study(row._mapping)
+
+    def missing(self, name: str) -> MissingStudyError:
+        """What is said of a study that is not there."""
+        return MissingStudyError(f"there is no study named {name!r}", self._place)
 
     def names(self) -> list[str]:
         with self._reading() as connection:
@@ -510,6 +517,8 @@ def _unchanged(was: Study) -> ColumnElement[bool]:
         (_STUDIES.c.state == was.state.value)
         & (_STUDIES.c.driver == was.driver)
         & (_STUDIES.c.job == was.job)
+        # One that was deleted, and made anew by others, is not the one that was read.
+        & (_STUDIES.c.team == was.team)
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import re
@@ -32,7 +33,14 @@ from autotuner.settings import Site
 from autotuner.study.finals import winner
 from autotuner.study.space import Parameters
 from autotuner.study.spec import NAME_LENGTH, StudySpec
-from autotuner.study.study import LEASE_SECONDS, Study, StudyState, seconds_between, timestamp
+from autotuner.study.study import (
+    LEASE_SECONDS,
+    Study,
+    StudyState,
+    seconds_between,
+    sees,
+    timestamp,
+)
 from autotuner.study.trial import Trial
 
 if TYPE_CHECKING:
@@ -70,7 +78,7 @@ class NoRunner:
 
 
 class Studies:
-    """Studies in a store, with their files under a directory.
+    """Studies in a store, with their files under a directory: all, or those that a team sees.
 
     Args:
         runner: starts them; by default they are run by who submits them.
@@ -89,6 +97,22 @@ class Studies:
         self._directory = directory
         self._runner = runner or NoRunner()
         self._at_once = at_once
+        self._team = ""
+
+    def of(self, team: str) -> Studies:
+        """The same as a team sees them: its own are all that there are, and what it makes is its
+        own. Of no team: all of them."""
+        seen = copy.copy(self)
+        seen._team = team
+        return seen
+
+    def study(self, name: str) -> Study:
+        """The study of that name; every use of one that is there begins here.
+
+        Raises:
+            MissingStudyError: there is none, or none that is seen, which is told by nothing.
+        """
+        return self.store.study(name, self._team)
 
     def submit(self, job: Job, *, restart: bool = False) -> Study:
         """Store a new study.
@@ -112,7 +136,11 @@ class Studies:
                     f"  start it anew:  add --restart (its trials are deleted)\n"
                     f"  keep both:      add --name NEW-NAME"
                 )
-        study = replace(self._new(spec), driver=this_process(), renewed_at=timestamp())
+        study = replace(
+            self._new(spec, self._team if existing is None else existing.team),
+            driver=this_process(),
+            renewed_at=timestamp(),
+        )
         if existing is None:
             self.store.create(study)
         else:
@@ -127,7 +155,7 @@ class Studies:
         Raises:
             StudyStateError: the name is taken.
         """
-        study = self._new(job.spec)
+        study = self._new(job.spec, self._team)
         self.store.create(study)
         Path(study.directory).mkdir(parents=True, exist_ok=True)
         return study
@@ -140,7 +168,7 @@ class Studies:
             StudyStateError: none of that name, under way, or the new name is taken.
         """
         was = self._idle(name, "edit")
-        study = replace(self._new(job.spec), created_at=was.created_at)
+        study = replace(self._new(job.spec, was.team), created_at=was.created_at)
         with _aside(was):
             self.store.replace(was, study)
         Path(study.directory).mkdir(parents=True, exist_ok=True)
@@ -196,7 +224,7 @@ class Studies:
         if was.state is StudyState.PENDING and not self.lost(was):
             raise StudyStateError(f"study {name!r} has never run; start it")
         trials = self.store.trials(name)
-        study = replace(self._new(was.spec), created_at=was.created_at)
+        study = replace(self._new(was.spec, was.team), created_at=was.created_at)
         with _aside(was):
             self.store.replace(was, study)
             Path(study.directory).mkdir(parents=True, exist_ok=True)
@@ -218,7 +246,7 @@ class Studies:
             StudyStateError: none of that name, not under way, or driven by no job.
             InfrastructureError: the cluster does not answer.
         """
-        study = self.store.study(name)
+        study = self.study(name)
         if not self.under_way(study):
             if not self.lost(study):
                 raise StudyStateError(
@@ -248,17 +276,17 @@ class Studies:
             self._runner.stop(study.job)
         elif not taken:
             raise StudyStateError(f"study {name!r} has just been changed; look again")
-        return self.store.study(name)
+        return self.study(name)
 
     def duplicate(self, name: str) -> Study:
         """A new study that asks the same, PENDING, with a name of its own: NAME-copy,
-        NAME-copy-2 and so on.
+        NAME-copy-2 and so on. It belongs to who asks for it.
 
         Raises:
             StudyStateError: none of that name.
         """
-        spec = self.store.study(name).spec
-        study = self._new(spec.model_copy(update={"name": self.free_name(name)}))
+        spec = self.study(name).spec
+        study = self._new(spec.model_copy(update={"name": self.free_name(name)}), self._team)
         self.store.create(study)
         Path(study.directory).mkdir(parents=True, exist_ok=True)
         return study
@@ -290,7 +318,10 @@ class Studies:
             return replace(job, prior=prior_of_model(job.spec, model, job.foresight().refuse))
         if asked.study == job.spec.name:
             raise StudyStateError(f"study {asked.study!r} cannot be its own prior")
-        found = prior_of_trials(self.show(asked.study)[1])
+        # Whoever drives a study, its prior is one that its own team sees.
+        own = self._find(job.spec.name) if not self._team else None
+        seen = self.of(own.team) if own is not None else self
+        found = prior_of_trials(seen.show(asked.study)[1])
         if not found.predictions:
             raise StudyStateError(f"the prior, study {asked.study!r}, has no feasible trial")
         return replace(job, prior=found)
@@ -337,10 +368,11 @@ class Studies:
         return list(different.values())
 
     def show(self, name: str) -> tuple[Study, list[Trial]]:
-        return self.store.study(name), self.store.trials(name)
+        return self.study(name), self.store.trials(name)
 
     def list(self) -> list[tuple[Study, list[Trial]]]:
-        return [(study, self.store.trials(study.name)) for study in self.store.studies()]
+        seen = (study for study in self.store.studies() if sees(self._team, study.team))
+        return [(study, self.store.trials(study.name)) for study in seen]
 
     def report(self, name: str) -> dict[str, Any]:
         """See `report.summary`."""
@@ -411,11 +443,12 @@ class Studies:
         age = seconds_between(study.renewed_at, timestamp())
         return age is not None and age < START_SECONDS
 
-    def _new(self, spec: StudySpec) -> Study:
-        return Study(spec, str(self._directory / spec.name), created_at=timestamp())
+    def _new(self, spec: StudySpec, team: str) -> Study:
+        directory = str(self._directory / spec.name)
+        return Study(spec, directory, created_at=timestamp(), team=team)
 
     def _idle(self, name: str, verb: str) -> Study:
-        study = self.store.study(name)
+        study = self.study(name)
         if self.under_way(study):
             raise StudyStateError(
                 f"study {name!r} is {self.standing(study)}; cancel it before you {verb} it"
@@ -438,12 +471,19 @@ class Studies:
     def _refuse_if_too_many(self) -> None:
         if self._at_once is None:
             return
-        count = sum(self.under_way(each) for each in self.store.studies())
+        count = sum(self._is_under_way(name) for name in self.store.names())
         if count > self._at_once:
             raise TooManyStudiesError(
                 f"{count - 1} studies are under way, and no more than {self._at_once} may be "
                 "(AUTOTUNER_STUDIES_AT_ONCE); wait for one, or cancel one"
             )
+
+    def _is_under_way(self, name: str) -> bool:
+        """Of anybody's study; one that this version cannot read is no matter of who asks."""
+        try:
+            return self.under_way(self.store.study(name))
+        except StudyStateError:
+            return False
 
     def _refuse_if_done(self, study: Study, trials: Sequence[Trial]) -> None:
         # One that its limits ended early has something left to do.

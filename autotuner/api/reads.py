@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import threading
 from collections import OrderedDict
@@ -9,12 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from autotuner.errors import MissingStudyError, StudyStateError
+from autotuner.errors import StudyStateError
 from autotuner.report.summary import answer, counts, objectives_of
 from autotuner.store import Latest
 from autotuner.studies import Studies
 from autotuner.study.budget import seconds_left
-from autotuner.study.study import Study, seconds_between, timestamp
+from autotuner.study.study import Study, seconds_between, sees, timestamp
 from autotuner.study.trial import Trial, TrialState, baseline_of
 
 BLOCKS = 50
@@ -51,6 +52,22 @@ class Reads:
         self._rows: dict[str, tuple[int, dict[str, Any], Study]] = {}
         self._reading: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
+        self._team = ""
+
+    def of(self, team: str) -> Reads:
+        """The same as a team sees it, see `Studies.of`; what is kept is kept for all."""
+        seen = copy.copy(self)
+        seen._team = team
+        return seen
+
+    @property
+    def sees_all(self) -> bool:
+        return not self._team
+
+    def is_anothers(self, name: str) -> bool:
+        """Whether there is a study of that name which is not seen."""
+        found = self._studies.store.latest(name).get(name)
+        return found is not None and not sees(self._team, found.team)
 
     def study(self, name: str) -> tuple[Study, list[Trial]]:
         """Raises MissingStudyError where there is none of that name."""
@@ -70,6 +87,8 @@ class Reads:
                     del kept[name]
         rows = []
         for name, each in latest.items():
+            if not sees(self._team, each.team):
+                continue
             try:
                 rows.append(self._row(name, each))
             except StudyStateError:
@@ -125,8 +144,8 @@ class Reads:
 
     def _latest(self, name: str) -> Latest:
         found = self._studies.store.latest(name).get(name)
-        if found is None:
-            raise MissingStudyError(f"there is no study named {name!r}")
+        if found is None or not sees(self._team, found.team):
+            raise self._studies.store.missing(name)
         return found
 
     def _fresh(self, name: str, latest: Latest) -> _Kept:
@@ -141,6 +160,8 @@ class Reads:
             if kept is None or kept.event != latest.events:
                 # Read after its number: what changed in between is read again the next time.
                 study, trials = self._studies.show(name)
+                if study.team != latest.team:  # another's, made since
+                    raise self._studies.store.missing(name)
                 kept = _Kept(latest.events, study, trials)
                 with self._lock:
                     self._kept[name] = kept
@@ -162,6 +183,7 @@ def _row(study: Study, trials: list[Trial]) -> dict[str, Any]:
     first = spec.objectives[0]
     return {
         "name": study.name,
+        "team": study.team,
         "description": spec.description,
         "reason": study.reason,
         "model": spec.model.path,

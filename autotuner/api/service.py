@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +11,7 @@ from fastapi import Depends, Request
 
 from autotuner.api.allowance import Allowance, read_allowance
 from autotuner.api.reads import Reads
-from autotuner.api.tokens import Gate
+from autotuner.api.tokens import Caller, Gate
 from autotuner.settings import Settings
 from autotuner.store import Store
 from autotuner.studies import Runner, Studies
@@ -24,7 +24,7 @@ def no_cluster() -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Service:
-    """Made once by whoever serves, and the same for every request.
+    """Made once by whoever serves; a request gets it as its caller sees it.
 
     Attributes:
         directory: where relative paths of studies begin.
@@ -42,6 +42,14 @@ class Service:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reads", Reads(self.studies))
+
+    def seen_by(self, caller: Caller) -> Service:
+        """The same with no studies in it but those that a caller sees."""
+        if not caller.team:
+            return self
+        seen = replace(self, studies=self.studies.of(caller.team))
+        object.__setattr__(seen, "reads", self.reads.of(caller.team))
+        return seen
 
     @property
     def allowed(self) -> Allowance:
@@ -84,10 +92,19 @@ def service(
     return Service(studies, settings, Gate(settings), directory, cluster, ready)
 
 
-async def _of(request: Request) -> Service:  # a plain function would cost a thread's turn
+async def _serving(request: Request) -> Service:  # a plain function would cost a thread's turn
     found: Service = request.app.state.service
     return found
 
 
-Asked = Annotated[Service, Depends(_of)]
-"""Parameter of a route: the service it is part of."""
+async def _seen(request: Request) -> Service:
+    whole = await _serving(request)
+    return whole.seen_by(whole.gate.caller(request))
+
+
+Asked = Annotated[Service, Depends(_seen)]
+"""Parameter of a route: the service it is part of, as its caller sees it."""
+
+Serving = Annotated[Service, Depends(_serving)]
+"""Parameter of a route that says nothing of any study, as to strangers, or but that there is
+one: the whole service."""

@@ -16,9 +16,10 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
+from typing import Self
 
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from autotuner.api.problems import ProblemError
 from autotuner.errors import ConfigError, InfrastructureError
@@ -40,11 +41,11 @@ class Role(StrEnum):
     """Each may do what those before it may."""
 
     VIEWER = "viewer"
-    """Sees everything, changes nothing."""
+    """Sees, changes nothing."""
     OPERATOR = "operator"
     """Submits, starts, cancels, edits and deletes studies and presets."""
     ADMIN = "admin"
-    """Sees who has tokens as well."""
+    """Sees who has tokens as well. Of the whole service, never of a team."""
 
     def may(self, needed: Role) -> bool:
         """Whether this role has all that the needed one has."""
@@ -54,10 +55,15 @@ class Role(StrEnum):
 
 @dataclass(frozen=True)
 class Caller:
-    """Who asks."""
+    """Who asks.
+
+    Attributes:
+        team: whose studies are theirs, see `study.sees`; empty: of the whole service.
+    """
 
     name: str
     role: Role
+    team: str = ""
 
 
 class Token(BaseModel):
@@ -69,6 +75,13 @@ class Token(BaseModel):
     role: Role
     hash: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the token, as hex.")
     created_at: str
+    team: str = Field(default="", pattern=rf"^({NAMES.pattern})?$")
+
+    @model_validator(mode="after")
+    def _admins_are_of_no_team(self) -> Self:
+        if self.team and self.role is Role.ADMIN:
+            raise ValueError(f"{self.name!r} is an admin, and so of no team")
+        return self
 
 
 _TOKENS = TypeAdapter(tuple[Token, ...])
@@ -79,17 +92,24 @@ def token_file(settings: Settings) -> Path:
     return (settings.tokens or settings.home / "tokens.json").expanduser().absolute()
 
 
-def issue(path: Path, name: str, role: Role) -> str:
+def issue(path: Path, name: str, role: Role, team: str = "") -> str:
     """A new token, which is kept nowhere in the clear.
 
+    Args:
+        team: that it belongs to, and whose studies are all that it sees; empty: sees all.
+
     Raises:
-        ConfigError: the name is taken, or is none; or the file holds no tokens.
+        ConfigError: the name is taken, or is none; an admin of a team; or the file holds no
+            tokens.
         InfrastructureError: the file cannot be written.
     """
-    if not NAMES.fullmatch(name):
+    _refuse_unsayable(name, "token", "ci or anna@example.org")
+    if team:
+        _refuse_unsayable(team, "team", "chat or search-quality")
+    if team and role is Role.ADMIN:
         raise ConfigError(
-            f"{name!r} is no name for a token",
-            hint="letters, digits and . _ @ -, at most 63, such as ci or anna@example.org",
+            "an admin is of the whole service, and so of no team",
+            hint="leave the team out, or take another role",
         )
     token = PREFIX + secrets.token_urlsafe(32)
     with _alone(path):
@@ -100,7 +120,8 @@ def issue(path: Path, name: str, role: Role) -> str:
                 hint=f"end it first: autotuner token revoke {name}",
             )
         made = datetime.now(UTC).isoformat(timespec="seconds")
-        _write(path, [*held, Token(name=name, role=role, hash=_digest(token), created_at=made)])
+        new = Token(name=name, role=role, hash=_digest(token), created_at=made, team=team)
+        _write(path, [*held, new])
     return token
 
 
@@ -143,6 +164,14 @@ def listed(path: Path) -> tuple[Token, ...]:
         ) from None
 
 
+def _refuse_unsayable(name: str, what: str, such_as: str) -> None:
+    if not NAMES.fullmatch(name):
+        raise ConfigError(
+            f"{name!r} is no name for a {what}",
+            hint=f"letters, digits and . _ @ -, at most 63, such as {such_as}",
+        )
+
+
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """While two add or revoke at once, one waits: else the last would undo the first."""
@@ -164,7 +193,9 @@ def _write(path: Path, held: Sequence[Token]) -> None:
         handle, new = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(_TOKENS.dump_json(tuple(held), indent=1) + b"\n")
+                # Without teams it is the file that an older service reads as well.
+                said = _TOKENS.dump_json(tuple(held), indent=1, exclude_defaults=True)
+                file.write(said + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
             Path(new).replace(path)
@@ -232,7 +263,7 @@ class Gate:
         found = [each for each in self._held if hmac.compare_digest(each.hash, digest)]
         if not found:
             raise unauthorized("this token is not known here, or was revoked")
-        return Caller(found[0].name, found[0].role)
+        return Caller(found[0].name, found[0].role, found[0].team)
 
     def _look(self) -> None:
         """Read the file where it is another than it was."""

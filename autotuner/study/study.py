@@ -38,6 +38,7 @@ class Study:
         directory: absolute; the trials' plans, logs and results lie in it.
         driver: ``HOST PID:START`` of the process that runs it, while it is RUNNING.
         job: id of the job that was last asked to run it; empty for one that a person runs.
+        team: whose it is, see `sees`; empty: of none.
         renewed_at: when the driver last said that it is alive; its lease is LEASE_SECONDS long.
         created_at, started_at, ended_at: ISO 8601 with zone, UTC; empty until then.
     """
@@ -52,10 +53,19 @@ class Study:
     created_at: str = ""
     started_at: str = ""
     ended_at: str = ""
+    team: str = ""
 
     @property
     def name(self) -> str:
         return self.spec.name
+
+
+def sees(team: str, owner: str) -> bool:
+    """Whether who is of a team sees a study that belongs to another; of no team, one sees all.
+
+    The one place that decides it: whatever looks a study up for a caller asks here.
+    """
+    return not team or team == owner
 
 
 def timestamp() -> str:

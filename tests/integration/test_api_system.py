@@ -86,7 +86,9 @@ def test_what_it_is(made: Service) -> None:
 
 def test_who_asks(made: Service) -> None:
     client = client_of(made)
-    assert client.get("/v1/me").json() == {"name": "local", "role": "admin", "tokens": False}
+    assert client.get("/v1/me").json() == {
+        "name": "local", "role": "admin", "team": "", "tokens": False,
+    }  # fmt: skip
     assert client.get("/v1/tokens").json() == {"items": []}
     path = token_file(made.settings)
     said = {name: issue(path, name, Role(name)) for name in ("viewer", "operator", "admin")}
@@ -95,7 +97,7 @@ def test_who_asks(made: Service) -> None:
         return client.get(address, headers={"Authorization": f"Bearer {said[name]}"})
 
     assert asked("operator", "/v1/me").json() == {
-        "name": "operator", "role": "operator", "tokens": True,
+        "name": "operator", "role": "operator", "team": "", "tokens": True,
     }  # fmt: skip
     assert client.get("/v1/me").status_code == 401
     for open_to_all in ("/healthz", "/readyz", "/v1/version"):

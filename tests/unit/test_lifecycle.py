@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -20,7 +21,7 @@ from autotuner.errors import (
 from autotuner.job import Job, load_job
 from autotuner.store import DELETED, Store
 from autotuner.studies import START_SECONDS, Studies
-from autotuner.study.study import Study, StudyState
+from autotuner.study.study import Study, StudyState, sees
 from tests.builders import trial
 from tests.simulated import study_file
 from tests.unit.test_lease import ago
@@ -446,3 +447,98 @@ def test_who_was_away_while_a_study_was_begun_anew_misses_nothing(
     last = studies.store.latest()["asked"].events
     studies.edit("asked", job)
     assert [each.number for each in studies.store.events("asked", after=last)] == [last + 1]
+
+
+# Teams.
+
+
+def test_of_no_team_one_sees_all_and_of_a_team_its_own() -> None:
+    assert [sees("", owner) for owner in ("", "chat")] == [True, True]
+    assert [sees("chat", owner) for owner in ("", "chat", "search")] == [False, True, False]
+
+
+def test_what_a_team_makes_is_its_own_and_a_duplicate_is_whose_it_was_made_for(
+    studies: Studies, job: Job
+) -> None:
+    chat = studies.of("chat")
+    assert chat.create(job).team == "chat"
+    assert chat.duplicate("asked").team == "chat"
+    assert studies.duplicate("asked").team == ""
+    assert studies.create(named(job, "older")).team == ""
+    assert [each.name for each, _ in chat.list()] == ["asked-copy", "asked"]
+    assert len(studies.list()) == 4
+
+
+def test_a_study_stays_its_teams_whoever_edits_renames_or_restarts_it(
+    studies: Studies, jobs: Jobs, job: Job
+) -> None:
+    studies.of("chat").create(job)
+    assert studies.edit("asked", job).team == "chat"
+    assert studies.edit("asked", named(job, "renamed")).team == "chat"
+    ended(studies, "renamed", StudyState.COMPLETE)
+    assert studies.restart("renamed").team == "chat"
+    assert studies.store.study("renamed").team == "chat"
+    ended(studies, "renamed", StudyState.CANCELLED)
+    jobs.refusal = "the cluster is away"
+    with pytest.raises(InfrastructureError):
+        studies.restart("renamed")
+    assert studies.store.study("renamed").team == "chat", "taken back"
+
+
+def test_the_command_line_starts_a_teams_study_anew_as_the_teams(
+    studies: Studies, job: Job
+) -> None:
+    studies.of("chat").create(job)
+    ended(studies, "asked", StudyState.COMPLETE)
+    assert studies.submit(job, restart=True).team == "chat"
+
+
+def test_another_teams_study_is_as_one_that_is_not_there(studies: Studies, job: Job) -> None:
+    studies.of("chat").create(job)
+    before = studies.store.study("asked")
+    for team in ("search", "cha", "chat2"):
+        other = studies.of(team)
+        uses = (
+            other.study, other.show, other.report, other.chosen, other.start, other.cancel,
+            other.resume, other.restart, other.delete, other.duplicate,
+            lambda name, other=other: other.edit(name, job),
+        )  # fmt: skip
+        for use in uses:
+            with pytest.raises(MissingStudyError) as there:
+                use("asked")
+            with pytest.raises(MissingStudyError) as not_there:
+                use("nothing")
+            assert str(there.value) == str(not_there.value).replace("nothing", "asked")
+        assert other.list() == []
+    assert studies.store.study("asked") == before
+    assert studies.of("chat").study("asked") == before
+
+
+def test_a_prior_is_one_that_the_studys_own_team_sees(
+    tmp_path: Path, studies: Studies, job: Job
+) -> None:
+    studies.of("search").create(named(job, "theirs"))
+    done = trial(1, {"max-num-seqs": 2}, objectives={"output_throughput": 5.0})
+    studies.store.save("theirs", done)
+    work = load_job(study_file(tmp_path, name="ours", prior={"study": "theirs"}))
+    with pytest.raises(MissingStudyError, match="'theirs'"):
+        studies.of("chat").with_prior(work)
+    assert studies.with_prior(work).prior.predictions, "of no team one sees all"
+    studies.of("chat").create(work)
+    with pytest.raises(MissingStudyError, match="'theirs'"):
+        studies.with_prior(work)  # as its driver asks, which is of no team
+    assert studies.of("search").with_prior(work).prior.predictions
+
+
+def test_a_study_that_nobody_can_read_keeps_no_other_from_its_start(
+    tmp_path: Path, studies: Studies, jobs: Jobs, job: Job
+) -> None:
+    few = Studies(studies.store, tmp_path / "studies", runner=jobs, at_once=1)
+    few.create(named(job, "unreadable"))
+    with sqlite3.connect(tmp_path / "store.db") as connection:
+        connection.execute("UPDATE studies SET spec = '{}'")
+    connection.close()
+    few.of("chat").create(job)
+    assert few.of("chat").start("asked").job
+    with pytest.raises(MissingStudyError):
+        few.of("chat").study("unreadable")

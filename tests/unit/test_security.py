@@ -131,6 +131,37 @@ def test_a_name_can_be_read_in_a_log(name: str, tmp_path: Path) -> None:
         issue(tmp_path / "tokens.json", name, Role.VIEWER)
 
 
+def test_a_token_may_be_of_a_team_and_without_one_the_file_is_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.json"
+    issue(path, "ci", Role.OPERATOR)
+    assert "team" not in path.read_text(), "an older service would not read it"
+    issue(path, "anna", Role.OPERATOR, "chat")
+    assert [(each.name, each.team) for each in listed(path)] == [("ci", ""), ("anna", "chat")]
+
+
+@pytest.mark.parametrize("team", ["a b", "../x", "-x", "a\n", "x" * 64])
+def test_a_team_is_named_like_a_token(team: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no name for a team"):
+        issue(tmp_path / "tokens.json", "anna", Role.VIEWER, team)
+
+
+def test_an_admin_is_of_no_team(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.json"
+    with pytest.raises(ConfigError, match="an admin is of the whole service"):
+        issue(path, "root", Role.ADMIN, "chat")
+    assert not path.exists()
+    issue(path, "anna", Role.VIEWER, "chat")
+    path.write_text(path.read_text().replace("viewer", "admin"))
+    with pytest.raises(ConfigError, match="'anna' is an admin, and so of no team"):
+        listed(path)
+
+
+def test_the_gate_knows_a_callers_team(house: House) -> None:
+    token = issue(token_file(house.settings), "anna", Role.OPERATOR, "chat")
+    known = Gate(house.settings).known_by(f"Bearer {token}")
+    assert known == Caller("anna", Role.OPERATOR, "chat")
+
+
 def test_revoking_leaves_the_others(tmp_path: Path) -> None:
     path = tmp_path / "tokens.json"
     for name in ("a", "b"):

@@ -14,7 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import create_engine, text
 
-from autotuner.errors import AutotunerError, FailureClass, InfrastructureError, StudyStateError
+from autotuner.errors import (
+    AutotunerError,
+    FailureClass,
+    InfrastructureError,
+    MissingStudyError,
+    StudyStateError,
+)
 from autotuner.store import SCHEMA_VERSION, Store
 from autotuner.study.study import Study, StudyState, seconds_between, timestamp
 from autotuner.study.trial import LoadPoint, Phase, Trial, TrialState
@@ -133,10 +139,12 @@ def test_every_field_of_a_study_is_read_back_as_it_was_saved(store: Store) -> No
         "2026-11-22T03:04:05.678+00:00",
         "2026-11-22T03:04:06.000+00:00",
         "2026-11-22T03:05:06.500+00:00",
+        team="chat",
     )
     store.create(full)
     found = store.study("small")
     assert found == full
+    assert store.latest("small")["small"].team == "chat"
     assert found.spec.search.options == {"startup_trials": 3}
     assert found.spec.parameter_space == full.spec.parameter_space
     assert found.name == "small"
@@ -379,7 +387,7 @@ def test_a_new_store_may_be_made_by_many_at_once(url: str) -> None:
 
 def test_a_store_of_the_first_version_is_brought_up_to_date_with_what_it_holds(url: str) -> None:
     added = {
-        "studies": ["renewed_at", "job", "events"],
+        "studies": ["renewed_at", "job", "events", "team"],
         "trials": ["penalty", "predicted", "observed", "repeat_of", "round", "advice", "why"],
         "load_points": ["probe", "telemetry"],
     }
@@ -411,3 +419,44 @@ def test_a_store_of_the_first_version_is_brought_up_to_date_with_what_it_holds(u
     assert stores[0].study("small").renewed_at == ""
     for each in stores:
         each.close()
+
+
+def test_a_store_from_before_teams_holds_studies_of_none(url: str) -> None:
+    old = Store(url)
+    old.create(study())
+    old.save("small", FULL)
+    old.close()
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE studies DROP COLUMN team"))
+        connection.execute(text("UPDATE schema_version SET version = 3"))
+    engine.dispose()
+    new = Store(url)
+    assert new.study("small").team == new.latest()["small"].team == ""
+    assert new.trials("small") == [FULL]
+    new.create(study("theirs", team="chat"))
+    assert new.study("theirs").team == "chat"
+    new.close()
+
+
+def test_a_team_finds_its_own_and_others_are_as_those_that_are_not_there(store: Store) -> None:
+    for name, team in (("ours", "chat"), ("theirs", "search"), ("older", "")):
+        store.create(study(name, team=team))
+    assert store.study("ours", "chat").name == "ours"
+    assert [store.study(name).name for name in ("ours", "theirs", "older")]
+    for name in ("theirs", "older", "nothing"):
+        with pytest.raises(MissingStudyError) as caught:
+            store.study(name, "chat")
+        assert caught.value.said == f"there is no study named {name!r}"
+
+
+def test_a_study_of_another_team_is_not_changed_for_one_that_had_its_name(store: Store) -> None:
+    was = study(team="chat")
+    store.create(was)
+    store.delete(was)
+    store.create(study(team="search"))
+    with pytest.raises(StudyStateError, match="just been changed"):
+        store.delete(was)
+    assert not store.hand_over(was, "a job")
+    assert not store.set_state("small", StudyState.CANCELLED, was=was)
+    assert store.study("small") == study(team="search", created_at=store.study("small").created_at)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import JSONResponse
@@ -15,12 +15,12 @@ from pydantic import BaseModel, Field
 from autotuner.api.problems import answers
 from autotuner.api.schemas import Standing, TrialStateName
 from autotuner.api.security import needs
-from autotuner.api.service import Asked, Service
-from autotuner.api.tokens import Role
+from autotuner.api.service import Asked, Service, Serving
+from autotuner.api.tokens import Caller, Role
 from autotuner.errors import AutotunerError, MissingStudyError
 from autotuner.export import launch_of
 from autotuner.study.space import Parameters
-from autotuner.study.study import Study, timestamp
+from autotuner.study.study import Study, sees, timestamp
 from autotuner.study.trial import Trial, TrialState
 
 router = APIRouter(tags=["cluster"])
@@ -29,6 +29,9 @@ VIEWER = [Depends(needs(Role.VIEWER))]
 
 UNDER_WAY = ("STARTING", "RUNNING")
 HOLDING = (TrialState.DEPLOYING, TrialState.BENCHMARKING)
+
+ANOTHERS = "another team's"
+"""In place of the name of a study that the caller does not see; no study can have it."""
 
 
 class DeviceRow(BaseModel):
@@ -66,23 +69,23 @@ class Hold(BaseModel):
 
     node: str
     gpu_ids: list[str]
-    study: str
-    trial: int
-    state: TrialStateName
-    since: str
+    study: str = Field(description=f"Or `{ANOTHERS}`; then nothing more is said of it.")
+    trial: int | None = Field(description="Null: another team's.")
+    state: TrialStateName | Literal["HELD"] = Field(description="HELD: by another team.")
+    since: str = Field(description="Empty: another team's.")
 
 
 class Waiting(BaseModel):
     """A trial that waits for a place, or a study for its first."""
 
-    study: str
+    study: str = Field(description=f"Or `{ANOTHERS}`; then nothing more is said of it.")
     trial: int | None
     gpus: int | None = Field(description="That it needs; null: not known.")
     waiting: str = Field(description="For what.")
 
 
 class ClusterView(BaseModel):
-    """The cluster at a glance; nodes are a few seconds old."""
+    """The cluster at a glance; nodes are a few seconds old, and `studies` those of the caller."""
 
     nodes: list[NodeRow]
     holds: list[Hold]
@@ -126,19 +129,24 @@ class Timeline(BaseModel):
     trials: list[TrialSpan]
 
 
-@router.get("/cluster", dependencies=VIEWER, response_model=ClusterView)
-def cluster(asked: Asked) -> Response:
-    """Nodes and devices, who holds what, and who waits for what."""
-    rows = asked.reads.rows()
+@router.get("/cluster", response_model=ClusterView)
+def cluster(whole: Serving, caller: Annotated[Caller, Depends(needs(Role.VIEWER))]) -> Response:
+    """Nodes and devices, who holds what, and who waits for what. Of other teams is said that they
+    hold or wait, and no more."""
+    rows = whole.reads.rows()
     holds: list[dict[str, Any]] = []
     queue: list[dict[str, Any]] = []
     for row in rows:
         if row["state"] in UNDER_WAY:
-            for study, trials in _read(asked, row["name"]):
-                holds += [hold for trial in trials for hold in _holds(study, trial)]
-                queue += _queue(study, trials, row["state"])
-    said = {"holds": holds, "queue": queue, "studies": Counter(row["state"] for row in rows)}
-    return JSONResponse({**asked.cluster(), **said})
+            for study, trials in _read(whole, row["name"]):
+                held = [hold for trial in trials for hold in _holds(study, trial)]
+                waiting = list(_queue(study, trials, row["state"]))
+                seen = sees(caller.team, study.team)
+                holds += held if seen else map(_held_by_another, held)
+                queue += waiting if seen else [dict(_ANOTHER_WAITS) for _ in waiting]
+    states = Counter(row["state"] for row in rows if sees(caller.team, row["team"]))
+    said = {"holds": holds, "queue": queue, "studies": states}
+    return JSONResponse({**whole.cluster(), **said})
 
 
 @router.get("/timeline", dependencies=VIEWER, response_model=Timeline, responses=answers(404))
@@ -151,7 +159,8 @@ def timeline(
         str | None, Query(max_length=200, description="This one only, from its first trial.")
     ] = None,
 ) -> Response:
-    """The trials of the last hours, or all of one study: when each ran, on which node and GPUs."""
+    """The trials of the last hours, or all of one study: when each ran, on which node and GPUs.
+    Other teams' trials are not among them."""
     now = timestamp()
     if study is not None:
         found, trials = asked.reads.study(study)
@@ -185,6 +194,14 @@ def _holds(study: Study, trial: Trial) -> Iterator[dict[str, Any]]:
             "state": trial.state.value,
             "since": trial.started_at,
         }
+
+
+def _held_by_another(hold: dict[str, Any]) -> dict[str, Any]:
+    place = {name: hold[name] for name in ("node", "gpu_ids")}
+    return {**place, "study": ANOTHERS, "trial": None, "state": "HELD", "since": ""}
+
+
+_ANOTHER_WAITS = {"study": ANOTHERS, "trial": None, "gpus": None, "waiting": "its turn"}
 
 
 def _queue(study: Study, trials: list[Trial], standing: str) -> Iterator[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ from autotuner.api.follow import (
     KEEP_ALIVE_SECONDS,
     EventStream,
     Following,
+    Frames,
     Log,
     below,
     last_event_id,
@@ -76,7 +78,8 @@ async def events(
     `trial`, `data` what it is now. Ends when the study is deleted."""
     await run_in_threadpool(asked.reads.study, name)
     since = _since(request, after) or 0
-    return EventStream(following.events(asked.studies.store, name, after=since, follow=follow))
+    frames = following.events(asked.studies.store, name, after=since, follow=follow)
+    return _stream(asked, name, frames)
 
 
 @router.get("/studies/{name}/logs", dependencies=VIEWER, response_class=Response, responses=STREAM)
@@ -100,7 +103,8 @@ async def study_log(
     directory = Path(study.directory)
     log = Log(below(directory, STUDY_LOG), directory, ended)
     if follow:
-        return EventStream(following.lines(log, after=_since(request, after), tail=tail))
+        lines = following.lines(log, after=_since(request, after), tail=tail)
+        return _stream(asked, name, lines)
     return _file(log, tail, f"{name}.log" if download else None)
 
 
@@ -130,7 +134,7 @@ async def trial_log(
     if source == "trial":
         if follow:
             since = _since(request, after)
-            return EventStream(_story(asked, name, number, since, tail, ended))
+            return _stream(asked, name, _story(asked, name, number, since, tail, ended))
         told, _ = await run_in_threadpool(_told, asked, name, number)
         lines = [line for _, line in told]
         lines = lines if tail is None else lines[max(0, len(lines) - tail) :]
@@ -140,8 +144,23 @@ async def trial_log(
     directory = Path(study.directory)
     log = Log(below(directory, trial.directory, LOGS[source]), directory, ended)
     if follow:
-        return EventStream(following.lines(log, after=_since(request, after), tail=tail))
+        followed = following.lines(log, after=_since(request, after), tail=tail)
+        return _stream(asked, name, followed)
     return _file(log, tail, filename)
+
+
+def _stream(asked: Service, name: str, frames: Frames) -> EventStream:
+    return EventStream(frames if asked.reads.sees_all else _own(asked, name, frames))
+
+
+async def _own(asked: Service, name: str, frames: Frames) -> Frames:
+    """Frames until the study is another team's: of one that was deleted its name may be given
+    away at once, and whoever followed the old one would be told of the new one."""
+    async with aclosing(frames):
+        async for frame in frames:
+            if await run_in_threadpool(asked.reads.is_anothers, name):
+                return
+            yield frame
 
 
 def _since(request: Request, after: int | None) -> int | None:

@@ -19,6 +19,7 @@ from autotuner.job import Job, checked
 from autotuner.plan import first_plan
 from autotuner.plan import plan as plan_of
 from autotuner.report import page as report_page
+from autotuner.studies import Studies
 from autotuner.study.loading import yaml_text
 from autotuner.study.study import Study
 
@@ -70,7 +71,8 @@ def list_studies(
     page: Page = 1,
     per_page: PerPage = 50,
 ) -> Response:
-    """All studies, filtered, sorted, by pages."""
+    """All studies that the caller sees, filtered, sorted, by pages. A token of a team sees those
+    of its team: here and below, others are not there."""
     rows = [
         row
         for row in asked.reads.rows()
@@ -92,12 +94,12 @@ def list_studies(
 async def create(
     request: Request, asked: Asked, start: Annotated[bool, Query()] = False
 ) -> Response:
-    """Store a study, and start it where that is asked."""
+    """Store a study, which belongs to the caller's team, and start it where that is asked."""
     read = await documents.sent(request)
 
     def made() -> Response:
         job = documents.job(asked, read)
-        _prepared(asked, job)
+        _prepared(asked, asked.studies, job)
         study = asked.studies.create(job)
         if start:
             try:
@@ -147,13 +149,13 @@ def show(name: str, asked: Asked) -> Response:
 )
 async def edit(name: str, request: Request, asked: Asked) -> Response:
     """Put another study in the place of one that is not under way. Its results are deleted; with
-    another name in it, it is renamed."""
+    another name in it, it is renamed. It stays its team's."""
     read = await documents.sent(request)
 
     def made() -> Response:
-        asked.studies.store.study(name)
+        was = asked.studies.study(name)
         job = documents.job(asked, read)
-        _prepared(asked, job)
+        _prepared(asked, asked.studies.of(was.team), job)
         study = asked.studies.edit(name, job)
         row = {**asked.reads.row(study.name), "notes": list(job.notes)}
         return JSONResponse(row, headers=_location(study))
@@ -210,7 +212,7 @@ def restart(name: str, asked: Asked) -> Response:
     responses=answers(404, 409),
 )
 def duplicate(name: str, asked: Asked) -> Response:
-    """Store a new study that asks the same, under a name of its own."""
+    """Store a new study that asks the same, under a name of its own; it is the caller's team's."""
     study = asked.studies.duplicate(name)
     return JSONResponse(asked.reads.row(study.name), status_code=201, headers=_location(study))
 
@@ -245,7 +247,7 @@ def plan_stored(
     name: str, asked: Asked, trials: Annotated[int, Query(ge=0, le=20)] = 3
 ) -> Response:
     """What a stored study would do, from its beginning."""
-    job = checked(asked.studies.store.study(name).spec)
+    job = checked(asked.studies.study(name).spec)
     return JSONResponse(plan_of(job, trials=trials, site=asked.settings.site))
 
 
@@ -301,7 +303,7 @@ def export(
 ) -> Response:
     """The launch of the best trial, to serve with: for a shell, Docker, compose, OME."""
     if format == "study":
-        study = asked.studies.store.study(name)
+        study = asked.studies.study(name)
         return PlainTextResponse(yaml_text(stored(study)))
     spec, point = asked.studies.chosen(name, trial)
     if format == "json":
@@ -340,11 +342,15 @@ def _location(study: Study) -> dict[str, str]:
     return {"Location": f"/v1/studies/{study.name}"}
 
 
-def _prepared(asked: Service, job: Job) -> None:
-    """What only its launch shows is said before the study is stored."""
+def _prepared(asked: Service, seen: Studies, job: Job) -> None:
+    """What only its launch shows is said before the study is stored.
+
+    Args:
+        seen: studies that its team sees, among which its prior is.
+    """
     if job.spec.prior is not None and job.spec.prior.study is not None:
         try:
-            asked.studies.with_prior(job)
+            seen.with_prior(job)
         except StudyStateError as error:
             said = error.said if isinstance(error, MissingStudyError) else str(error)
             raise ConfigError(said, where="prior.study") from error

@@ -17,7 +17,7 @@ from autotuner.api import metrics
 from autotuner.api.follow import Following
 from autotuner.api.problems import ProblemError, answers
 from autotuner.api.security import needs
-from autotuner.api.service import Asked, Service
+from autotuner.api.service import Asked, Service, Serving
 from autotuner.api.tokens import Caller, Role, listed, token_file
 from autotuner.errors import AutotunerError
 from autotuner.plugins import kinds
@@ -54,6 +54,7 @@ class CallerRow(BaseModel):
 
     name: str
     role: Role
+    team: str = Field(description="Whose studies are all that one sees; empty: one sees all.")
     tokens: bool = Field(description="Whether tokens are needed here.")
 
 
@@ -62,6 +63,7 @@ class TokenRow(BaseModel):
 
     name: str
     role: Role
+    team: str = Field(description="Whose studies are all that it sees; empty: it sees all.")
     created_at: str
 
 
@@ -78,7 +80,7 @@ async def health() -> Response:
 
 
 @router.get("/readyz", response_model=Readiness, responses=answers(503))
-def readiness(asked: Asked) -> Response:
+def readiness(asked: Serving) -> Response:
     """Whether the service reaches its store and its cluster. Needs no token."""
     found = asked.ready()
     if "store" not in found:
@@ -102,14 +104,15 @@ def readiness(asked: Asked) -> Response:
     },
 )
 def prometheus(request: Request, asked: Asked, following: Following) -> Response:
-    """Studies, trials, requests and followers, counted."""
+    """Studies, trials, requests and followers, counted; of a team's token, its own studies and
+    trials."""
     requests = metrics.requests_of(request.app.state).copy()
     said = metrics.text(asked.reads.rows(), requests, following.count)
     return Response(said, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 @router.get("/v1/version", response_model=ServiceVersion)
-def version(asked: Asked) -> Response:
+def version(asked: Serving) -> Response:
     """What serves. Needs no token."""
     return JSONResponse(
         {
@@ -126,15 +129,21 @@ def version(asked: Asked) -> Response:
 @router.get("/v1/me", response_model=CallerRow)
 def me(asked: Asked, caller: Annotated[Caller, Depends(needs(Role.VIEWER))]) -> Response:
     """Who asks, as the token says it."""
-    said = {"name": caller.name, "role": caller.role.value, "tokens": asked.gate.tokens_on}
-    return JSONResponse(said)
+    return JSONResponse(
+        {
+            "name": caller.name,
+            "role": caller.role.value,
+            "team": caller.team,
+            "tokens": asked.gate.tokens_on,
+        }
+    )
 
 
 @router.get("/v1/tokens", dependencies=[Depends(needs(Role.ADMIN))], response_model=TokenList)
 def tokens(asked: Asked) -> Response:
     """Who has a token."""
     held = listed(token_file(asked.settings))
-    names = {"name", "role", "created_at"}
+    names = {"name", "role", "team", "created_at"}
     return JSONResponse({"items": [each.model_dump(mode="json", include=names) for each in held]})
 
 
