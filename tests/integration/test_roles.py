@@ -47,8 +47,7 @@ FILLED: Mapping[str, str] = {
     "number": "1",
     "kind": "vllm",
     "version": "0.32.0",
-    "which": "server",
-    "log": "server",
+    "source": "trial",
 }
 """For parts of a path; every other is a name."""
 
