@@ -21,6 +21,7 @@ from autotuner.store import Store
 from autotuner.study import finals
 from autotuner.study.budget import typical, why_no_round, why_no_trial
 from autotuner.study.pareto import best_of
+from autotuner.study.reasons import by_cause
 from autotuner.study.scoring import scored
 from autotuner.study.space import Parameters
 from autotuner.study.study import LEASE_SECONDS, Study, StudyState, timestamp
@@ -387,21 +388,22 @@ class StudyLoop:
             early = self.ended_early or self.finals_ended or self.expired
             return StudyState.COMPLETE, early
         early = self.ended_early or self.expired
-        return StudyState.FAILED, early or "no feasible trial: " + self._commonest()
+        nothing = "no feasible trial: " + self._commonest()
+        return StudyState.FAILED, f"{early}; {nothing}" if early else nothing
 
     def _commonest(self) -> str:
         """The most frequent reason why a trial is not feasible."""
-        reasons: dict[str, int] = {}
+        reasons = []
         for trial in self._trials.values():
             reason = trial.reason
             if trial.state is TrialState.COMPLETE:
                 broken = [name for name, v in trial.violations.items() if v > 0]
                 reason = f"{', '.join(broken)} out of bounds" if broken else ""
             if reason:
-                reasons[reason] = reasons.get(reason, 0) + 1
+                reasons.append(reason)
         if not reasons:
             return "none was measured"
-        reason, count = max(reasons.items(), key=lambda item: item[1])
+        (reason, count), *_ = by_cause(reasons)
         return f"{reason} ({count} of {len(self._trials)} trials)"
 
     def _launched(self) -> int:

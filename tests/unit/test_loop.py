@@ -189,6 +189,29 @@ def test_without_a_feasible_trial_the_study_fails_with_the_commonest_reason(
     assert store.study("quick").reason == "no feasible trial: b (2 of 3 trials)"
 
 
+def test_reasons_that_differ_in_their_numbers_are_one(tmp_path: Path, store: Store) -> None:
+    loop = loop_of(study_of(tmp_path), store)
+    for reason in ("an odd crash", "tried 2.1 GiB of 14", "tried 3 GiB of 14"):
+        loop.answered(assigned(loop).number, infeasible(FailureClass.MEMORY_AT_LOAD, reason))
+    loop.finish()
+    assert store.study("quick").reason == ("no feasible trial: tried 2.1 GiB of 14 (2 of 3 trials)")
+
+
+def test_a_limit_that_ends_a_study_does_not_hide_why_nothing_was_found(
+    tmp_path: Path, store: Store
+) -> None:
+    study = study_of(tmp_path, limits={"hours": 0.5})
+    clock = [0.0]
+    loop = loop_of(study, store, clock=lambda: clock[0])
+    loop.answered(assigned(loop).number, infeasible(FailureClass.CRASH, "no kernel"))
+    clock[0] = 3600.0
+    assert loop.next() is None
+    assert loop.finish() is StudyState.FAILED
+    reason = store.study("quick").reason
+    assert "0.5" in reason
+    assert reason.endswith("; no feasible trial: no kernel (1 of 1 trials)")
+
+
 def test_failed_trials_cost_no_budget_and_several_in_a_row_break_the_study(
     tmp_path: Path, store: Store
 ) -> None:
