@@ -1,6 +1,6 @@
 """What the service says to Prometheus: studies, trials, requests, followers.
 
-A running study says more itself, by Ray's endpoint: `execution.telemetry`. Numbers are made when
+A running study says more itself, by Ray's endpoint: `execution.prometheus`. Numbers are made when
 they are asked for; only requests are counted as they come.
 """
 

@@ -30,7 +30,7 @@ from autotuner.execution.nodes import connected
 from autotuner.execution.parcel import DRIVER_FILE
 from autotuner.execution.placer import AHEAD, OVERTAKEN, UNLEARNT_AHEAD, Placer
 from autotuner.execution.reservation import Node, Reservation, cannot_hold, reservation
-from autotuner.execution.telemetry import Telemetry
+from autotuner.execution.prometheus import Telemetry
 from autotuner.foresight import Foresight
 from autotuner.mirrors.base import Mirror, Mirroring
 from autotuner.plugins import load_kind

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from autotuner.errors import FailureClass
-from autotuner.execution import telemetry
-from autotuner.execution.telemetry import GAUGES, HISTOGRAM, METRICS, Sample, Telemetry, samples
+from autotuner.execution import prometheus
+from autotuner.execution.prometheus import GAUGES, HISTOGRAM, METRICS, Sample, Telemetry, samples
 from autotuner.study.trial import LoadPoint, Phase, Trial, TrialState
 from tests.builders import trial
 
@@ -113,8 +113,8 @@ class Recorder:
 @pytest.fixture
 def ray_metrics(monkeypatch: pytest.MonkeyPatch) -> dict[str, Recorder]:
     Recorder.made = {}
-    monkeypatch.setattr(telemetry, "Gauge", Recorder)
-    monkeypatch.setattr(telemetry, "Histogram", Recorder)
+    monkeypatch.setattr(prometheus, "Gauge", Recorder)
+    monkeypatch.setattr(prometheus, "Histogram", Recorder)
     return Recorder.made
 
 
@@ -147,8 +147,8 @@ def test_a_refused_point_has_no_length(ray_metrics: dict[str, Recorder]) -> None
 
 
 def test_each_metric_is_in_the_table_of_the_module() -> None:
-    assert telemetry.__doc__ is not None
-    told = set(re.findall(r"^(autotuner_\w+)", telemetry.__doc__, re.M))
+    assert prometheus.__doc__ is not None
+    told = set(re.findall(r"^(autotuner_\w+)", prometheus.__doc__, re.M))
     assert told == {metric.name for metric in METRICS}
 
 
