@@ -183,7 +183,6 @@ def _row(study: Study, trials: list[Trial]) -> dict[str, Any]:
     first = spec.objectives[0]
     return {
         "name": study.name,
-        "team": study.team,
         "description": spec.description,
         "reason": study.reason,
         "model": spec.model.path,

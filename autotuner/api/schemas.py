@@ -46,7 +46,6 @@ class Best(BaseModel):
 
 _ROW: dict[str, Any] = {
     "name": "llama-3-8b",
-    "team": "chat",
     "description": "",
     "state": "RUNNING",
     "reason": "",
@@ -120,7 +119,6 @@ class StudyRow(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [_ROW]})
 
     name: str = Field(examples=["llama-3-8b"])
-    team: str = Field(description="Whose it is, who alone sees it; empty: of the whole service.")
     description: str
     state: Standing = Field(
         description="STARTING: a job is about to run it; LOST: its driver is gone, resume it."

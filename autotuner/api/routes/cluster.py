@@ -130,10 +130,13 @@ class Timeline(BaseModel):
 
 
 @router.get("/cluster", response_model=ClusterView)
-def cluster(whole: Serving, caller: Annotated[Caller, Depends(needs(Role.VIEWER))]) -> Response:
+def cluster(
+    asked: Asked, whole: Serving, caller: Annotated[Caller, Depends(needs(Role.VIEWER))]
+) -> Response:
     """Nodes and devices, who holds what, and who waits for what. Of other teams is said that they
     hold or wait, and no more."""
     rows = whole.reads.rows()
+    own = rows if asked.reads.sees_all else asked.reads.rows()
     holds: list[dict[str, Any]] = []
     queue: list[dict[str, Any]] = []
     for row in rows:
@@ -144,8 +147,7 @@ def cluster(whole: Serving, caller: Annotated[Caller, Depends(needs(Role.VIEWER)
                 seen = sees(caller.team, study.team)
                 holds += held if seen else map(_held_by_another, held)
                 queue += waiting if seen else [dict(_ANOTHER_WAITS) for _ in waiting]
-    states = Counter(row["state"] for row in rows if sees(caller.team, row["team"]))
-    said = {"holds": holds, "queue": queue, "studies": states}
+    said = {"holds": holds, "queue": queue, "studies": Counter(row["state"] for row in own)}
     return JSONResponse({**whole.cluster(), **said})
 
 
@@ -182,18 +184,29 @@ def _read(asked: Service, name: str) -> Iterator[tuple[Study, list[Trial]]]:
 
 
 def _holds(study: Study, trial: Trial) -> Iterator[dict[str, Any]]:
-    """A trial on each of its nodes; which GPUs it has is known of the first."""
+    """A trial on each of its nodes, with the GPUs that it has there."""
     if trial.state not in HOLDING:
         return
-    for place, node in enumerate(trial.node.split(", ")):
+    for node, gpu_ids in _gpus_by_node(trial).items():
         yield {
             "node": node,
-            "gpu_ids": list(trial.gpu_ids) if place == 0 else [],
+            "gpu_ids": gpu_ids,
             "study": study.name,
             "trial": trial.number,
             "state": trial.state.value,
             "since": trial.started_at,
         }
+
+
+def _gpus_by_node(trial: Trial) -> dict[str, list[str]]:
+    """A trial's GPUs by node; those of its further nodes are stored as NODE/GPU."""
+    nodes = trial.node.split(", ")
+    found: dict[str, list[str]] = {node: [] for node in nodes}
+    for gpu in trial.gpu_ids:
+        # Other resources have a slash in their names too: nvidia.com/gpu/0.
+        node = next((each for each in nodes if gpu.startswith(f"{each}/")), None)
+        found[node or nodes[0]].append(gpu.removeprefix(f"{node}/") if node else gpu)
+    return found
 
 
 def _held_by_another(hold: dict[str, Any]) -> dict[str, Any]:
