@@ -12,6 +12,9 @@ from autotuner.study.trial import Trial, TrialState
 LEAST_ROUNDS = 2
 """Rounds of the verdict that the search leaves time for."""
 
+COUNTED_POINTS = 10_000
+"""Of a space with conditions, which are counted one by one: some hundredths of a second."""
+
 
 @dataclass(frozen=True)
 class Typical:
@@ -35,7 +38,7 @@ def typical(trials: Sequence[Trial]) -> Typical | None:
 
 
 def gpu_hours(trials: Sequence[Trial]) -> float:
-    """Spent so far, by the trials that have ended or said how far they are."""
+    """Spent so far, by every attempt of the trials that have ended or said how far they are."""
     return math.fsum(trial.gpu_hours for trial in trials)
 
 
@@ -44,21 +47,43 @@ def verdict_launches(spec: StudySpec) -> int:
     return spec.verdict.finalists + 1 if spec.verdict.finalists else 0
 
 
+def launched(trials: Sequence[Trial]) -> int:
+    """Trials that count against the budget; those the infrastructure broke do not."""
+    return sum(
+        not trial.refused and trial.state is not TrialState.FAILED for trial in _of_search(trials)
+    )
+
+
+def trials_left(spec: StudySpec, trials: Sequence[Trial]) -> int | None:
+    """Trials that the search can still start, at most: by its budget, and by the points that the
+    space still has; None where neither ends it."""
+    if any(not trial.searched for trial in trials):
+        return 0  # the finals have begun
+    size = spec.parameter_space.size(limit=COUNTED_POINTS)
+    by_budget = None if spec.budget is None else spec.budget - launched(trials)
+    by_space = None if size is None else size - len(_of_search(trials))
+    left = [each for each in (by_budget, by_space) if each is not None]
+    return max(0, min(left)) if left else None
+
+
+def _of_search(trials: Sequence[Trial]) -> list[Trial]:
+    """One for each point that was asked for, refused ones too."""
+    return [trial for trial in trials if trial.searched and not trial.is_baseline]
+
+
 def seconds_left(spec: StudySpec, trials: Sequence[Trial]) -> float | None:
     """Seconds until the study ends, as far as its trials so far tell; None while they do not.
 
     Of the search, with as many side by side as run now, and of the verdict's least rounds.
     """
-    one, budget = typical(trials), spec.budget
-    if one is None or budget is None:
+    one, left = typical(trials), trials_left(spec, trials)
+    if one is None or left is None:
         return None
-    searched = [t for t in trials if t.searched and not t.is_baseline and not t.refused]
-    running = sum(not trial.state.ended for trial in trials)
-    ended = sum(trial.state.answered for trial in searched)
+    running = sum(trial.searched and not trial.state.ended for trial in trials)
     repeats = sum(not trial.searched and trial.state.ended for trial in trials)
-    search = (max(0, budget - ended) - running / 2) * one.seconds / max(1, running)
+    search = (left + running / 2) * one.seconds / max(1, running)
     finals = max(0, LEAST_ROUNDS * verdict_launches(spec) - repeats) * one.seconds
-    return max(0.0, search) + finals
+    return search + finals
 
 
 def why_no_trial(
@@ -73,8 +98,8 @@ def why_no_trial(
         gpus: of that trial; as many as others had by default.
     """
     one = typical(trials)
-    if one is None:
-        return None
+    if one is None:  # but all that was spent so far may have been lost
+        return _beyond_gpu_hours(spec, trials, 0.0, "another trial")
     round_of = verdict_launches(spec)
     turns = LEAST_ROUNDS * round_of
     reserved = " and its verdict" if turns else ""
@@ -104,7 +129,8 @@ def _beyond_gpu_hours(
     limit = spec.limits.gpu_hours
     if limit is None:
         return None
-    ended = [trial for trial in trials if trial.state.ended]
-    if gpu_hours(ended) + gpu_seconds / 3600 > limit:
+    # What is under way is spoken for in the caller's sum, but for the attempts that it lost.
+    spent = (t.gpu_hours if t.state.ended else t.lost_gpu_hours for t in trials)
+    if math.fsum(spent) + gpu_seconds / 3600 > limit:
         return f"{what} would cost more than {limit:g} GPU-hours"
     return None

@@ -107,6 +107,7 @@ class Trial:
             which round, from 1; round 0 is the search.
         directory: where its plan, logs and results lie.
         node, gpu_ids: where it ran.
+        lost_gpu_hours: what attempts that broke or were interrupted cost beyond what `phases` tell.
         created_at, started_at, ended_at: ISO 8601 with zone, UTC.
     """
 
@@ -131,6 +132,7 @@ class Trial:
     directory: str = ""
     node: str = ""
     gpu_ids: tuple[str, ...] = ()
+    lost_gpu_hours: float = 0.0
     created_at: str = ""
     started_at: str = ""
     ended_at: str = ""
@@ -173,7 +175,17 @@ class Trial:
 
     @property
     def gpu_hours(self) -> float:
+        """Of all its attempts."""
+        return self.lost_gpu_hours + self._told_gpu_hours
+
+    @property
+    def _told_gpu_hours(self) -> float:
         return len(self.gpu_ids) * self.seconds / 3600
+
+    def charged(self, gpu_hours: float) -> Trial:
+        """With an attempt that cost so much and brought nothing; its phases tell a part of it."""
+        untold = max(0.0, gpu_hours - self._told_gpu_hours)
+        return replace(self, lost_gpu_hours=self.lost_gpu_hours + untold)
 
     def with_outcome(
         self,

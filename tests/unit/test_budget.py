@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from autotuner.study.budget import gpu_hours, typical, why_no_round, why_no_trial
+from autotuner.errors import FailureClass
+from autotuner.study.budget import (
+    gpu_hours,
+    seconds_left,
+    trials_left,
+    typical,
+    why_no_round,
+    why_no_trial,
+)
 from autotuner.study.trial import Phase, Trial, TrialState
 from tests.builders import spec, trial
 from tests.replays import replayed
@@ -33,6 +41,66 @@ def test_nothing_is_known_before_the_first_trial_has_ended() -> None:
 def test_gpu_hours_are_gpus_times_time_whatever_became_of_the_trial() -> None:
     trials = [took(1800, gpus=8), took(3600, gpus=1, state=TrialState.INFEASIBLE), took(99, 0)]
     assert gpu_hours(trials) == pytest.approx(5.0)
+
+
+def test_an_attempt_that_was_lost_costs_what_its_phases_do_not_tell() -> None:
+    told = took(1800, gpus=2)  # one GPU-hour
+    assert told.charged(1.5).gpu_hours == pytest.approx(1.5)
+    assert told.charged(0.2).gpu_hours == pytest.approx(1.0), "what was measured was spent"
+    assert trial(1).charged(0.5).charged(0.5).gpu_hours == pytest.approx(1.0), "two attempts"
+    assert gpu_hours([told.charged(1.5), took(3600, gpus=1)]) == pytest.approx(2.5)
+
+
+def test_what_earlier_attempts_cost_counts_while_the_next_one_runs() -> None:
+    study = spec(limits={"gpu_hours": 1.0}, verdict={"finalists": 0})
+    ended = [took(360, gpus=2)] * 2  # 0.2 each
+    running = trial(3, {}, TrialState.DEPLOYING, gpu_ids=("0", "1"))
+    assert why_no_trial(study, [*ended, running], elapsed=0) is None
+    assert why_no_trial(study, [*ended, running.charged(0.3)], elapsed=0) is not None
+
+
+def test_a_limit_that_only_lost_attempts_have_used_up_is_reached_all_the_same() -> None:
+    study = spec(limits={"gpu_hours": 1.0})
+    lost = trial(0, {}, TrialState.FAILED).charged(1.1)
+    assert typical([lost]) is None
+    reason = why_no_trial(study, [lost], elapsed=0)
+    assert reason == "another trial would cost more than 1 GPU-hours"
+
+
+def answered(*numbers: int, **more: Any) -> list[Trial]:
+    return [trial(n, {"x": n}, phases=(Phase("deploy", 0.0, 60.0),), **more) for n in numbers]
+
+
+def test_no_more_trials_can_come_than_the_space_has_points() -> None:
+    four = spec(space={"x": [1, 2, 3, 4]})
+    assert trials_left(four, []) == 4
+    three = answered(0, 1, 2, 3)
+    assert trials_left(four, three) == 1
+    refused = trial(4, {"x": 4}, TrialState.INFEASIBLE, failure=FailureClass.REFUSED)
+    assert trials_left(four, [*three, refused]) == 0, "refused points are asked for only once"
+    assert trials_left(spec(space={"x": [1, 2, 3, 4]}, limits={"trials": 2}), three[:2]) == 1
+    many = spec(space={"x": list(range(30))})
+    broke = trial(2, {"x": 2}, TrialState.FAILED)
+    assert trials_left(many, [*three[:2], broke]) == 19, "what the machine broke does not count"
+    endless = {"x": {"type": "float", "low": 0, "high": 1}}
+    assert trials_left(spec(space=endless), three) == 17
+    again = trial(5, {"x": 1}, TrialState.DEPLOYING, repeat_of=1, round=1)
+    assert trials_left(many, [*three, again]) == 0, "the search is over"
+
+
+def test_the_time_left_is_that_of_the_points_there_are_and_of_the_verdict() -> None:
+    study = spec(space={"x": [1, 2, 3, 4]})
+    # One point more, and two rounds of three finalists and the baseline: nine launches.
+    assert seconds_left(study, answered(0, 1, 2, 3)) == pytest.approx(9 * 60)
+    running = trial(4, {"x": 4}, TrialState.BENCHMARKING)
+    assert seconds_left(study, [*answered(0, 1, 2, 3), running]) == pytest.approx(8.5 * 60)
+    repeats = answered(5, 6, repeat_of=1, round=1)
+    assert seconds_left(study, [*answered(0, 1), *repeats]) == pytest.approx(6 * 60)
+    grid = spec(space={"x": [1, 2, 3, 4]}, search={"kind": "grid"})
+    assert seconds_left(grid, answered(0, 1, 2, 3)) == pytest.approx(9 * 60), (
+        "no budget, but an end"
+    )
+    assert seconds_left(study, []) is None
 
 
 @pytest.mark.parametrize(
