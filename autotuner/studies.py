@@ -5,12 +5,13 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import os
 import re
 import secrets
 import shutil
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -327,7 +328,7 @@ class Studies:
         return replace(job, prior=found)
 
     def resumable(self, name: str, *, take_over: bool = False, job: str = "") -> Study:
-        """A study that this process may run on, and from now on drives.
+        """A study that this process may run on, and from now on drives. Its directory is there.
 
         Args:
             take_over: do not believe a driver on another machine.
@@ -335,6 +336,7 @@ class Studies:
 
         Raises:
             StudyStateError: none of that name, nothing left to do, or driven by another.
+            InfrastructureError: its files have no place here.
         """
         study, trials = self.show(name)
         if job and job != study.job:
@@ -342,10 +344,16 @@ class Studies:
         if not (take_over and not self._driver_is_here(study)):
             self._refuse_if_driven(study)
         self._refuse_if_done(study, trials)
+        housed = replace(study, directory=str(self._place_of(study)))
         was = study.driver
         if not self.store.claim(name, this_process(), was=was, renewed_at=study.renewed_at):
             raise StudyStateError(f"another process has just taken study {name!r}")
-        return study
+        if housed.directory != study.directory:
+            # The trials first: should this be cut short, the next one goes on with the rest.
+            for trial in trials:
+                self.store.save(name, _moved(trial, study.directory, housed.directory))
+            self.store.set_state(name, study.state, directory=housed.directory)
+        return housed
 
     def backends_used(self, site: Site, *, only: str | None = None) -> Sequence[Backend]:
         """Backends that stored studies named, opened as they said; processes always.
@@ -447,6 +455,20 @@ class Studies:
         directory = str(self._directory / spec.name)
         return Study(spec, directory, created_at=timestamp(), team=team)
 
+    def _place_of(self, study: Study) -> Path:
+        """A directory for the files of a study that may come from another machine, or whose home
+        was moved: where they are, else where they were, else below this home."""
+        there, here = Path(study.directory), self._directory / study.name
+        for each in (here, there) if here.is_dir() and not there.is_dir() else (there, here):
+            with suppress(OSError):
+                each.mkdir(parents=True, exist_ok=True)
+                if os.access(each, os.W_OK | os.X_OK):
+                    return each
+        raise InfrastructureError(
+            f"the files of study {study.name!r} have no place: neither {there} nor {here} can be "
+            "made here and written to; see AUTOTUNER_HOME"
+        )
+
     def _idle(self, name: str, verb: str) -> Study:
         study = self.study(name)
         if self.under_way(study):
@@ -515,6 +537,14 @@ class Studies:
 
     def _find(self, name: str) -> Study | None:
         return self.store.study(name) if name in self.store.names() else None
+
+
+def _moved(trial: Trial, was: str, now: str) -> Trial:
+    """A trial whose study's directory is another now; a refused one has no files."""
+    place = Path(trial.directory)
+    if not trial.directory or not place.is_relative_to(was):
+        return trial
+    return replace(trial, directory=str(Path(now, place.relative_to(was))))
 
 
 @contextmanager

@@ -50,8 +50,10 @@ class Guarded:
         Raises:
             InfrastructureError: the guard itself could not start.
         """
+        self._gone = True  # until there is a status to close
         lease_read, self._lease = os.pipe()
         self._status, status_write = os.pipe()
+        self._gone = False
         try:
             guard = subprocess.Popen(
                 [
@@ -67,8 +69,8 @@ class Guarded:
                 pass_fds=(lease_read, status_write),
             )
         except OSError as error:
-            os.close(self._lease)
-            os.close(self._status)
+            self._release()
+            self._lost()
             raise InfrastructureError(f"the guard could not start: {error}") from error
         finally:
             os.close(lease_read)
@@ -77,7 +79,6 @@ class Guarded:
         self.failure: str | None = None
         self.exit_code: int | None = None
         self.pid: int | None = None
-        self._gone = False
         self._heard = b""
         guard.wait()  # its first process only forks
         os.set_blocking(self._status, False)
@@ -113,6 +114,12 @@ class Guarded:
             os.close(self._lease)
             self._lease = -1
 
+    def _lost(self) -> None:
+        """Nothing more will be heard of it. Closed once: the number may soon be another file's."""
+        if not self._gone:
+            self._gone = True
+            os.close(self._status)
+
     def _listen(self) -> None:
         while not self._gone:
             try:
@@ -121,8 +128,7 @@ class Guarded:
                 break
             self._heard += heard
             if not heard:
-                self._gone = True
-                os.close(self._status)
+                self._lost()
         *lines, self._heard = self._heard.split(b"\n")
         for line in lines:
             word, _, rest = line.decode(errors="replace").partition(" ")
@@ -138,8 +144,7 @@ class Guarded:
     def __del__(self) -> None:
         if hasattr(self, "_lease"):
             self._release()
-            if not self._gone:
-                os.close(self._status)
+            self._lost()
 
 
 def labels(study: str, trial: int) -> dict[str, str]:
