@@ -107,6 +107,7 @@ _TRIALS = Table(
     Column("directory", String, nullable=False),
     Column("node", String, nullable=False),
     Column("gpu_ids", JSON, nullable=False),
+    Column("lost_gpu_hours", Float, nullable=False, server_default="0"),
     Column("created_at", String(32), nullable=False),
     Column("started_at", String(32), nullable=False),
     Column("ended_at", String(32), nullable=False),
@@ -145,7 +146,7 @@ _ADDED_SINCE: Mapping[int, Mapping[Table, tuple[str, ...]]] = {
         _LOAD_POINTS: ("probe",),
     },
     2: {_STUDIES: ("job", "events"), _TRIALS: ("why",), _LOAD_POINTS: ("telemetry",)},
-    3: {_STUDIES: ("team",)},
+    3: {_STUDIES: ("team",), _TRIALS: ("lost_gpu_hours",)},
 }
 """Columns a store of each older schema version does not have; they all have defaults."""
 

@@ -101,6 +101,7 @@ FULL = Trial(
     directory="/studies/small/trials/0007",
     node="10.0.0.7",
     gpu_ids=("0", "GPU-4f"),
+    lost_gpu_hours=0.25,
     created_at="2026-11-22T03:04:05.678+00:00",
     started_at="2026-11-22T03:04:06.000+00:00",
     ended_at="2026-11-22T03:05:06.500+00:00",
@@ -388,7 +389,10 @@ def test_a_new_store_may_be_made_by_many_at_once(url: str) -> None:
 def test_a_store_of_the_first_version_is_brought_up_to_date_with_what_it_holds(url: str) -> None:
     added = {
         "studies": ["renewed_at", "job", "events", "team"],
-        "trials": ["penalty", "predicted", "observed", "repeat_of", "round", "advice", "why"],
+        "trials": [
+            *("penalty", "predicted", "observed", "repeat_of", "round", "advice", "why"),
+            "lost_gpu_hours",
+        ],
         "load_points": ["probe", "telemetry"],
     }
     old = Store(url)
@@ -414,6 +418,7 @@ def test_a_store_of_the_first_version_is_brought_up_to_date_with_what_it_holds(u
         round=0,
         advice="",
         why="",
+        lost_gpu_hours=0.0,
         load_points=tuple(dataclasses.replace(p, telemetry={}) for p in FULL.load_points),
     )
     assert stores[0].study("small").renewed_at == ""
@@ -429,11 +434,12 @@ def test_a_store_from_before_teams_holds_studies_of_none(url: str) -> None:
     engine = create_engine(url)
     with engine.begin() as connection:
         connection.execute(text("ALTER TABLE studies DROP COLUMN team"))
+        connection.execute(text("ALTER TABLE trials DROP COLUMN lost_gpu_hours"))
         connection.execute(text("UPDATE schema_version SET version = 3"))
     engine.dispose()
     new = Store(url)
     assert new.study("small").team == new.latest()["small"].team == ""
-    assert new.trials("small") == [FULL]
+    assert new.trials("small") == [dataclasses.replace(FULL, lost_gpu_hours=0.0)]
     new.create(study("theirs", team="chat"))
     assert new.study("theirs").team == "chat"
     new.close()
