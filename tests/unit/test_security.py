@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from fastapi import Depends, FastAPI, Request
 from fastapi.testclient import TestClient
 from starlette.datastructures import Headers
@@ -23,6 +24,7 @@ from autotuner.api import problems, security
 from autotuner.api.problems import ProblemError
 from autotuner.api.security import Buckets, needs
 from autotuner.api.tokens import Caller, Gate, Role, Token, issue, listed, revoke, token_file
+from autotuner.cli import cli
 from autotuner.errors import ConfigError, InfrastructureError
 from autotuner.settings import Settings
 
@@ -160,6 +162,30 @@ def test_the_gate_knows_a_callers_team(house: House) -> None:
     token = issue(token_file(house.settings), "anna", Role.OPERATOR, "chat")
     known = Gate(house.settings).known_by(f"Bearer {token}")
     assert known == Caller("anna", Role.OPERATOR, "chat")
+
+
+def test_the_command_line_makes_tokens_of_a_team_and_shows_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTOTUNER_HOME", str(tmp_path))
+
+    def said(*words: str) -> str:
+        done = CliRunner().invoke(cli, ["token", *words])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    assert said("add", "anna", "--role", "viewer", "--team", "chat").startswith("att_")
+    said("add", "ci")
+    rows = json.loads(said("list", "--json"))
+    assert [(row["name"], row["role"], row["team"]) for row in rows] == [
+        ("anna", "viewer", "chat"),
+        ("ci", "operator", ""),
+    ]
+    assert {name for row in rows for name in row} == {"name", "role", "created_at", "team"}
+    anna, ci = (line.split() for line in said("list").splitlines())
+    assert (anna[:3], ci[:3]) == (["anna", "viewer", "chat"], ["ci", "operator", "-"])
+    refused = CliRunner().invoke(cli, ["token", "add", "x", "--role", "admin", "--team", "chat"])
+    assert isinstance(refused.exception, ConfigError)
 
 
 def test_revoking_leaves_the_others(tmp_path: Path) -> None:
