@@ -30,6 +30,11 @@ class Server(Protocol):
     def url(self) -> str | None:
         """Its base URL as reached from this process, without a path; None: not known yet."""
 
+    @property
+    def node(self) -> str | None:
+        """The node it runs on, as its place calls it, where that need not be this machine; None:
+        this one, or not known yet. Known once, also after its death and `stop`."""
+
     def alive(self) -> bool: ...
 
     def log(self) -> str: ...

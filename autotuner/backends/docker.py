@@ -161,6 +161,8 @@ class _Containers:
 class _Container:
     """One started container; or one that could not start, with the reason as its ending."""
 
+    node = None
+
     def __init__(
         self, daemon: _Daemon, request: Mapping[str, Any], secrets: Mapping[str, str]
     ) -> None:

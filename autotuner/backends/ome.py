@@ -15,6 +15,7 @@ from autotuner.backends import reaper
 from autotuner.backends.base import Backend, BackendKind, Server
 from autotuner.backends.ome_cluster import Changed, Cluster, Denied, Missing
 from autotuner.backends.ome_forward import Forward
+from autotuner.backends.ome_log import Log
 from autotuner.backends.ome_manifest import (
     CLUSTER_RIGHTS,
     CONTAINER,
@@ -44,6 +45,7 @@ from autotuner.backends.ome_signs import (
     container_port,
     is_ready,
     judge,
+    nodes_of,
     restarted,
     url_of,
 )
@@ -58,6 +60,12 @@ from autotuner.study.spec import StudySpec, options_of
 LOG = "server.log"
 LOOK_SECONDS = 1.0
 """Between two looks at a server's place; each costs two or three requests."""
+
+LOG_SECONDS = 5.0
+"""Between two readings of a log that is followed; each reads all of it."""
+
+LOG_SHARE = 20
+"""So many times as long as the last reading took, at least: a load is measured meanwhile."""
 
 RENEWALS = 4
 """In one lease, so that a few may fail."""
@@ -281,7 +289,6 @@ class OMEServer:
     ) -> None:
         self._cluster, self._options = cluster, options
         self._clock, self._sleep = clock, sleep
-        self._file = Path(plan.request["directory"]) / LOG
         self._service = cluster.create(self._owned(plan.request["manifest"]))
         self.name = str(self._service["metadata"]["name"])
         self._pods: Sequence[Mapping[str, Any]] = ()
@@ -290,7 +297,9 @@ class OMEServer:
         self._broken: InfrastructureError | None = None
         self._ending: Ending | None = None
         self._stopped = False
-        self._text = ""
+        self._log = Log(Path(plan.request["directory"]) / LOG)
+        self._read_at, self._heard_all = clock(), False
+        self._node: str | None = None
         self._url: str | None = None
         self._forward: Forward | None = None
 
@@ -299,6 +308,10 @@ class OMEServer:
         if self._url is None and not self._stopped and self._ending is None:
             self._url = self._reached()
         return self._url
+
+    @property
+    def node(self) -> str | None:
+        return self._node
 
     def alive(self) -> bool:
         if self._stopped or self._ending is not None:
@@ -323,19 +336,18 @@ class OMEServer:
         found = judge(sight)
         if isinstance(found, Ending):
             self._ending = found
-            self._keep_log()
+            self._hear()
             return False
+        if now >= self._read_at:
+            self._hear()
         self._broken = self._lasting(found, now)
         if self._broken is not None:
             raise self._broken
         return True
 
     def log(self) -> str:
-        if not self._stopped:
-            # The last that was read, where the server does not answer or the pod has gone.
-            with contextlib.suppress(InfrastructureError):
-                self._text = self._read_log() or self._text
-        return self._text
+        self._hear()
+        return self._log.text
 
     def ending(self) -> Ending:
         return self._ending or Ending()
@@ -343,7 +355,8 @@ class OMEServer:
     def stop(self, seconds: float) -> None:
         if self._stopped:
             return
-        self._keep_log()
+        self._hear()
+        self._log.close()
         if self._forward is not None:
             self._forward.close()
         deadline = self._clock() + seconds + TERMINATION_SECONDS
@@ -381,6 +394,7 @@ class OMEServer:
         ]  # fmt: skip
         events = [] if self._url else about(self._cluster.warnings(), service)
         self._service, self._pods = service, pods
+        self._node = ", ".join(nodes_of(pods)) or self._node
         return Sight(service, pods, events)
 
     def _renew(self) -> None:
@@ -417,20 +431,29 @@ class OMEServer:
         self._forward = Forward(lambda: self._cluster.connect(pod, port))
         return self._forward.url
 
+    def _hear(self) -> None:
+        """Keep what the server has said by now: with its pod the log goes. What was heard before
+        stays, where the API server does not answer or the pod has gone."""
+        if self._stopped or self._heard_all:
+            return
+        began = self._clock()
+        with contextlib.suppress(InfrastructureError):
+            text = self._read_log()
+            self._log.heard(text)
+            self._heard_all = bool(text) and self._ending is not None
+        now = self._clock()
+        self._read_at = now + max(LOG_SECONDS, LOG_SHARE * (now - began))
+
     def _read_log(self) -> str:
         texts = []
         for pod in sorted(self._pods, key=lambda each: str(each["metadata"]["name"])):
             name = pod["metadata"]["name"]
-            before = self._cluster.log(name, CONTAINER, previous=True) if restarted(pod) else ""
             # After a crash the first container's log tells; the next one's is only a beginning.
+            # The next may have begun since we saw the first one dead.
+            again = restarted(pod) or self._ending is not None
+            before = self._cluster.log(name, CONTAINER, previous=True) if again else ""
             texts.append(before or self._cluster.log(name, CONTAINER))
         return "".join(texts)
-
-    def _keep_log(self) -> None:
-        """What the server said, beside the plan: with its pod the log goes."""
-        text = self.log()
-        with contextlib.suppress(OSError):
-            self._file.write_text(text, encoding="utf-8")
 
     def _end(self) -> str:
         """Delete it; what is left of it, in words."""

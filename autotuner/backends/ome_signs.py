@@ -258,6 +258,11 @@ def container_port(pods: Sequence[Object], default: int) -> int:
     return default
 
 
+def nodes_of(pods: Sequence[Object]) -> list[str]:
+    """The nodes that pods were given to, each once."""
+    return sorted({node for pod in pods if (node := pod["spec"].get("nodeName"))})
+
+
 def restarted(pod: Object) -> bool:
     """Whether its engine is not the first: what the first printed is the `previous` log."""
     status = pod.get("status") or {}

@@ -89,6 +89,8 @@ class _ProcessServer:
     def __init__(self, plan: Plan, secret: Mapping[str, str]) -> None:
         request = plan.request
         self._log = Path(request["directory"]) / LOG
+    node = None
+
         self._program = request["argv"][0]
         with self._log.open("wb") as output:
             self._guarded = Guarded(

@@ -75,15 +75,16 @@ def reservation(launch: LaunchSpec, nodes: Sequence[Node], *, resource: str = GP
     return Reservation(max(1.0, cpus), 0, launch.nodes)
 
 
-def granted(reserved: Reservation, named: tuple[str, ...]) -> tuple[str, ...]:
+def granted(reserved: Reservation, named: tuple[str, ...], *, trial: int = 0) -> tuple[str, ...]:
     """The GPUs that a trial holds on its first node, as they are recorded and counted.
 
     Args:
         named: the ids that Ray gave it; of a resource that is not its own it knows only how many.
+        trial: its number, so that no two trials claim the same one where nobody names them.
     """
     if reserved.resource == GPU:
         return named
-    return tuple(f"{reserved.resource}/{number}" for number in range(reserved.share))
+    return tuple(f"{reserved.resource}/{trial}.{each}" for each in range(reserved.share))
 
 
 def holds(node: Node, needed: Reservation) -> bool:

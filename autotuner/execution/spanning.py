@@ -53,6 +53,11 @@ class SpanningServer:
     def url(self) -> str | None:
         return self._first.url
 
+    @property
+    def node(self) -> str | None:
+        """The first part's; the others' say theirs themselves."""
+        return self._first.node
+
     def alive(self) -> bool:
         if all(part.alive() for part in self._parts):
             return True

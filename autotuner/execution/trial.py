@@ -114,6 +114,7 @@ class TrialRun:
         self._load_pid: int | None = None
         self._launch: LaunchSpec | None = None
         self._observed: Mapping[str, float] = {}
+        self._node: str | None = None
         self.phases: list[Phase] = []
         self.load_points: list[LoadPoint] = []
 
@@ -211,6 +212,13 @@ class TrialRun:
         self.load_points.append(point)
         return point
 
+    @property
+    def node(self) -> str | None:
+        """Where the server runs, as its backend knows it; None: here, or not known yet."""
+        if self._server is not None:
+            self._node = self._server.node
+        return self._node
+
     def _probes(self) -> list[Probe]:
         """Who is asked meanwhile; nobody where the server is not on this machine, of which the
         machine's numbers would say nothing."""
@@ -258,6 +266,7 @@ class TrialRun:
         Raises:
             InfrastructureError: something is still there after `limits.stop_seconds`.
         """
+        self._node = self.node
         server, runner = self._server, self._runner
         self._server = self._runner = None
         if server is None and runner is None:

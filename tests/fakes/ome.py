@@ -25,6 +25,9 @@ from tests.processes import tree
 
 SERVICES, CONTAINER, LABEL = "inferenceservices", "ome-container", "ome.io/inferenceservice"
 _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+NODE = "node-1"
+"""Where every pod is put that is put anywhere."""
+
 _HELD = ["tests/kubelet"]
 
 Behaviour = Callable[["Pod"], None]
@@ -264,6 +267,9 @@ class Pod:
             "restartCount": self._restarts,
         }
         scheduled = [{"type": "PodScheduled", "status": "True"}]
+        with contextlib.suppress(Refused):  # deleted meanwhile
+            bound = {"spec": {"nodeName": NODE}}
+            self.kube.patch("pods", self.name, bound, self.namespace)
         self._put({"phase": phase, "conditions": scheduled, "containerStatuses": [container]})
 
     def _put(self, status: Object) -> None:

@@ -30,7 +30,7 @@ from autotuner.serving import Ending, LaunchSpec, Plan, Slot
 from autotuner.settings import Site
 from tests.fakes.crd import ome_resources
 from tests.fakes.kube import FakeKube, Refused
-from tests.fakes.ome import SERVICES, Behaviour, FakeOME, Pod, serves, stays_pending
+from tests.fakes.ome import NODE, SERVICES, Behaviour, FakeOME, Pod, serves, stays_pending
 from tests.processes import wait_for
 
 NS = "autotuner"
@@ -223,6 +223,65 @@ def test_a_port_forward_to_nobody_closes_its_connections(world: World) -> None:
         answered(server.url)
     assert world.looked(server), "the server is judged by its pod"
     server.stop(5)
+
+
+def test_the_log_grows_while_the_server_comes_up_and_is_there_after_a_kill(world: World) -> None:
+    pods: list[Pod] = []
+    server = world.started(pods.append)
+    file = world.directory / "server.log"
+    assert file.read_text() == "", "there from the beginning, for whoever follows it"
+    assert wait_for(lambda: pods, 10)
+    pods[0].log("loading\n")
+    pods[0].runs()
+    asked_before = logs_read(world)
+    for _ in range(20):
+        assert world.looked(server)
+    assert file.read_text() == "loading\n", "nobody asked for it, and nothing is ready"
+    assert 3 <= logs_read(world) - asked_before <= 5, "every five seconds"
+    pods[0].log("loading\nloaded\nhal")
+    for _ in range(6):
+        assert world.looked(server)
+    assert file.read_text() == "loading\nloaded\n"
+    server.stop(5)
+    assert file.read_text() == "loading\nloaded\nhal"
+
+
+def test_a_log_that_takes_long_to_read_is_read_seldom(world: World) -> None:
+    pods: list[Pod] = []
+    server = world.started(pods.append)
+    assert wait_for(lambda: pods, 10)
+    pods[0].log("loading\n")
+    pods[0].runs()
+    for _ in range(6):
+        assert world.looked(server)
+    read = server._read_log
+
+    def slowly() -> str:
+        world.clock.now += 4
+        return read()
+
+    server._read_log = slowly  # type: ignore[method-assign]
+    before = logs_read(world)
+    for _ in range(100):
+        assert world.looked(server)
+    assert 1 <= logs_read(world) - before <= 2
+
+
+def logs_read(world: World) -> int:
+    return sum(each.path.endswith("/log") for each in world.kube.requests)
+
+
+def test_its_node_is_its_pods_and_stays_known(world: World) -> None:
+    pods: list[Pod] = []
+    server = world.started(pods.append)
+    assert wait_for(lambda: pods, 10)
+    assert world.looked(server)
+    assert server.node is None, "not scheduled yet"
+    pods[0].runs()
+    assert wait_for(lambda: world.looked(server) and server.node, 10)
+    assert server.node == NODE
+    server.stop(5)
+    assert server.node == NODE
 
 
 def no_program(pod: Pod) -> None:

@@ -341,6 +341,7 @@ class Started:
     """
 
     name = "started"
+    node: str | None = None
 
     def __init__(
         self,
@@ -971,8 +972,23 @@ def test_h03_which_gpus_is_rays_to_say_and_not_the_studys() -> None:
 def test_h06_the_gpus_of_a_trial_are_counted_where_nobody_names_them() -> None:
     assert granted(Reservation(1, 2), ("2", "3")) == ("2", "3")
     assert granted(Reservation(1, 0), ()) == ()
-    assert granted(Reservation(1, 2, resource="ome_gpu"), ()) == ("ome_gpu/0", "ome_gpu/1")
-    assert granted(Reservation(4, 0, resource="ome_gpu"), ()) == ()
+    four = Reservation(1, 4, nodes=2, resource="ome_gpu")
+    assert granted(four, (), trial=7) == ("ome_gpu/7.0", "ome_gpu/7.1")
+    assert not set(granted(four, (), trial=7)) & set(granted(four, (), trial=77))
+    assert granted(Reservation(4, 0, resource="ome_gpu"), (), trial=7) == ()
+
+
+def test_a_trial_ran_where_its_server_did(tmp_path: Path, runner: type[Runner]) -> None:
+    with serving() as url:
+        server = Started(url)
+        run = TrialRun(assignment(tmp_path), kinds_of(Stage(server)))
+        assert run.node is None
+        run.deploy()
+        assert run.node is None, "beside us"
+        server.node = "node-7"
+        assert run.node == "node-7"
+        run.stop()
+    assert run.node == "node-7"
 
 
 @pytest.mark.parametrize(
