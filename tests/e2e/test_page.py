@@ -20,7 +20,7 @@ from autotuner.api.tokens import Role, issue, token_file
 from autotuner.report import words
 from autotuner.report.summary import SEEN
 from autotuner.study.metrics import METRICS
-from autotuner.study.study import StudyState
+from autotuner.study.study import STUDY_LOG, StudyState
 from autotuner.study.trial import TrialState
 from tests import pagehost
 from tests.pagehost import Hosted, Watched, chromium, hosted, violations, watched
@@ -527,14 +527,47 @@ def test_a_study_that_is_restarted_begins_anew_before_ones_eyes(
     seen.excuse("404")
 
 
-def test_the_log_of_a_study_is_read_when_it_is_opened(seen: Watched) -> None:
+def test_time_goes_on_without_events(seen: Watched, host: Hosted) -> None:
+    page = seen.page
+    page.clock.install()
+    answer = asked(host, "studies/running-now")
+    page.route(
+        "**/v1/studies/running-now",
+        lambda route: route.fulfill(json={**answer, "eta": 4000.0, "seconds": 7300.0}),
+    )
+    seen.go("/studies/running-now")
+    progress = page.get_by_role("region", name="Progress")
+    expect(progress).to_contain_text(re.compile(r"about 1\sh\s6\smin left"))
+    page.unroute("**/v1/studies/running-now")
+    page.route(
+        "**/v1/studies/running-now",
+        lambda route: route.fulfill(json={**answer, "eta": None, "seconds": 10900.0}),
+    )
+    page.clock.run_for(11_000)
+    expect(progress).to_contain_text(re.compile(r"duration\s*3\sh\s1\smin"))
+    expect(progress).not_to_contain_text("left")
+    expect(progress.get_by_role("progressbar")).to_be_visible()
+
+
+def test_the_log_of_a_study_is_followed_while_it_is_open(seen: Watched, host: Hosted) -> None:
     page = seen.go("/studies/running-now")
     page.get_by_text("Log of the study", exact=True).click()
-    log = page.get_by_role("region", name="Log of the study")
+    log = page.get_by_role("log", name="Log of the study")
     expect(log).to_contain_text("line 39 of the study")
+    file = Path(host.service.studies.store.study("running-now").directory) / STUDY_LOG
+    said = file.read_text()
+    file.write_text(f"{said}and it goes on\n")
+    expect(log).to_contain_text("and it goes on")
+    page.get_by_label("Search the log").fill("LINE 3")
+    expect(page.locator(".found")).to_have_text("1 of 11")
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Download", exact=True).click()
+    assert saved.value.suggested_filename == "running-now.log"
+    file.write_text(said)
     seen.go("/studies/not-started-yet")
     page.get_by_text("Log of the study", exact=True).click()
-    expect(log).to_contain_text("Nothing has been said yet.")
+    expect(page.locator(".log-state")).to_contain_text("Nothing has been said yet.")
+    assert violations(page) == []
 
 
 @pytest.mark.parametrize("how", ["deleted", "renamed"])

@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
+from autotuner.api.routes.cluster import ANOTHERS
 from autotuner.backends.container import DockerOptions
 from autotuner.backends.ome_manifest import OMEOptions
 from autotuner.benchmarks.ome_job import Options as OMEJobOptions
@@ -729,6 +730,28 @@ def test_ticks_of_the_time_axis(page: Watched) -> None:
     assert module(opened, "gantt", "it.zoneOffset('Asia/Kolkata', 0)") == 330 * minute
 
 
+def test_a_server_over_several_nodes_is_in_the_lanes_of_its_own_gpus(page: Watched) -> None:
+    opened = page.go("/presets")
+    start, end = "2026-11-22T10:00:00+00:00", "2026-11-22T11:00:00+00:00"
+    spans: list[tuple[str, tuple[str, ...]]] = [
+        ("10.0.0.1, 10.0.0.2", ("0", "10.0.0.2/0")),
+        ("10.0.0.2, 10.0.0.3", ()),
+        ("10.0.0.3", ("nvidia.com/gpu/0",)),
+    ]
+    trials = [
+        {"node": node, "gpu_ids": list(ids), "started_at": start, "ended_at": end}
+        for node, ids in spans
+    ]
+    found = module(opened, "gantt", "it.lanes(given)", trials)
+    assert [(lane["node"], lane["gpu"]) for lane in found] == [
+        ("10.0.0.1", "0"),
+        ("10.0.0.2", None),
+        ("10.0.0.2", "0"),
+        ("10.0.0.3", None),
+        ("10.0.0.3", "nvidia.com/gpu/0"),
+    ]
+
+
 def test_the_timeline_shows_trials_by_gpu_and_opens_them(page: Watched) -> None:
     opened = page.go("/timeline?hours=24")
     lanes = opened.locator(".gantt-lane")
@@ -744,6 +767,15 @@ def test_the_timeline_shows_trials_by_gpu_and_opens_them(page: Watched) -> None:
     bar.focus()
     bar.press("Enter")
     expect(opened.locator("h1")).to_have_text("Trial 3")
+    server = opened.get_by_role("tab", name="Server")
+    expect(server).to_have_attribute("aria-selected", "true")
+    expect(server).to_be_in_viewport()
+    expect(opened.locator(".log-box")).to_be_in_viewport()
+    opened.get_by_role("tab", name="Trial").click()
+    assert opened.url.endswith("/trials/3?log=trial")
+    opened.reload()
+    expect(opened.get_by_role("tab", name="Trial")).to_have_attribute("aria-selected", "true")
+    expect(opened.get_by_role("tab", name="Trial")).to_be_in_viewport()
 
 
 CLUSTER: dict[str, Any] = {
@@ -812,6 +844,20 @@ def test_the_cluster_says_who_holds_what(page: Watched) -> None:
     expect(opened.get_by_role("table", name="Waiting")).to_contain_text("a free place")
 
 
+def test_of_another_team_is_said_that_it_holds_and_waits_and_no_more(page: Watched) -> None:
+    hold = {**CLUSTER["holds"][0], "study": ANOTHERS, "trial": None, "state": "HELD", "since": ""}
+    waits = {"study": ANOTHERS, "trial": None, "gpus": None, "waiting": "its turn"}
+    answer = {**CLUSTER, "holds": [hold], "queue": [waits]}
+    page.page.route("**/v1/cluster", lambda route: _answer(route, answer))
+    opened = page.go("/cluster")
+    expect(opened.get_by_label("GPU 0").locator(".gpu-holder")).to_have_text(ANOTHERS)
+    for name in ("Waiting", "Held now"):
+        table = opened.get_by_role("table", name=name)
+        expect(table).to_contain_text(ANOTHERS)
+        expect(table.get_by_role("link")).to_have_count(0)
+    assert "null" not in opened.locator("main").inner_text()
+
+
 def test_a_service_without_a_cluster_says_so(page: Watched) -> None:
     opened = page.go("/cluster")
     expect(opened.locator(".note")).to_contain_text("no Ray cluster")
@@ -854,9 +900,28 @@ def test_signals_are_on_the_trial_s_own_time(page: Watched) -> None:
         }
     ]
     phases = [{"name": "deploy", "start": 0, "end": 40}, {"name": "b", "start": 40, "end": 50}]
-    (found,) = module(opened, "telemetry", "it.onOneAxis(...given)", [telemetry, phases])
+    points = [{"name": "b", "index": 1, "probe": False}]
+    (found,) = module(opened, "telemetry", "it.onOneAxis(...given)", [telemetry, phases, points])
+    assert found["label"] == "b"
     assert found["seconds"] == [40, 41, 42]
     assert found["series"] == {"preemptions": [0, 0, 4], "prefix_hit_rate": [None, 0.5, None]}
+
+
+def test_probes_begin_where_their_own_phases_do(page: Watched) -> None:
+    opened = page.go("/presets")
+    points = [{"name": "b", "index": at, "probe": at < 2} for at in range(3)]
+    phases = [
+        {"name": "deploy", "start": 0, "end": 40},
+        *({"name": "b", "start": 40 + 10 * at, "end": 49 + 10 * at} for at in range(3)),
+    ]
+    telemetry = [  # the first probe's was not kept
+        {"load": "b", "index": at, "seconds": [0, 1], "series": {"running": [at, at]}}
+        for at in (1, 2)
+    ]
+    found = module(opened, "telemetry", "it.onOneAxis(...given)", [telemetry, phases, points])
+    assert [each["seconds"] for each in found] == [[50, 51], [60, 61]]
+    assert [each["label"] for each in found] == ["b, probe 2", "b"]
+    assert [each["index"] for each in found] == [1, 2]
 
 
 def test_a_failed_trial_says_why(page: Watched, host: Hosted) -> None:

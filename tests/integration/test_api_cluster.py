@@ -106,8 +106,8 @@ def test_who_holds_what_and_who_waits(served: Served) -> None:
         StudyState.RUNNING,
         done(0, started_at=ago(minutes=9), ended_at=since, node="10.0.0.1"),
         trial(
-            1, {}, TrialState.BENCHMARKING, node="10.0.0.1, 10.0.0.2", gpu_ids=("0", "1"),
-            started_at=since,
+            1, {}, TrialState.BENCHMARKING, node="10.0.0.1, 10.0.0.2", started_at=since,
+            gpu_ids=("0", "nvidia.com/gpu/1", "10.0.0.2/0", "10.0.0.2/GPU-7"),
         ),
         trial(2, {"max-num-seqs": 8}, TrialState.DEPLOYING, node="10.0.0.2", started_at=since),
         trial(3, {}, TrialState.PENDING),
@@ -123,8 +123,8 @@ def test_who_holds_what_and_who_waits(served: Served) -> None:
 
     hold = {"study": "running", "trial": 1, "state": "BENCHMARKING", "since": since}
     assert found["holds"] == [
-        {**hold, "node": "10.0.0.1", "gpu_ids": ["0", "1"]},
-        {**hold, "node": "10.0.0.2", "gpu_ids": []},
+        {**hold, "node": "10.0.0.1", "gpu_ids": ["0", "nvidia.com/gpu/1"]},
+        {**hold, "node": "10.0.0.2", "gpu_ids": ["0", "GPU-7"]},
         {**hold, "node": "10.0.0.2", "gpu_ids": [], "trial": 2, "state": "DEPLOYING"},
     ]
     queue = {each["study"]: each for each in found["queue"]}

@@ -4,7 +4,8 @@
  * A module of views exports `views`: [{path, title, render(root, params, signal)}]. `path` is
  * "/studies/:name"; `title` a text or a function of the params; `render` fills `root`, may be
  * async, and ends what it began (polls, streams, listeners) when `signal` aborts. `query` of an
- * address (#/studies?state=RUNNING) is in `params.query`, a URLSearchParams.
+ * address (#/studies?state=RUNNING) is in `params.query`, a URLSearchParams. An element that
+ * `render` returns is what the address is about: it is brought into view instead of the top.
  */
 
 import { forgetToken, hasToken, me, onConnection, onUnauthorized, version } from "./api.js";
@@ -89,9 +90,11 @@ async function show({ moved: byPerson = false } = {}) {
     const params = { ...found.params, query: new URLSearchParams(query) };
     entitle(typeof view.title === "function" ? view.title(params) : view.title);
     root.replaceChildren();
-    await view.render(root, params, signal);
+    const meant = await view.render(root, params, signal);
     if (byPerson && !signal.aborted && !root.contains(document.activeElement)) root.focus({ preventScroll: true });
-    if (byPerson) scrollTo(0, 0);
+    if (signal.aborted) return;
+    if (meant) meant.scrollIntoView();
+    else if (byPerson) scrollTo(0, 0);
   } catch (error) {
     if (signal.aborted || error.name === "AbortError") return;
     if (error.name !== "Problem") console.error(error);

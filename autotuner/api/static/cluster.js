@@ -5,6 +5,7 @@ import { sheet } from "./sheet.js";
 import { ago, badge, counted, el, fill, problemNote, quantity, stateBadge, table, waiting } from "./ui.js";
 
 const REFRESH_SECONDS = 5;
+const ANOTHERS = "another team's"; // in place of the name of a study that one does not see
 const FULL = 0.9;
 const BUSY = 0.7;
 const HOT_C = 85;
@@ -80,7 +81,13 @@ function gpuCard(device, held) {
 }
 
 function holder({ study, trial, state, since }) {
-  return el("span", {}, el("a", { href: `#/studies/${encodeURIComponent(study)}/trials/${trial}` }, `${study}, trial ${trial}`), " ", stateBadge(state), el("span", { class: "soft" }, ` ${ago(since)}`));
+  return el("span", {}, trialLink(study, trial), trial !== null && [" ", stateBadge(state), el("span", { class: "soft" }, ` ${ago(since)}`)]);
+}
+
+/** A trial by its name; of another team's is not said which it is. */
+function trialLink(study, trial) {
+  if (trial === null) return study;
+  return el("a", { href: `#/studies/${encodeURIComponent(study)}/trials/${trial}` }, `${study}, trial ${trial}`);
 }
 
 /** A bar with its numbers; how full it is also in a word. */
@@ -104,7 +111,7 @@ function queueCard(queue) {
   return el("section", { class: "card flush" }, el("h2", {}, "Waiting"), queue.length ? table({
     caption: "Waiting", compact: true, rows: queue,
     columns: [
-      { key: "study", title: "Study", heads: true, cell: (each) => el("a", { href: `#/studies/${encodeURIComponent(each.study)}` }, each.study) },
+      { key: "study", title: "Study", heads: true, cell: (each) => (each.study === ANOTHERS ? each.study : el("a", { href: `#/studies/${encodeURIComponent(each.study)}` }, each.study)) },
       { key: "trial", title: "Trial", cell: (each) => each.trial },
       { key: "gpus", title: "GPUs", number: true },
       { key: "waiting", title: "For" },
@@ -116,7 +123,7 @@ function holdsCard(holds) {
   return el("section", { class: "card flush" }, el("h2", {}, "Held now"), holds.length ? table({
     caption: "Held now", compact: true, rows: holds,
     columns: [
-      { key: "trial", title: "Trial", heads: true, cell: (each) => el("a", { href: `#/studies/${encodeURIComponent(each.study)}/trials/${each.trial}` }, `${each.study}, trial ${each.trial}`) },
+      { key: "trial", title: "Trial", heads: true, cell: (each) => trialLink(each.study, each.trial) },
       { key: "state", title: "State", cell: (each) => stateBadge(each.state) },
       { key: "node", title: "Node" },
       { key: "gpu_ids", title: "GPUs", cell: (each) => each.gpu_ids.join(", ") || "none" },

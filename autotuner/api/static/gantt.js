@@ -41,13 +41,7 @@ export function zoneOffset(zone, at) {
 export function lanes(trials) {
   const found = new Map();
   for (const trial of trials) {
-    // Of a server on several nodes, the GPUs of the first are known.
-    const [first, ...others] = trial.node.split(", ");
-    const places = [
-      ...(trial.gpu_ids.length ? trial.gpu_ids : [null]).map((gpu) => [first, gpu]),
-      ...others.map((node) => [node, null]),
-    ];
-    for (const [node, gpu] of places) {
+    for (const [node, gpu] of places(trial)) {
       const key = `${node}\n${gpu ?? ""}`;
       if (!found.has(key)) found.set(key, { node, gpu, trials: [] });
       found.get(key).trials.push(trial);
@@ -57,6 +51,20 @@ export function lanes(trials) {
   return [...found.values()].sort(order).map(({ node, gpu, trials: own }) => ({
     node, gpu, label: gpu !== null ? `GPU ${shortened(gpu)}` : own.some((each) => each.gpu_ids.length) ? "other GPUs" : "CPU", rows: stacked(own),
   }));
+}
+
+/**
+ * The nodes of a trial, each with one of its GPUs there or null: of a server on several nodes, those
+ * of the further ones are called NODE/GPU.
+ */
+export function places({ node, gpu_ids: ids }) {
+  const nodes = node.split(", ");
+  const placed = ids.map((id) => {
+    const further = nodes.find((each) => id.startsWith(`${each}/`));
+    return further ? [further, id.slice(further.length + 1)] : [nodes[0], id];
+  });
+  const bare = nodes.filter((each) => !placed.some(([other]) => other === each));
+  return [...placed, ...bare.map((each) => [each, null])];
 }
 
 /** Start and end of a trial in milliseconds; one that runs ends now. */

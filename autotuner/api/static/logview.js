@@ -148,7 +148,8 @@ export function logView({ address, label, file, empty = "Nothing has been writte
   let live = "";
   function tell() {
     const older = dropped || lines.length > MOST ? ", the last of them" : "";
-    state.textContent = [live, lines.length ? counted(lines.length, "line") + older : live ? "" : empty].filter(Boolean).join(" · ");
+    const much = lines.length ? counted(lines.length, "line") + older : "";
+    state.textContent = [live, much || (live === "complete" ? empty : "")].filter(Boolean).join(" · ");
   }
 
   /* Search */

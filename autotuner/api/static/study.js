@@ -5,8 +5,10 @@ import { entitle, go, mayChange, redraw } from "./app.js";
 import { Problem, follow, path, pause, poll, read, text } from "./api.js";
 import { frontChart, importanceChart, predictionChart, progressChart } from "./study_charts.js";
 import { loadChart } from "./load_chart.js";
+import { logView } from "./logview.js";
 import { searched } from "./marks.js";
 import { parallelChart } from "./parallel_chart.js";
+import { sheet } from "./sheet.js";
 import { answer, finals } from "./study_answer.js";
 import { failures, trialTable } from "./study_trials.js";
 import { blocks } from "./studies.js";
@@ -106,7 +108,7 @@ function watch(root, view, update) {
     async () => {
       if (ended || view.row.state === "COMPLETE") return false;
       view.row = await read(path("studies", view.name), {}, { signal: view.signal });
-      if (!view.signal.aborted && !ended) view.head.update();
+      if (!view.signal.aborted && !ended) view.standing.forEach((each) => each.update());
       return UNDER_WAY.includes(view.row.state);
     },
     10,
@@ -164,8 +166,9 @@ async function gone(root, view) {
 
 function sections(view) {
   const charts = chartGrid(view);
-  view.head = head(view);
-  return [view.head, progress(view), answer(view), charts, finals(view), failures(view), trialTable(view), asked(view)];
+  // What changes with time alone; the rest changes with events.
+  view.standing = [head(view), progress(view)];
+  return [...view.standing, answer(view), charts, finals(view), failures(view), trialTable(view), asked(view)];
 }
 
 function chartGrid(view) {
@@ -310,15 +313,7 @@ function progress(view) {
 
 function asked(view) {
   const node = el("section", { class: "card", "aria-labelledby": "asked" });
-  const log = details("Log of the study");
-  const lines = el("pre", { class: "log", tabindex: "0", role: "region", "aria-label": "Log of the study" });
-  log.append(lines);
-  const readLog = () =>
-    log.open &&
-    text(`${path("studies", view.name)}/logs`, { follow: "false", tail: 300 })
-      .then((said) => (lines.textContent = said || "Nothing has been said yet."))
-      .catch((error) => (lines.textContent = error.detail || error.message));
-  log.addEventListener("toggle", readLog);
+  const log = studyLog(view);
   const yaml = details("As a study file");
   const whole = el("div");
   yaml.append(whole);
@@ -365,9 +360,32 @@ function asked(view) {
     ),
     facts,
     yaml,
-    log,
+    log.node,
   );
-  return { node, update: () => (drawFacts(), drawn.update(), readLog()) };
+  return { node, update: () => (drawFacts(), drawn.update(), log.update()) };
+}
+
+/** The study's own log: read while it is open, and again where the study goes on after its end. */
+function studyLog(view) {
+  const node = details("Log of the study");
+  const log = logView({
+    address: `${path("studies", view.name)}/logs`,
+    label: "Log of the study",
+    file: `${view.name}.log`,
+    empty: "Nothing has been said yet.",
+  });
+  node.append(log.node);
+  let reading = null;
+  const stop = () => reading?.abort();
+  const start = async () => {
+    const mine = (reading = new AbortController());
+    await sheet("trial.css");
+    if (!mine.signal.aborted) await log.open(mine.signal);
+    if (reading === mine) reading = null;
+  };
+  node.addEventListener("toggle", () => (node.open ? start() : stop()));
+  view.signal.addEventListener("abort", stop);
+  return { node, update: () => node.open && !reading && UNDER_WAY.includes(view.row.state) && start() };
 }
 
 async function openReport(view) {

@@ -39,12 +39,21 @@ function grown(values, at) {
   return more >= 0 ? more : null;
 }
 
-/** Samples of load points on the trial's own time: each begins where its phase does. */
-export function onOneAxis(telemetry, phases) {
+/**
+ * Samples of load points on the trial's own time: each begins where its phase does. With early
+ * stopping there are probes, which have the name of their load point: the k-th of a name has the
+ * k-th phase of that name.
+ *
+ * @param points the trial's load points, in the order they were measured
+ * @returns {{index, label, seconds, series}[]}
+ */
+export function onOneAxis(telemetry, phases, points) {
   return telemetry.map((each) => {
-    const phase = phases.find((one) => one.name === each.load);
-    const begun = phase?.start ?? 0;
-    return { ...each, begun, seconds: each.seconds.map((at) => at + begun), series: plotted(each) };
+    const alike = points.filter((one) => one.name === each.load);
+    const place = Math.max(0, alike.findIndex((one) => one.index === each.index));
+    const begun = phases.filter((one) => one.name === each.load)[place]?.start ?? 0;
+    const label = alike[place]?.probe ? `${each.load}, probe ${place + 1}` : each.load;
+    return { index: each.index, label, seconds: each.seconds.map((at) => at + begun), series: plotted(each) };
   });
 }
 
@@ -59,19 +68,19 @@ export function telemetryPlots(signal) {
   const node = el("section", { class: "stack", "aria-label": "Telemetry" }, el("div", { class: "section-head" }, el("h2", {}, "Telemetry"), chooser), charts);
   let drawn = [];
   let shape = "";
-  let chosen = "";
+  let chosen = ""; // the index of a load point, as the select has it
   let parts = [];
 
   function update(trial) {
-    parts = onOneAxis(trial.telemetry ?? [], trial.phases ?? []);
-    const names = parts.map((each) => each.load);
-    const next = JSON.stringify([names, present()]);
+    parts = onOneAxis(trial.telemetry, trial.phases, trial.load_points);
+    const choices = parts.map((each) => [String(each.index), each.label]);
+    const next = JSON.stringify([choices, present()]);
     if (next === shape) return drawn.forEach((each) => each.update());
     shape = next;
-    if (!names.includes(chosen)) chosen = "";
-    chooser.replaceChildren(select([["", "All load points"], ...names.map((name) => [name])], chosen, {
-      "aria-label": "Load point", onChange: (name) => {
-        chosen = name;
+    if (!choices.some(([index]) => index === chosen)) chosen = "";
+    chooser.replaceChildren(select([["", "All load points"], ...choices], chosen, {
+      "aria-label": "Load point", onChange: (index) => {
+        chosen = index;
         drawn.forEach((each) => each.update());
       },
     }));
@@ -88,7 +97,7 @@ export function telemetryPlots(signal) {
       .filter(([, , series]) => series.length);
   }
 
-  const shown = () => parts.filter((each) => !chosen || each.load === chosen);
+  const shown = () => parts.filter((each) => !chosen || String(each.index) === chosen);
 
   function plot(heading, unit, series) {
     return chart({
@@ -131,7 +140,7 @@ export function telemetryPlots(signal) {
     const rows = shown().flatMap((part) => series.map(([name, label]) => {
       const values = (part.series[name] ?? []).filter((value) => value !== null);
       const mean = values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null;
-      return { load: part.load, label, mean, most: values.length ? Math.max(...values) : null, last: values.at(-1) ?? null };
+      return { load: part.label, label, mean, most: values.length ? Math.max(...values) : null, last: values.at(-1) ?? null };
     }));
     const number = (key, title) => ({ key, title, number: true, cell: (row) => (row[key] === null ? MISSING : quantity(row[key], unit)) });
     return { rows, columns: [{ key: "load", title: "Load point", heads: true }, { key: "label", title: "Signal" }, number("mean", "Mean"), number("most", "Most"), number("last", "Last")] };

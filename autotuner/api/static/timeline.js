@@ -142,7 +142,7 @@ function bar(trial, from, to, now, lane) {
   const name = `${trial.study}, trial ${trial.number}`;
   const node = el("a", {
     class: `bar ${trial.state} ${trial.state === "COMPLETE" && trial.feasible === false ? "unfit" : ""} ${share < 0.02 ? "narrow" : ""}`.trim(),
-    href: `#/studies/${encodeURIComponent(trial.study)}/trials/${trial.number}`,
+    href: `#/studies/${encodeURIComponent(trial.study)}/trials/${trial.number}?log=server`,
     "aria-label": `${name}: ${trial.state.toLowerCase()}, ${duration(seconds)}, began ${moment(trial.started_at)}`,
     title: tooltip(trial, seconds),
     dataset: { key: [trial.study, trial.number, lane.node, lane.label].join("/") },
@@ -166,7 +166,7 @@ function tooltip(trial, seconds) {
     `${trial.state.toLowerCase()}, ${duration(seconds)}`,
     ...Object.entries(trial.objectives ?? {}).filter(([, value]) => value !== null).map(([name, value]) => `${name}: ${Number(value.toPrecision(4))}`),
     ...trial.phases.map((each) => `${each.name}: ${duration(each.end - each.start)}`),
-    "Opens the trial and its logs",
+    "Opens the trial at its logs",
   ].join("\n");
 }
 

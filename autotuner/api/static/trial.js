@@ -1,5 +1,6 @@
 // One trial: what it ran, how it went, why, what was seen meanwhile, and its logs.
 
+import { keepQuery } from "./app.js";
 import { path as address, poll, read } from "./api.js";
 import { logView } from "./logview.js";
 import { sheet } from "./sheet.js";
@@ -15,7 +16,7 @@ export const views = [
   { path: "/studies/:name/trials/:number", title: ({ name, number }) => `Trial ${number} of ${name}`, render },
 ];
 
-async function render(root, { name, number }, signal) {
+async function render(root, { name, number, query }, signal) {
   const place = address("studies", name, "trials", number);
   const [first, others] = await Promise.all([
     read(place, {}, { signal }),
@@ -28,7 +29,9 @@ async function render(root, { name, number }, signal) {
   const facts = el("div", { class: "stack" });
   const plots = telemetryPlots(signal);
   const plan = el("div");
-  root.append(head, el("div", { class: "stack" }, facts, plots.node, logs(name, number, first, signal), plan));
+  const asked = SOURCES.some(([source]) => source === query.get("log")) ? query.get("log") : null;
+  const shownLogs = logs(name, number, first, asked, signal);
+  root.append(head, el("div", { class: "stack" }, facts, plots.node, shownLogs, plan));
 
   let drawn = "";
   const draw = (trial) => {
@@ -44,6 +47,7 @@ async function render(root, { name, number }, signal) {
   };
   draw(first);
   if (!ended(first)) live(place, draw, root, signal);
+  return asked && shownLogs;
 }
 
 /** Ask again while the trial runs. */
@@ -167,12 +171,16 @@ export function phaseClass(name, place) {
 
 const SOURCES = [["server", "Server"], ["benchmark", "Load generator"], ["trial", "Trial"]];
 
-function logs(name, number, trial, signal) {
+/** The logs of a trial, the one `asked` for first; its own story where it has no server's. */
+function logs(name, number, trial, asked, signal) {
   const panel = el("div", { role: "tabpanel", id: "log-panel", tabindex: "-1" });
   let shown = new AbortController();
   signal.addEventListener("abort", () => shown.abort());
   const tabs = SOURCES.map(([source, label]) => el("button", {
-    type: "button", role: "tab", id: `log-${source}`, class: "tab", "aria-controls": "log-panel", onClick: () => open(source),
+    type: "button", role: "tab", id: `log-${source}`, class: "tab", "aria-controls": "log-panel", onClick: () => {
+      keepQuery({ log: source });
+      open(source);
+    },
   }, label));
 
   function open(source) {
@@ -199,6 +207,7 @@ function logs(name, number, trial, signal) {
     next.focus();
     next.click();
   } }, tabs);
-  open(trial.logs.server === null && ended(trial) ? "trial" : "server");
+  const first = asked ?? "server";
+  open(first === "server" && trial.logs.server === null && ended(trial) ? "trial" : first);
   return el("section", { class: "card", id: "logs" }, el("div", { class: "section-head" }, el("h2", {}, "Logs"), list), panel);
 }
