@@ -89,8 +89,11 @@ for _verb in remote.COMMANDS:
 def check(file: Path, backend: str | None, as_json: bool) -> None:
     """Check a study file; starts nothing."""
     from autotuner.job import load_job
+    from autotuner.plan import first_plan
+    from autotuner.settings import Settings
 
     job = load_job(file, backend=backend, presets=_preset_directories())
+    first_plan(job, Settings().site)
     spec = job.spec
     size = spec.parameter_space.size()
     if as_json:

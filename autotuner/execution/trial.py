@@ -17,7 +17,7 @@ from pathlib import Path
 from autotuner.backends.base import Backend, Server
 from autotuner.benchmarks.base import Benchmark
 from autotuner.engines.base import Diagnosis, Engine
-from autotuner.errors import FailureClass, InfrastructureError, TrialError
+from autotuner.errors import ConfigError, FailureClass, InfrastructureError, TrialError
 from autotuner.execution.gate import Gauge, nvidia_gauge, nvidia_use, wait_clear
 from autotuner.execution.loadrunner import LoadRunner
 from autotuner.execution.readiness import NotReady, ServerDied, wait_ready
@@ -31,7 +31,7 @@ from autotuner.execution.sampling import (
     server_probe,
 )
 from autotuner.execution.spanning import Part, SpanningServer
-from autotuner.serving import HERE, Endpoint, LaunchSpec, Slot
+from autotuner.serving import HERE, Endpoint, LaunchSpec, Plan, Slot
 from autotuner.settings import FIRST_PORT, LAST_PORT, Site
 from autotuner.study.metrics import METRICS, metrics_of
 from autotuner.study.objective import latency_bounds
@@ -135,7 +135,7 @@ class TrialRun:
             launch = kinds.engine.launch(
                 spec, self._assignment.parameters, port=slot.port, place=place
             )
-            plan = backend.plan(launch, slot)
+            plan = _planned(backend, launch, slot)
             _write_json(self._directory / "plan.json", plan.to_json())
             self._launch = launch
             # What a killed trial left on this machine may still hold the GPU given to this one.
@@ -427,6 +427,20 @@ def free_port(ports: tuple[int, int] = (FIRST_PORT, LAST_PORT), host: str = "127
                 continue
             return port
     raise InfrastructureError(f"no free port found from {ports[0]} to {ports[1]}")
+
+
+def _planned(backend: Backend, launch: LaunchSpec, slot: Slot) -> Plan:
+    """The plan of a trial.
+
+    Raises:
+        TrialError: the backend cannot start such a server; a study's own mistake is found before
+            it begins, so that this is its parameters'.
+    """
+    try:
+        return backend.plan(launch, slot)
+    except ConfigError as error:
+        said = "; ".join(part for part in (error.problem, error.hint) if part)
+        raise TrialError(FailureClass.ARGUMENT, said) from error
 
 
 def _fresh(directory: Path) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from pydantic import SecretStr
 
 from autotuner.backends import docker
@@ -44,11 +45,12 @@ from autotuner.backends.process import PROCESS
 from autotuner.benchmarks import ome_job_program
 from autotuner.benchmarks.genai_bench import GENAI_BENCH
 from autotuner.benchmarks.ome_job import OME_JOB
+from autotuner.cli import cli
 from autotuner.engines.base import Engine
 from autotuner.engines.sglang import SGLANG
 from autotuner.engines.simulated import SIMULATED
 from autotuner.engines.vllm import VLLM
-from autotuner.errors import FailureClass, InfrastructureError, TrialError
+from autotuner.errors import ConfigError, FailureClass, InfrastructureError, TrialError
 from autotuner.execution import loadrunner
 from autotuner.execution import trial as execution
 from autotuner.execution.gate import GATE_SECONDS, Gauge, GpuMemory
@@ -711,7 +713,7 @@ def test_d10_a_plan_shows_the_image_that_the_study_chose(tmp_path: Path) -> None
     content = study_content(engine=engine, backend={"kind": "docker"}, model={"path": "org/tiny"})
     (tmp_path / "study.json").write_text(json.dumps(content), encoding="utf-8")
     shown = plan(load_job(tmp_path / "study.json"), site=Site(registry="mirror.local"))
-    assert "in vllm/vllm-openai:nightly-of-mine" in str(plan_text(shown))
+    assert "in mirror.local/vllm/vllm-openai:nightly-of-mine" in str(plan_text(shown))
     (baseline, *_) = shown["launches"]
     asked = baseline["request"]
     assert asked["create"]["Image"] == "mirror.local/vllm/vllm-openai:nightly-of-mine"
@@ -967,6 +969,32 @@ def test_h03_which_gpus_is_rays_to_say_and_not_the_studys() -> None:
     slot = Slot("small", 1, 1, "/t", gpu_ids=("2", "3"))
     planned = PROCESS.open({}, Site()).plan(launch, slot).request["environment"]
     assert planned["CUDA_VISIBLE_DEVICES"] == "2,3"
+
+
+def test_h03_a_study_that_chooses_gpus_for_containers_is_refused_before_it_begins(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "study.json"
+    engine = {"kind": "vllm", "environment": {"CUDA_VISIBLE_DEVICES": "0"}}
+    content = study_content(engine=engine, backend={"kind": "docker"}, model={"path": "org/tiny"})
+    file.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ConfigError, match="CUDA_VISIBLE_DEVICES cannot be set for a container"):
+        CliRunner().invoke(cli, ["check", str(file)], catch_exceptions=False)
+
+
+def test_h03_a_point_that_the_backend_cannot_start_is_infeasible_and_not_a_machines_fault(
+    tmp_path: Path, runner: type[Runner]
+) -> None:
+    class Unable(Stage):
+        def plan(self, launch: LaunchSpec, slot: Slot) -> Plan:
+            raise ConfigError("it cannot be", where="engine.environment", hint="leave it out")
+
+    stage = Unable(Started(None))
+    outcome = run_trial(assignment(tmp_path), kinds_of(stage))
+    assert outcome.state is TrialState.INFEASIBLE
+    assert outcome.failure is FailureClass.ARGUMENT
+    assert outcome.reason == "it cannot be; leave it out"
+    assert stage.done == []
 
 
 def test_h06_the_gpus_of_a_trial_are_counted_where_nobody_names_them() -> None:
