@@ -35,6 +35,15 @@ class Foresight(Protocol):
     def learn(self, trial: Trial) -> None: ...
 
 
+def baseline_problem(foresight: Foresight) -> str | None:
+    """What a person should change, where it is proven that the baseline cannot start; or None.
+
+    No error: what varies may start all the same, and is then compared among itself.
+    """
+    reason = foresight.refuse({})
+    return reason and f"the baseline cannot start: {reason}; fix it under engine.arguments"
+
+
 class EngineRules:
     """The least foresight there is: what the engine would refuse."""
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from autotuner.backends.base import Backend
 from autotuner.benchmarks.base import Opened, Recorded
 from autotuner.errors import FailureClass
 from autotuner.export import EXPORT_PORT
-from autotuner.foresight import Foresight
+from autotuner.foresight import Foresight, baseline_problem
 from autotuner.job import Job
-from autotuner.serving import Slot
+from autotuner.report.words import by_cause
+from autotuner.serving import Plan, Slot
 from autotuner.settings import Site
 from autotuner.study.budget import LEAST_ROUNDS, verdict_launches
 from autotuner.study.space import Parameters
@@ -42,77 +44,143 @@ def plan(job: Job, *, trials: int = 3, site: Site | None = None) -> dict[str, An
     """What a study would do, as JSON; nothing is started.
 
     Keys: ``size`` of the space (None: infinite), ``refused`` (reason -> count, with ``looked_at``
-    points), ``doubted`` (reason -> count of points that are tried last), ``launches`` (the
-    baseline and the first trials, each with its exact argv and the ``request`` that its backend
-    would send), ``gpus`` per launch, ``exports`` (files such a study needs beside, by name; see
+    points), ``doubted`` (reason -> count of points that are tried last), ``refusals`` and
+    ``doubts`` (the same by cause, see `report.words.by_cause`), ``baseline_refused`` (why the
+    baseline is not launched, or None), ``launches`` (the baseline and the first trials, each with
+    the ``request`` that its backend would send, and that request's ``argv``, ``environment`` and
+    ``image``; where image and command are those of a serving ``runtime``, argv is what comes
+    after), ``gpus`` per launch, ``exports`` (files such a study needs beside, by name; see
     `Backend.exports`), ``trials`` to launch, launches of the ``finals`` at least,
     ``seconds_expected`` (a start of a minute assumed), ``seconds_at_most`` for all of them one
     after another, ``gpu_hours_expected`` (as if each took as many GPUs as the largest shown),
-    ``limits``, ``quantization`` (by engine: how many different sets of flags, and the first
-    ten), ``notes``.
+    ``limits``, ``quantization`` (by engine: how many different sets of flags, and the first ten),
+    ``notes``.
     """
     spec, foresight = job.spec, job.foresight()
     space = spec.parameter_space
     known_of = _known(job, foresight)
-    looked_at, refused = known_of.looked_at, known_of.refused
-    searcher = job.searcher()
+    refusal = foresight.refuse({})
     site = site or Site()
     backend = job.backend.open(spec.backend.options, site)
-    seconds_at_most = _load_seconds(job, site)
-    launches = [_planned(job, backend, {}, 0)]
-    # Told as the loop of a study does, so that the same points come in the same order, as long
-    # as the searcher does not look at answers, which a plan has none of.
-    searcher.tell(Trial(BASELINE, {}, state=TrialState.CANCELLED))
-    for _ in range(ASKED):
-        point = searcher.ask() if len(launches) <= trials else None
-        if point is None:
-            break
-        planned = _planned(job, backend, point, len(launches))
-        if foresight.refuse(point) is not None:
-            refusal = FailureClass.REFUSED
-            searcher.tell(Trial(len(launches), point, state=TrialState.INFEASIBLE, failure=refusal))
-        elif foresight.doubt(point) is not None:
-            continue  # tried after the others, as in the loop of a study
-        elif not _same_server(planned, launches):
-            launches.append(planned)
-    loads, limits = spec.loads(), spec.limits
-    each = min(
-        limits.trial_seconds,
-        limits.ready_seconds + limits.stop_seconds + sum(map(seconds_at_most, loads)),
-    )
+    launches = [] if refusal else [_planned(job, backend, {}, 0)]
+    launches += _first_trials(job, backend, foresight, trials, launches)
     known = [number for number in (known_of.launches, spec.budget) if number is not None]
     budget = min(known, default=space.size())
-    finals = LEAST_ROUNDS * verdict_launches(spec) if budget != 0 else 0
-    launched = None if budget is None else 1 + budget + finals
-    expected = min(each, START_GUESS + sum(load.max_seconds for load in loads))
-    most = limits.hours * 3600
     # A table needs none.
-    gpus = 0 if isinstance(job.benchmark, Recorded) else max(each["gpus"] for each in launches)
+    recorded = isinstance(job.benchmark, Recorded)
+    gpus = 0 if recorded else max((each["gpus"] for each in launches), default=0)
+    cost = _cost(spec, budget, gpus, _load_seconds(job, site), baseline=refusal is None)
+    warning = baseline_problem(foresight)
     return {
         "name": spec.name,
         "size": space.size(),
-        "looked_at": looked_at,
-        "refused": refused,
+        "looked_at": known_of.looked_at,
+        "refused": known_of.refused,
+        "refusals": by_cause(known_of.refused),
         "doubted": known_of.doubted,
+        "doubts": by_cause(known_of.doubted),
+        "baseline_refused": refusal,
         "trials": budget,
-        "load_points": [load.name for load in loads],
-        "load_seconds_at_most": sum(load.max_seconds for load in loads),
-        "finals": finals,
-        "seconds_expected": None if launched is None else min(launched * expected, most),
-        "seconds_at_most": None if launched is None else min(launched * each, most),
-        "gpu_hours_expected": None
-        if launched is None
-        else min(launched * expected, most) * gpus / 3600,
+        "load_points": [load.name for load in spec.loads()],
+        "load_seconds_at_most": sum(load.max_seconds for load in spec.loads()),
+        "finals": cost.finals,
+        "seconds_expected": cost.expected,
+        "seconds_at_most": cost.at_most,
+        "gpu_hours_expected": None if cost.expected is None else cost.expected * gpus / 3600,
         "limits": {
             "trials": spec.budget,
-            "hours": limits.hours,
-            "gpu_hours": limits.gpu_hours,
+            "hours": spec.limits.hours,
+            "gpu_hours": spec.limits.gpu_hours,
         },
         "quantization": _quantization(spec),
-        "notes": list(job.notes),
+        "notes": [*job.notes, *filter(None, [warning, cost.ended_by])],
         "launches": launches,
         "exports": dict(backend.exports(spec, {})),
     }
+
+
+def _first_trials(
+    job: Job, backend: Backend, foresight: Foresight, most: int, before: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The first trials of the search, those left out that start the same server as another."""
+    searcher = job.searcher()
+    # Told as the loop of a study does, so that the same points come in the same order, as long
+    # as the searcher does not look at answers, which a plan has none of.
+    searcher.tell(Trial(BASELINE, {}, state=TrialState.CANCELLED))
+    found: list[dict[str, Any]] = []
+    for _ in range(ASKED):
+        point = searcher.ask() if len(found) < most else None
+        if point is None:
+            break
+        number = len(found) + 1
+        planned = _planned(job, backend, point, number)
+        if foresight.refuse(point) is not None:
+            refusal = FailureClass.REFUSED
+            searcher.tell(Trial(number, point, state=TrialState.INFEASIBLE, failure=refusal))
+        elif foresight.doubt(point) is not None:
+            continue  # tried after the others, as in the loop of a study
+        elif not _same_server(planned, [*before, *found]):
+            found.append(planned)
+    return found
+
+
+class _Cost(NamedTuple):
+    """What a study takes, one launch after another.
+
+    Attributes:
+        finals: launches of the verdict, at least.
+        expected, at_most: seconds; None where nobody knows how many launches there are.
+        ended_by: which limit ends the search before its trials do, or nothing.
+    """
+
+    finals: int
+    expected: float | None
+    at_most: float | None
+    ended_by: str
+
+
+def _cost(
+    spec: StudySpec,
+    budget: int | None,
+    gpus: int,
+    seconds_at_most: Callable[[Load], float],
+    *,
+    baseline: bool,
+) -> _Cost:
+    """What the launches of a study take.
+
+    Args:
+        budget: trials of the search; None: nobody knows.
+        gpus: of a launch.
+        baseline: whether it is launched, and so a candidate of the verdict.
+    """
+    loads, limits = spec.loads(), spec.limits
+    most = min(
+        limits.trial_seconds,
+        limits.ready_seconds + limits.stop_seconds + sum(map(seconds_at_most, loads)),
+    )
+    each = min(most, START_GUESS + sum(load.max_seconds for load in loads))
+    round_of = max(0, verdict_launches(spec) - (not baseline))
+    finals = LEAST_ROUNDS * round_of if budget != 0 else 0
+    if budget is None:
+        return _Cost(finals, None, None, "")
+    launched = baseline + budget + finals
+    allowed, limit = limits.hours * 3600, f"{limits.hours:g} h"
+    if limits.gpu_hours is not None and gpus and limits.gpu_hours * 3600 / gpus < allowed:
+        allowed, limit = limits.gpu_hours * 3600 / gpus, f"{limits.gpu_hours:g} GPU-hours"
+    ended_by = ""
+    if launched * each > allowed:
+        # The search leaves as much as the verdict takes; a first launch is never too many.
+        searched = max(1 - baseline, math.floor(allowed / each) - baseline - finals)
+        after = "the baseline" if searched == 0 else f"about {searched:,} trials"
+        after = "about 1 trial" if searched == 1 else after
+        ended_by = f"the limit of {limit} ends the search after {after}, one at a time"
+    return _Cost(
+        finals,
+        min(launched * each, allowed),
+        min(launched * most, limits.hours * 3600),
+        ended_by,
+    )
 
 
 def _quantization(spec: StudySpec) -> dict[str, Any]:
@@ -187,15 +255,43 @@ def _planned(job: Job, backend: Backend, point: Parameters, number: int) -> dict
     gpus = tuple(map(str, range(launch.gpus))) if backend.place.image else ()
     slot = Slot(job.spec.name, number, port=EXPORT_PORT, directory="", gpu_ids=gpus)
     recorded = isinstance(job.benchmark, Recorded)
+    asked = Plan("") if recorded else backend.plan(launch, slot)
+    says = _SAID.get(asked.backend)
     return {
         "name": f"trial {number}" if number else "baseline",
         "parameters": point,
         "argv": list(launch.argv),
         "environment": dict(launch.environment),
-        "gpus": launch.gpus,
         "image": launch.image if backend.place.image else None,
-        "request": {} if recorded else dict(backend.plan(launch, slot).request),
+        "runtime": None,
+        **(says(asked.request) if says else {}),
+        "gpus": launch.gpus,
+        "request": dict(asked.request),
     }
+
+
+def _container(request: Mapping[str, Any]) -> dict[str, Any]:
+    create = request["create"]
+    return {"argv": [*create["Entrypoint"], *create["Cmd"]], "image": create["Image"]}
+
+
+def _service(request: Mapping[str, Any]) -> dict[str, Any]:
+    spec = request["manifest"]["spec"]
+    runner = spec["engine"]["runner"]
+    return {
+        "argv": list(runner["args"]),
+        "environment": {each["name"]: each["value"] for each in runner["env"]},
+        "image": None,
+        "runtime": spec["runtime"]["name"],
+    }
+
+
+_SAID: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+    "docker": _container,
+    "ome": _service,
+}
+"""What requests say otherwise than their launches, by kind of backend: the registry's name of an
+image; the arguments behind a command that is the runtime's."""
 
 
 def first_plan(job: Job, site: Site) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from autotuner.report.accuracy import accuracies
 from autotuner.report.importance import importance, trials_needed
 from autotuner.report.sentences import statement
+from autotuner.report.words import by_cause
 from autotuner.study.budget import gpu_hours
 from autotuner.study.finals import verdict, winner
 from autotuner.study.metrics import METRICS
@@ -30,8 +31,9 @@ def summary(study: Study, trials: Sequence[Trial], *, command: str = "") -> dict
     without finals: ``sentence`` and ``notes``), ``winner`` (the trial to serve with;
     ``best`` is the same one here), ``gain_interval`` (low and high, of the first objective; None
     where it was measured once), ``failures`` (by class, with their trials, reasons and advice),
-    ``refused`` (by reason), ``accuracy`` (of predictions, per metric), ``importance`` (share of
-    each parameter in the spread of the first objective; empty where nothing can be said) and
+    ``refused`` (by reason), ``refusals`` (by cause, see `words.by_cause`), ``accuracy`` (of
+    predictions, per metric), ``importance`` (share of each parameter in the spread of the first
+    objective; empty where nothing can be said) and
     ``importance_needs`` (how many complete trials it takes; None where one parameter varies at
     most), ``command``.
 
@@ -49,6 +51,7 @@ def summary(study: Study, trials: Sequence[Trial], *, command: str = "") -> dict
         "gain_interval": interval,
         "failures": failures(trials),
         "refused": refused(trials),
+        "refusals": by_cause(Counter(trial.reason for trial in trials if trial.refused)),
         "accuracy": {name: each._asdict() for name, each in accuracies(trials).items()},
         "importance": importance(spec, trials),
         "importance_needs": trials_needed(spec) if _varied(spec) > 1 else None,

@@ -245,13 +245,17 @@ def refused_text(report: Json) -> Text | None:
     if not report["refused"]:
         return None
     total = sum(each["count"] for each in report["refused"])
-    rows = [(each["reason"], each["count"]) for each in report["refused"]]
     points = "1 point was" if total == 1 else f"{total:,} points were"
-    return Text("\n".join(["", f"{points} refused before launch", *_reasons(rows)]), style="dim")
+    lines = ["", f"{points} refused before launch", *_reasons(report["refusals"])]
+    return Text("\n".join(lines), style="dim")
 
 
-def _reasons(rows: Sequence[tuple[str, int]]) -> list[str]:
-    lines = [f"  {count:>6,}  {reason}" for reason, count in rows[:SHOWN]]
+def _reasons(rows: Sequence[Json]) -> list[str]:
+    """Of reasons that differ in their numbers only, one stands for all."""
+    lines = [
+        f"  {each['count']:>6,}  {'e.g. ' if each['reasons'] > 1 else ''}{each['reason']}"
+        for each in rows[:SHOWN]
+    ]
     if len(rows) > SHOWN:
         lines.append(f"          and {len(rows) - SHOWN} more reasons; see --json")
     return lines
@@ -329,12 +333,15 @@ def report_text(report: Json) -> list[RenderableType]:
 def plan_text(plan: Json) -> RenderableType:
     """A plan as text: what would be launched, what it costs, and what is refused."""
     size = "infinite" if plan["size"] is None else f"{plan['size']:,} points"
-    trials = "as many as the space holds" if plan["trials"] is None else str(plan["trials"])
+    trials = "as many trials as the space holds"
+    if plan["trials"] is not None:
+        trials = plain(counted(plan["trials"], "trial"))
+    baseline = "" if plan["baseline_refused"] else "the baseline and "
     finals = f", then {plan['finals']} or more for the verdict" if plan["finals"] else ""
     lines = [
         f"study        {plan['name']}",
         f"space        {size}",
-        f"launches     the baseline and {trials} trials{finals}",
+        f"launches     {baseline}{trials}{finals}",
         f"load points  {', '.join(plan['load_points'])}, "
         f"{plain(duration(plan['load_seconds_at_most']))} measured a trial at most",
         f"duration     about {plain(duration(plan['seconds_expected']))} with a minute a start, "
@@ -345,18 +352,29 @@ def plan_text(plan: Json) -> RenderableType:
     lines.append(f"limits       {plain(_limits(plan['limits']))}")
     total = sum(plan["refused"].values())
     lines.append(f"refused      {total:,} of {plan['looked_at']:,} points looked at")
-    lines += _reasons(list(plan["refused"].items()))
+    lines += _reasons(plan["refusals"])
     if plan["doubted"]:
         lines.append(f"doubted      {sum(plan['doubted'].values()):,} points, which are tried last")
-        lines += _reasons(list(plan["doubted"].items()))
+        lines += _reasons(plan["doubts"])
     lines += _quantization(plan["quantization"])
     lines += [f"note         {note}" for note in plan["notes"]]
     for launch in plan["launches"]:
-        gpus = plain(counted(launch["gpus"], "GPU"))
-        where = f", in {launch['image']}" if launch["image"] else ""
-        lines += ["", f"{launch['name']}: {parameters_text(launch['parameters'])}  ({gpus}{where})"]
-        lines.append("  " + command_line(launch["argv"], launch["environment"]))
+        lines += ["", *_launch(launch)]
     return Text("\n".join(lines))
+
+
+def _launch(launch: Json) -> list[str]:
+    """A launch of a plan, and its command line; of a runtime's server, what comes after that."""
+    gpus = plain(counted(launch["gpus"], "GPU"))
+    where = f", in {launch['image']}" if launch["image"] else ""
+    line = command_line(launch["argv"], launch["environment"])
+    if launch["runtime"] is not None:
+        where = f", image: that of the runtime {launch['runtime']}"
+        variables = command_line([], launch["environment"]).strip()
+        parts = (variables, "[the runtime's command]", command_line(launch["argv"], {}))
+        line = " ".join(filter(None, parts))
+    head = f"{launch['name']}: {parameters_text(launch['parameters'])}  ({gpus}{where})"
+    return [head, "  " + line]
 
 
 def _limits(limits: Json) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from typing import Any, TypeAlias
 
+from autotuner.study import reasons
 from autotuner.study.metrics import METRICS, Better
 
 Json: TypeAlias = Mapping[str, Any]
@@ -48,6 +50,19 @@ def quantity(value: float | None, unit: str = "") -> str:
 def measured(value: float | None, name: str) -> str:
     """A metric's value with its unit."""
     return quantity(value, unit_of(name))
+
+
+def by_cause(counts: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Reasons with how often each was given, those together that differ in their numbers only.
+
+    Keys: ``reason`` (one of them, the commonest), ``count`` of them all, ``reasons`` (how many
+    different ones); the largest first.
+    """
+    alike = Counter(map(reasons.cause, counts))
+    return [
+        {"reason": reason, "count": count, "reasons": alike[reasons.cause(reason)]}
+        for reason, count in reasons.by_cause(Counter(counts).elements())
+    ]
 
 
 def percent(gain: float | None) -> str:

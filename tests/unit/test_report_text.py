@@ -253,8 +253,14 @@ def test_a_plan_says_size_duration_refusals_and_launch_lines() -> None:
             },
         },
         "notes": ["preset vllm/throughput merged"],
+        "baseline_refused": None,
         "refused": {f"reason {number}": number for number in range(1, 13)},
+        "refusals": [
+            {"reason": f"reason {letter}", "count": number, "reasons": number}
+            for number, letter in enumerate("abcdefghijkl", start=1)
+        ],
         "doubted": {"it will hardly fit": 3},
+        "doubts": [{"reason": "it will hardly fit", "count": 3, "reasons": 1}],
         "looked_at": 1234,
         "launches": [
             {
@@ -264,6 +270,7 @@ def test_a_plan_says_size_duration_refusals_and_launch_lines() -> None:
                 "argv": ["vllm", "serve", "a b"],
                 "environment": {"X": "1"},
                 "image": None,
+                "runtime": None,
             },
             {
                 "name": "first",
@@ -272,6 +279,7 @@ def test_a_plan_says_size_duration_refusals_and_launch_lines() -> None:
                 "argv": [],
                 "environment": {},
                 "image": "vllm/vllm-openai:v0.32.0",
+                "runtime": None,
             },
         ],
     }
@@ -289,6 +297,9 @@ def test_a_plan_says_size_duration_refusals_and_launch_lines() -> None:
     assert "about 42 min" in said
     assert "2 h at most" in said
     assert "78 of 1,234 points looked at" in said
+    assert "       1  reason a\n" in said
+    assert "       2  e.g. reason b\n" in said
+    assert "       3  it will hardly fit\n" in said
     assert "and 2 more reasons" in said
     assert "baseline: (engine defaults)  (1 GPU)" in said
     assert "X=1 vllm serve 'a b'" in said
@@ -299,7 +310,7 @@ def test_a_plan_says_size_duration_refusals_and_launch_lines() -> None:
     assert "GPU-hours" not in endless
     assert "limits       2 h\n" in endless
     assert "infinite" in endless
-    assert "as many as the space holds" in endless
+    assert "as many trials as the space holds" in endless
 
 
 # Long values, finals, failures, predictions.

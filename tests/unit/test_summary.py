@@ -14,7 +14,7 @@ from autotuner.errors import FailureClass
 from autotuner.report.accuracy import accuracies, accuracy
 from autotuner.report.sentences import statement
 from autotuner.report.summary import overview, summary
-from autotuner.report.text import plain
+from autotuner.report.text import plain, refused_text
 from autotuner.report.words import span
 from autotuner.study.study import Study, StudyState
 from autotuner.study.trial import LoadPoint, Phase, Trial, TrialState
@@ -304,6 +304,29 @@ def test_failures_are_grouped_by_class_and_refusals_by_reason() -> None:
         },
     ]
     assert found["refused"] == [{"reason": "heads", "count": 2, "trials": [4, 5]}]
+    assert found["refusals"] == [{"reason": "heads", "count": 2, "reasons": 1}]
+
+
+def test_refusals_that_differ_in_their_numbers_are_one() -> None:
+    refused = {"failure": FailureClass.REFUSED}
+    reasons = ["may use 13.3", "may use 12.4", "heads", "may use 12.4"]
+    trials = [
+        trial(number, {"x": number}, TrialState.INFEASIBLE, reason=reason, **refused)
+        for number, reason in enumerate(reasons, start=1)
+    ]
+    found = summary(study(), trials)
+    assert found["refusals"] == [
+        {"reason": "may use 12.4", "count": 3, "reasons": 2},
+        {"reason": "heads", "count": 1, "reasons": 1},
+    ]
+    assert len(found["refused"]) == 3, "each in its own words"
+    said = refused_text(found)
+    assert said is not None
+    assert str(said).splitlines()[1:] == [
+        "4 points were refused before launch",
+        "       3  e.g. may use 12.4",
+        "       1  heads",
+    ]
 
 
 def test_predictions_are_compared_with_what_was_measured() -> None:

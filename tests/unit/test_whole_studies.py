@@ -385,6 +385,21 @@ def test_what_is_expected_is_never_more_than_what_is_allowed(tmp_path: Path) -> 
     path = study_file(tmp_path, limits={"hours": 0.01, "trial_seconds": 5, "ready_seconds": 5})
     planned = plan(load_job(path))
     assert planned["seconds_expected"] <= planned["seconds_at_most"] <= 36
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text(json.dumps(dict(LLAMA_8B)))
+    engine = {"kind": "vllm", "version": "0.32.0", "arguments": {"tensor-parallel-size": 2}}
+    for hours in (0.002, 0.02, 0.2, 2):
+        content = study_content(
+            engine=engine,
+            model={"path": str(model)},
+            space={"max-num-seqs": [16, 32, 64]},
+            limits={"gpu_hours": hours, "hours": 1},
+        )
+        path.write_text(json.dumps(content))
+        planned = plan(load_job(path))
+        assert planned["gpu_hours_expected"] <= min(hours, 2 * 1)
+        assert planned["seconds_expected"] <= planned["seconds_at_most"] <= 3600
 
 
 @pytest.mark.parametrize("name", ["temperature", "max_tokens", "top_p"])
