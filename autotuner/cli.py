@@ -88,6 +88,7 @@ for _verb in remote.COMMANDS:
 @_JSON
 def check(file: Path, backend: str | None, as_json: bool) -> None:
     """Check a study file; starts nothing."""
+    from autotuner.foresight import baseline_problem
     from autotuner.job import load_job
     from autotuner.plan import first_plan
     from autotuner.settings import Settings
@@ -96,11 +97,16 @@ def check(file: Path, backend: str | None, as_json: bool) -> None:
     first_plan(job, Settings().site)
     spec = job.spec
     size = spec.parameter_space.size()
+    warning = baseline_problem(job.foresight())
     if as_json:
-        _print_json({"name": spec.name, "valid": True, "size": size, "notes": list(job.notes)})
+        warnings = [warning] if warning else []
+        content = {"name": spec.name, "valid": True, "size": size, "notes": list(job.notes)}
+        _print_json({**content, "warnings": warnings})
     else:
         for note in job.notes:
             click.echo(f"note: {note}")
+        if warning:
+            click.echo(f"warning: {warning}")
         points = "an infinite space" if size is None else f"a space of {size:,} points"
         points = points.replace("of 1 points", "of 1 point")
         click.echo(f"{file}: study {spec.name!r} is valid, with {points}")
