@@ -17,7 +17,6 @@ import pytest
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from fastapi.testclient import TestClient
-from httpx import Response
 
 from autotuner.api.app import application
 from autotuner.api.follow import Followers
@@ -107,7 +106,7 @@ def below_a_study(app: FastAPI) -> list[tuple[str, str]]:
     )
 
 
-def answer(house: House, who: str, route: tuple[str, str], name: str) -> Response:
+def answer(house: House, who: str, route: tuple[str, str], name: str) -> Any:
     """What a route says of a study; streams, of what is there already."""
     method, path = route
     filled = re.sub(r"{(\w+)(:\w+)?}", lambda part: FILLED.get(part[1], name), path)
@@ -275,7 +274,7 @@ def test_a_prior_of_another_teams_is_one_that_is_not_there(house: House) -> None
     house.study("theirs", "search", done=True)
     client = house.client("chat")
 
-    def sent(verb: str, path: str, prior: str) -> Response:
+    def sent(verb: str, path: str, prior: str) -> Any:
         content = house.content("ours", prior={"study": prior})
         return client.request(verb, path, json=content)
 
