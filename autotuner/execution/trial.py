@@ -78,7 +78,7 @@ class TrialRun:
         gauge: tells the memory of GPUs; NVIDIA's library by default.
         others, meeting: further parts of a server that spans nodes, and where they meet.
 
-    `deploy` and `measure` raise TrialError where the parameters are at fault, and
+    `prepare`, `deploy` and `measure` raise TrialError where the parameters are at fault, and
     InfrastructureError where the machine is.
     """
 
@@ -113,13 +113,15 @@ class TrialRun:
         self._runner: LoadRunner | None = None
         self._load_pid: int | None = None
         self._launch: LaunchSpec | None = None
+        self._plan: Plan | None = None
         self._observed: Mapping[str, float] = {}
         self._node: str | None = None
         self.phases: list[Phase] = []
         self.load_points: list[LoadPoint] = []
 
-    def deploy(self) -> None:
-        """Start the server and the load generator, and return when the server can serve."""
+    def prepare(self) -> None:
+        """What comes before the launch, and is not the trial's time: its plan, an image to be
+        pulled, memory of others to be freed."""
         spec, kinds = self._spec, self._kinds
         with self._phase(DEPLOY):
             _fresh(self._directory)
@@ -147,10 +149,20 @@ class TrialRun:
                 clock=self._clock,
                 sleep=self._sleep,
             )
-            # Pulling an image is not the trial's time, and neither is waiting for others' memory.
+            self._plan = plan
+
+    def deploy(self) -> None:
+        """Start the server and the load generator, and return when the server can serve. Prepares
+        first, if that was not done."""
+        if self._plan is None:
+            self.prepare()
+        assert self._plan is not None
+        assert self._launch is not None
+        spec, kinds = self._spec, self._kinds
+        with self._phase(DEPLOY):
             self._deadline = self._clock() + spec.limits.trial_seconds
             self._server = SpanningServer(
-                backend.start(plan), self._others, clock=self._clock, sleep=self._sleep
+                kinds.backend.start(self._plan), self._others, clock=self._clock, sleep=self._sleep
             )
             for part in self._others:
                 part.start(self._meeting)
@@ -158,12 +170,12 @@ class TrialRun:
                 kinds.benchmark.runner(spec.tokenizer),
                 self._directory,
                 study=spec.name,
-                trial=slot.trial,
+                trial=self._assignment.number,
                 secret=self._site.environment(),
                 started=self._load_started,
             )
             try:
-                self._wait_ready(launch)
+                self._wait_ready(self._launch)
             finally:
                 # A server that died for want of memory may have said how much it found.
                 self._observed = kinds.engine.observe(self._server.log())
@@ -359,6 +371,8 @@ class TrialRun:
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:
         start = self._clock() - self._began
+        if self.phases and self.phases[-1].name == name:  # what was prepared is now deployed
+            start = self.phases.pop().start
         try:
             yield
         finally:
