@@ -215,45 +215,7 @@ def resume(name: str, take_over: bool, job: str, html: Path | None, as_json: boo
 @_JSON
 def status(name: str, as_json: bool) -> None:
     """Show how a study stands."""
-    from autotuner.report.summary import counts
-
-    studies = _studies()
-    study, trials = studies.show(name)
-    content: dict[str, Any] = {
-        "name": study.name,
-        "state": study.state.value,
-        "driven": studies.driven(study),
-        "reason": study.reason,
-        "trials": counts([trial for trial in trials if trial.searched]),
-        "finals": {
-            "round": max((trial.round for trial in trials), default=0),
-            "launches": sum(not trial.searched for trial in trials),
-        },
-        "started_at": study.started_at,
-        "ended_at": study.ended_at,
-        "running": [
-            {
-                "trial": t.number if t.repeat_of is None else t.repeat_of,
-                "round": t.round,
-                "state": t.state.value,
-                "note": t.note,
-            }
-            for t in trials
-            if not t.state.ended
-        ],
-    }
-    if as_json:
-        _print_json(content)
-        return
-    by_state = ", ".join(f"{count} {state}" for state, count in content["trials"].items())
-    click.echo(f"{study.name}: {studies.true_state(study)}" + _in_brackets(study.reason))
-    click.echo(f"  trials: {by_state or 'none yet'}")
-    if content["finals"]["launches"]:
-        finals = content["finals"]
-        click.echo(f"  finals: round {finals['round']}, {finals['launches']} launches")
-    for each in content["running"]:
-        again = f" again (round {each['round']})" if each["round"] else ""
-        click.echo(f"  trial {each['trial']}{again} {each['state']} {each['note']}".rstrip())
+    remote.show_status(_studies().row(name), as_json)
 
 
 @cli.command("list")
@@ -261,39 +223,7 @@ def status(name: str, as_json: bool) -> None:
 @_JSON
 def list_studies(as_json: bool) -> None:
     """List all studies, the newest first."""
-    from autotuner.report.summary import summary
-    from autotuner.report.text import plain
-    from autotuner.report.words import percent
-
-    rows: list[dict[str, Any]] = []
-    studies = _studies()
-    for study, trials in studies.list():
-        content = summary(study, trials)
-        rows.append(
-            {
-                "name": study.name,
-                "state": study.state.value,
-                "driven": studies.driven(study),
-                "lost": studies.lost(study),
-                "engine": " / ".join(study.spec.engine.kinds),
-                "trials": content["counts"],
-                "best": content["best"],
-                "gain": content["gain"][study.spec.objectives[0]],
-                "created_at": study.created_at,
-            }
-        )
-    if as_json:
-        _print_json(rows)
-        return
-    if not rows:
-        click.echo("no studies yet; autotuner run STUDY.yaml makes one")
-    for row in rows:
-        done = sum(row["trials"].values())
-        state = "LOST" if row["lost"] else row["state"]
-        click.echo(
-            f"{row['name']:<32} {state:<10} {row['engine']:<10} {done:>4} trials  "
-            f"gain {plain(percent(row['gain'])):>8}  {row['created_at'][:19]}Z"
-        )
+    remote.show_list(list(_studies().rows()), as_json, maker="autotuner run")
 
 
 @cli.command()
@@ -801,7 +731,3 @@ def _preset_directories() -> list[Path]:
 
 def _print_json(content: Any) -> None:
     click.echo(json.dumps(content, indent=2, allow_nan=False))
-
-
-def _in_brackets(text: str) -> str:
-    return f" ({text})" if text else ""

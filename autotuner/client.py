@@ -92,6 +92,7 @@ class Row(TypedDict):
     """
 
     name: str
+    team: str
     description: str
     state: str
     reason: str
@@ -102,6 +103,8 @@ class Row(TypedDict):
     counts: dict[str, int]
     blocks: list[Json]
     more: int
+    running: list[Json]
+    finals: Json
     budget: int | None
     best: Best | None
     baseline: float | None

@@ -7,7 +7,7 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ import click
 from autotuner.errors import ConfigError
 
 if TYPE_CHECKING:
-    from autotuner.client import Client, Event, Row
+    from autotuner.client import Client, Event
 
 Verb = Callable[..., int]
 """Of a client and a command's own arguments; its exit code."""
@@ -155,49 +155,40 @@ COMMANDS = (submit, cancel, logs)
 
 def status(client: Client, name: str, *, as_json: bool) -> int:
     """How a study stands, as `autotuner status`."""
-    row = client.study(name)
-    if as_json:
-        _print_json(row)
-        return FOUND
-    from autotuner.report.text import plain
-    from autotuner.report.words import duration, measured, percent
-
-    by_state = ", ".join(f"{count} {state}" for state, count in row["counts"].items())
-    click.echo(f"{name}: {row['state']}" + (f" ({row['reason']})" if row["reason"] else ""))
-    click.echo(f"  trials: {by_state or 'none yet'}")
-    best = row["best"]
-    if best is not None:
-        value = plain(measured(best["value"], row["objectives"][0]["name"]))
-        gain = plain(percent(row["gain"]))
-        click.echo(f"  best so far: trial {best['number']}, {value} ({gain})")
-    if row["eta"] is not None:
-        click.echo(f"  about {plain(duration(row['eta']))} left")
-    for block in row["blocks"]:
-        if block["state"] in ("DEPLOYING", "BENCHMARKING"):
-            note = block.get("note") or ""
-            click.echo(f"  trial {block['number']} {block['state']} {note}".rstrip())
-    click.echo(f"  {client.page(name)}")
+    show_status(client.study(name), as_json, at=client.page(name))
     return FOUND
 
 
 def list_studies(client: Client, *, as_json: bool) -> int:
     """All studies of a service, as `autotuner list`."""
-    from autotuner.report.text import plain
-    from autotuner.report.words import percent
+    show_list(client.studies(), as_json, maker="autotuner submit")
+    return FOUND
 
-    rows = client.studies()
+
+def show_status(row: Mapping[str, Any], as_json: bool, *, at: str = "") -> None:
+    """A study at a glance, from here or from a service; `at`, its page."""
+    from autotuner.report.rows import status_lines
+    from autotuner.report.text import plain
+
+    if as_json:
+        _print_json(row)
+        return
+    for line in [*status_lines(row), *([f"  {at}"] if at else [])]:
+        click.echo(plain(line))
+
+
+def show_list(rows: Sequence[Mapping[str, Any]], as_json: bool, *, maker: str) -> None:
+    """Studies at a glance; `maker`, the command that makes one where there is none."""
+    from autotuner.report.rows import list_line
+    from autotuner.report.text import plain
+
     if as_json:
         _print_json(rows)
-        return FOUND
+        return
     if not rows:
-        click.echo("no studies yet; autotuner submit STUDY.yaml makes one")
+        click.echo(f"no studies yet; {maker} STUDY.yaml makes one")
     for row in rows:
-        done = sum(row["counts"].values())
-        click.echo(
-            f"{row['name']:<32} {row['state']:<10} {row['engine']:<10} {done:>4} trials  "
-            f"gain {plain(percent(row['gain'])):>8}  {row['created_at'][:19]}Z"
-        )
-    return FOUND
+        click.echo(plain(list_line(row)))
 
 
 def report(client: Client, name: str, *, html: Path | None, as_json: bool) -> int:
@@ -333,5 +324,5 @@ def _token(file: Path | None) -> str | None:
     return token
 
 
-def _print_json(content: Row | list[Row] | dict[str, Any]) -> None:
+def _print_json(content: Any) -> None:
     click.echo(json.dumps(content, indent=2, allow_nan=False))

@@ -29,8 +29,10 @@ from autotuner.export import command_text, launch_of
 from autotuner.job import Job
 from autotuner.plugins import load_kind
 from autotuner.prior import prior_of_model, prior_of_trials
+from autotuner.report.rows import row
 from autotuner.report.summary import summary
 from autotuner.settings import Site
+from autotuner.study.budget import seconds_left
 from autotuner.study.finals import winner
 from autotuner.study.space import Parameters
 from autotuner.study.spec import NAME_LENGTH, StudySpec
@@ -381,6 +383,28 @@ class Studies:
     def list(self) -> list[tuple[Study, list[Trial]]]:
         seen = (study for study in self.store.studies() if sees(self._team, study.team))
         return [(study, self.store.trials(study.name)) for study in seen]
+
+    def row(self, name: str) -> dict[str, Any]:
+        """A study at a glance; see `report.rows`."""
+        study, trials = self.show(name)
+        event = self.store.latest(name)[name].events
+        return {**row(study, trials), **self.moment(study, trials), "event": event}
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """All studies at a glance, the newest first."""
+        latest = self.store.latest()
+        for study, trials in self.list():
+            if study.name in latest:  # not deleted meanwhile
+                event = latest[study.name].events
+                yield {**row(study, trials), **self.moment(study, trials), "event": event}
+
+    def moment(self, study: Study, trials: Sequence[Trial]) -> dict[str, Any]:
+        """What changes of a study at a glance without an event: with the time, or its driver."""
+        return {
+            "state": self.standing(study),
+            "seconds": seconds_between(study.started_at, study.ended_at or timestamp()),
+            "eta": seconds_left(study.spec, trials) if self.under_way(study) else None,
+        }
 
     def report(self, name: str) -> dict[str, Any]:
         """See `report.summary`."""

@@ -11,15 +11,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from autotuner.errors import StudyStateError
-from autotuner.report.summary import answer, counts, objectives_of
+from autotuner.report.rows import row
 from autotuner.store import Latest
 from autotuner.studies import Studies
-from autotuner.study.budget import seconds_left
-from autotuner.study.study import Study, seconds_between, sees, timestamp
-from autotuner.study.trial import Trial, TrialState, baseline_of
-
-BLOCKS = 50
-"""Trials of a study that a list shows one by one."""
+from autotuner.study.study import Study, sees
+from autotuner.study.trial import Trial
 
 KEPT_AT_MOST = 32
 """Studies kept with all their trials; of the others their row in the list."""
@@ -126,21 +122,15 @@ class Reads:
         return json.dumps(content, allow_nan=False).encode()
 
     def _row(self, name: str, latest: Latest) -> dict[str, Any]:
-        event, row, study = self._rows.get(name, (-1, {}, None))
+        event, made, study = self._rows.get(name, (-1, {}, None))
         if event != latest.events or study is None:
             kept = self._fresh(name, latest)
-            row, study = self._made(kept, "row", _row), kept.study
-            self._rows[name] = (kept.event, row, study)
+            made, study = self._made(kept, "row", row), kept.study
+            self._rows[name] = (kept.event, made, study)
         study = _now(study, latest)
-        under_way = self._studies.under_way(study)
-        left = seconds_left(study.spec, self._fresh(name, latest).trials) if under_way else None
-        return {
-            **row,
-            "state": self._studies.standing(study),
-            "seconds": seconds_between(study.started_at, study.ended_at or timestamp()),
-            "eta": left,
-            "event": latest.events,
-        }
+        # Of a study that has ended, which is most of them, they need not be at hand.
+        trials = [] if study.state.ended else self._fresh(name, latest).trials
+        return {**made, **self._studies.moment(study, trials), "event": latest.events}
 
     def _latest(self, name: str) -> Latest:
         found = self._studies.store.latest(name).get(name)
@@ -152,8 +142,9 @@ class Reads:
         with self._lock:
             kept = self._kept.get(name)
             reading = self._reading.setdefault(name, threading.Lock())
-        if kept is not None and kept.event == latest.events:
-            return kept
+            if kept is not None and kept.event == latest.events:
+                self._kept.move_to_end(name)
+                return kept
         with reading:
             with self._lock:
                 kept = self._kept.get(name)
@@ -174,41 +165,3 @@ class Reads:
 def _now(study: Study, latest: Latest) -> Study:
     """The study with what changes without an event."""
     return replace(study, driver=latest.driver, job=latest.job, renewed_at=latest.renewed_at)
-
-
-def _row(study: Study, trials: list[Trial]) -> dict[str, Any]:
-    spec = study.spec
-    (best, gained), baseline = answer(spec, trials), baseline_of(trials)
-    shown = [t for t in trials if t.searched and not t.refused]
-    first = spec.objectives[0]
-    return {
-        "name": study.name,
-        "description": spec.description,
-        "reason": study.reason,
-        "model": spec.model.path,
-        "engine": " / ".join(spec.engine.kinds),
-        "backend": spec.backend.kind,
-        "objectives": objectives_of(spec),
-        "counts": counts(trials),
-        "blocks": [_block(trial) for trial in shown[:BLOCKS]],
-        "more": max(0, len(shown) - BLOCKS),
-        "budget": spec.budget,
-        "best": None if best is None else {"number": best.number, "value": best.objectives[first]},
-        "baseline": baseline.objectives.get(first)
-        if baseline is not None and baseline.state is TrialState.COMPLETE
-        else None,
-        "gain": gained[first],
-        "created_at": study.created_at,
-        "started_at": study.started_at,
-        "ended_at": study.ended_at,
-    }
-
-
-def _block(trial: Trial) -> dict[str, Any]:
-    return {
-        "number": trial.number,
-        "state": trial.state.value,
-        "feasible": trial.feasible,
-        "parameters": dict(trial.parameters),
-        "note": trial.note,
-    }

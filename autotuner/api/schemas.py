@@ -37,6 +37,22 @@ class Block(BaseModel):
     note: str = Field(description="What happens now, while it runs.")
 
 
+class Running(BaseModel):
+    """A trial that has not ended, or its repetition in the finals."""
+
+    trial: int = Field(description="The trial; of a repetition, the one that it repeats.")
+    round: int = Field(description="Of the finals; 0 in the search.")
+    state: TrialStateName
+    note: str = Field(description="What happens now.")
+
+
+class Finals(BaseModel):
+    """How far the finals are."""
+
+    round: int = Field(description="The last one begun; 0 before the finals.")
+    launches: int
+
+
 class Best(BaseModel):
     """The best trial so far."""
 
@@ -46,6 +62,7 @@ class Best(BaseModel):
 
 _ROW: dict[str, Any] = {
     "name": "llama-3-8b",
+    "team": "",
     "description": "",
     "state": "RUNNING",
     "reason": "",
@@ -65,6 +82,8 @@ _ROW: dict[str, Any] = {
         },
     ],
     "more": 0,
+    "running": [{"trial": 4, "round": 0, "state": "BENCHMARKING", "note": "D(1024,256) x 64"}],
+    "finals": {"round": 0, "launches": 0},
     "budget": 20,
     "best": {"number": 0, "value": 2310.5},
     "baseline": 2310.5,
@@ -119,6 +138,7 @@ class StudyRow(BaseModel):
     model_config = ConfigDict(json_schema_extra={"examples": [_ROW]})
 
     name: str = Field(examples=["llama-3-8b"])
+    team: str = Field(description="Whose it is, who alone sees it; empty: of the whole service.")
     description: str
     state: Standing = Field(
         description="STARTING: a job is about to run it; LOST: its driver is gone, resume it."
@@ -134,6 +154,8 @@ class StudyRow(BaseModel):
     )
     blocks: list[Block] = Field(description="The first 50.")
     more: int = Field(description="Trials beyond those.")
+    running: list[Running] = Field(description="Trials and repeats that have not ended.")
+    finals: Finals
     budget: int | None = Field(description="Trials at most; null: the space decides.")
     best: Best | None
     baseline: float | None = Field(description="The engine's defaults, in the first objective.")

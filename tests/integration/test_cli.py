@@ -16,6 +16,7 @@ import optuna
 import psutil
 import pytest
 
+from autotuner.client import Row
 from tests.processes import alive, command_holds, local_ray, ours, started, tree, wait_for
 from tests.simulated import study_file
 
@@ -89,6 +90,15 @@ def test_it_was_mirrored_while_it_ran_and_has_a_log_of_its_own(
 
 def test_every_read_command_prints_text_and_json(finished: tuple[Path, Any]) -> None:
     home, _ = finished
+
+    def printed(*command: str) -> Any:
+        return json.loads(autotuner(*command, "--json", home=home).stdout)
+
+    (listed,) = printed("list")
+    shown = printed("status", "quick")
+    # The same value, and the same that a service gives: a script need not ask where it runs.
+    assert shown == listed | {"seconds": shown["seconds"]}
+    assert set(shown) == set(Row.__annotations__) - {"notes"}
     for command in (["status", "quick"], ["list"], ["report", "quick"], ["export", "quick"]):
         text = autotuner(*command, home=home)
         assert text.returncode == 0, text.stderr
@@ -234,7 +244,7 @@ def test_interrupting_keeps_the_answers_and_resuming_finishes(tmp_path: Path) ->
 
 def states(home: Path, name: str) -> dict[str, int]:
     done = autotuner("status", name, "--json", home=home)
-    counted: dict[str, int] = json.loads(done.stdout)["trials"] if done.returncode == 0 else {}
+    counted: dict[str, int] = json.loads(done.stdout)["counts"] if done.returncode == 0 else {}
     return counted
 
 

@@ -540,7 +540,10 @@ class TestVerbs:
         def status(name: str) -> None:
             click.echo(f"{name} here")
 
-        there = row(reason="", counts={}, best=None, eta=None, blocks=[])
+        there = row(
+            **{"reason": "", "counts": {}, "best": None, "eta": None, "running": []},
+            finals={"round": 0, "launches": 0},
+        )
         token = tmp_path / "token"
         token.write_text("secret\n")
         monkeypatch.delenv("AUTOTUNER_TOKEN", raising=False)

@@ -1,0 +1,102 @@
+"""A study at a glance, as lists and `status` show it; the same value here and from the service."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from autotuner.report.summary import answer, counts, objectives_of
+from autotuner.report.words import Json, duration, measured, percent
+from autotuner.study.study import Study
+from autotuner.study.trial import Trial, TrialState, baseline_of
+
+BLOCKS = 50
+"""Trials of a study that are shown one by one."""
+
+
+def row(study: Study, trials: Sequence[Trial]) -> dict[str, Any]:
+    """All of it that changes with an event only; see `Studies.moment` for the rest."""
+    spec = study.spec
+    (best, gained), baseline = answer(spec, trials), baseline_of(trials)
+    shown = [trial for trial in trials if trial.searched and not trial.refused]
+    first = spec.objectives[0]
+    return {
+        "name": study.name,
+        "team": study.team,
+        "description": spec.description,
+        "reason": study.reason,
+        "model": spec.model.path,
+        "engine": " / ".join(spec.engine.kinds),
+        "backend": spec.backend.kind,
+        "objectives": objectives_of(spec),
+        "counts": counts(trials),
+        "blocks": [_block(trial) for trial in shown[:BLOCKS]],
+        "more": max(0, len(shown) - BLOCKS),
+        "running": [_running(trial) for trial in trials if not trial.state.ended],
+        "finals": {
+            "round": max((trial.round for trial in trials), default=0),
+            "launches": sum(not trial.searched for trial in trials),
+        },
+        "budget": spec.budget,
+        "best": None if best is None else {"number": best.number, "value": best.objectives[first]},
+        "baseline": baseline.objectives.get(first)
+        if baseline is not None and baseline.state is TrialState.COMPLETE
+        else None,
+        "gain": gained[first],
+        "created_at": study.created_at,
+        "started_at": study.started_at,
+        "ended_at": study.ended_at,
+    }
+
+
+def _block(trial: Trial) -> dict[str, Any]:
+    return {
+        "number": trial.number,
+        "state": trial.state.value,
+        "feasible": trial.feasible,
+        "parameters": dict(trial.parameters),
+        "note": trial.note,
+    }
+
+
+def _running(trial: Trial) -> dict[str, Any]:
+    return {
+        "trial": trial.number if trial.repeat_of is None else trial.repeat_of,
+        "round": trial.round,
+        "state": trial.state.value,
+        "note": trial.note,
+    }
+
+
+def status_lines(content: Json) -> list[str]:
+    """A row as `autotuner status` says it."""
+    by_state = ", ".join(f"{count} {state}" for state, count in content["counts"].items())
+    reason = f" ({content['reason']})" if content["reason"] else ""
+    lines = [
+        f"{content['name']}: {content['state']}{reason}",
+        f"  trials: {by_state or 'none yet'}",
+    ]
+    if content["finals"]["launches"]:
+        finals = content["finals"]
+        lines.append(f"  finals: round {finals['round']}, {finals['launches']} launches")
+    if content["best"] is not None:
+        best = content["best"]
+        value = measured(best["value"], content["objectives"][0]["name"])
+        lines.append(f"  best so far: trial {best['number']}, {value} ({percent(content['gain'])})")
+    if content["eta"] is not None:
+        lines.append(f"  about {duration(content['eta'])} left")
+    for each in content["running"]:
+        again = f" again (round {each['round']})" if each["round"] else ""
+        lines.append(f"  trial {each['trial']}{again} {each['state']} {each['note']}".rstrip())
+    if content["state"] == "LOST":
+        lines.append(f"  its driver is gone; to go on: autotuner resume {content['name']}")
+    return lines
+
+
+def list_line(content: Json) -> str:
+    """A row as `autotuner list` says it."""
+    done = sum(content["counts"].values())
+    return (
+        f"{content['name']:<32} {content['state']:<10} {content['engine']:<10} {done:>4} trials  "
+        f"gain {percent(content['gain']):>8}  {content['created_at'][:19]}Z"
+    )
