@@ -24,11 +24,14 @@ from autotuner.engines.catalog import (
     Flag,
     FlagKind,
     known_engines,
+    known_versions,
     load_catalog,
     read_catalog,
 )
 from autotuner.errors import ConfigError
+from autotuner.study.domains import space_of
 from autotuner.study.loading import StudyFile, read_study_text
+from autotuner.study.presets import Preset
 from autotuner.study.space import ENVIRONMENT, Choice, Parameter, canonical_name
 from autotuner.study.spec import EngineSettings, StudySpec
 
@@ -148,6 +151,44 @@ def refusals(spec: StudySpec, allowed: Allowance) -> list[ConfigError]:
         found += _launch(spec.alone(kind).engine, f"engine{below}", allowed)
         found += _varied(spec.alone(kind), f"engine{below}", f"space{within}", allowed)
     return found
+
+
+def preset_refusals(preset: Preset, allowed: Allowance, within: str = "") -> list[ConfigError]:
+    """What a preset holds that no study from afar may choose, for whichever version of its
+    engine, or of every engine where it names none.
+
+    Args:
+        within: before the place in an error.
+    """
+    if allowed.named.everything:
+        return []
+    found: list[ConfigError] = []
+    for parameter in space_of(preset.parameters).parameters:
+        where = f"{within}parameters.{parameter.name}"
+        if parameter.name.startswith(ENVIRONMENT):
+            found += _variable(parameter.name.removeprefix(ENVIRONMENT), where, allowed)
+        else:
+            found += _preset_flag(parameter, where, preset.engine, allowed)
+    return found
+
+
+def _preset_flag(
+    parameter: Parameter, where: str, engine: str | None, allowed: Allowance
+) -> list[ConfigError]:
+    """The first reason that any catalog gives which has the flag."""
+    engines = [engine] if engine else known_engines()
+    having: list[tuple[str, Catalog | None]] = [
+        (kind, catalog)
+        for kind in engines
+        if kind in known_engines()
+        for catalog in (load_catalog(kind, version) for version in known_versions(kind))
+        if catalog.find(parameter.name) is not None
+    ]
+    for kind, catalog in having or [(engines[0], None)]:
+        found = list(_flag(parameter.name, _values(parameter), where, catalog, kind, allowed))
+        if found:
+            return found
+    return []
 
 
 def _refused(
@@ -387,13 +428,15 @@ def _varied(spec: StudySpec, engine: str, space: str, allowed: Allowance) -> Ite
     """The flags and variables of one engine, fixed and varied, those of presets included."""
     catalog = _catalog(spec, allowed)
     for name, value in spec.engine.arguments.items():
-        yield from _flag(name, [value], f"{engine}.arguments.{name}", catalog, spec, allowed)
+        where = f"{engine}.arguments.{name}"
+        yield from _flag(name, [value], where, catalog, spec.engine.kinds[0], allowed)
     for parameter in spec.parameter_space.parameters:
         where = f"{space}.{parameter.name}"
         if parameter.name.startswith(ENVIRONMENT):
             yield from _variable(parameter.name.removeprefix(ENVIRONMENT), where, allowed)
         elif parameter.name in spec.space:  # number formats are not, and are harmless
-            yield from _flag(parameter.name, _values(parameter), where, catalog, spec, allowed)
+            kind = spec.engine.kinds[0]
+            yield from _flag(parameter.name, _values(parameter), where, catalog, kind, allowed)
 
 
 def _values(parameter: Parameter) -> Sequence[Any]:
@@ -420,10 +463,10 @@ def _flag(
     values: Sequence[Any],
     where: str,
     catalog: Catalog | None,
-    spec: StudySpec,
+    kind: str,
     allowed: Allowance,
 ) -> Iterator[ConfigError]:
-    """Why a flag may not have these values, or not be given."""
+    """Why a flag of a kind of engine may not have these values, or not be given."""
     flag = catalog.find(name) if catalog else None
     if catalog is not None and flag is None:
         try:
@@ -433,7 +476,7 @@ def _flag(
         return
     true_name = flag.name if flag else name
     base = true_name.partition(".")[0]
-    harmless = spec.engine.kinds[0] in known_engines()
+    harmless = kind in known_engines()
     for value in values:
         problem = _smuggled(value, flag)
         if not problem and base not in allowed.named.flags:

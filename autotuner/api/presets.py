@@ -6,20 +6,20 @@ A shipped preset is never changed; an own one of the same name goes before it.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from autotuner.api.allowance import Allowance, preset_refusals
 from autotuner.api.follow import below
 from autotuner.api.problems import NotFound
 from autotuner.errors import ConfigError, InfrastructureError, StudyStateError
+from autotuner.files import locked, replace
 from autotuner.plugins import kinds
 from autotuner.study.loading import yaml_text
 from autotuner.study.presets import Preset, preset_of, presets, read_preset
@@ -54,11 +54,14 @@ class Kept:
 class Presets:
     """The presets of a service; the own ones are files below a directory.
 
-    Methods raise InfrastructureError where the files cannot be read or written.
+    Methods raise InfrastructureError where the files cannot be read or written, and ConfigError
+    where a preset holds what is not allowed: once it is kept, the command line reads it too,
+    where nobody asks what it may hold.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, allowed: Callable[[], Allowance]) -> None:
         self._directory = directory
+        self._allowed = allowed
 
     def all(self) -> tuple[list[Kept], list[str]]:
         """Every preset by name, and what is wrong with files that are none."""
@@ -89,18 +92,18 @@ class Presets:
         Raises:
             StudyStateError: there is an own one of that name.
         """
-        text = _text(preset)
+        text = self._text(preset)
         with self._alone():
             if preset.name in self._files():
                 raise StudyStateError(f"there already is a preset named {preset.name!r}; edit it")
-            self._write(preset.name, text)
+            self._write({preset.name: text})
         return self.find(preset.name)
 
     def put(self, preset: Preset) -> Kept:
         """Keep a preset in the place of that of its name; a shipped one stays below it."""
-        text = _text(preset)
+        text = self._text(preset)
         with self._alone():
-            self._write(preset.name, text)
+            self._write({preset.name: text})
         return self.find(preset.name)
 
     def change(self, name: str, changes: Mapping[str, Any]) -> Kept:
@@ -113,11 +116,11 @@ class Presets:
         with self._alone():
             was = self.find(name)
             changed = checked({**content_of(was.preset), **changes})
-            text = _text(changed)
+            text = self._text(changed)
             renamed = changed.name != name
             if renamed and changed.name in self._files():
                 raise StudyStateError(f"there already is a preset named {changed.name!r}")
-            self._write(changed.name, text)
+            self._write({changed.name: text})
             if renamed and was.own:
                 self._remove(name)
         return self.find(changed.name)
@@ -143,17 +146,17 @@ class Presets:
         return False
 
     def take(self, given: Sequence[Preset], *, replace: bool) -> tuple[list[Kept], list[str]]:
-        """Keep several; those whose name is there already are left out, unless they replace.
+        """Keep several, all or none; those whose name is there already are left out, unless they
+        replace.
 
         Returns:
             Those kept, and the names of those left out.
         """
-        texts = {preset.name: _text(preset) for preset in given}
+        texts = {each.name: self._text(each, within=f"{each.name}: ") for each in given}
         with self._alone():
             there = {*self._files(), *_shipped()}
             skipped = [name for name in texts if name in there and not replace]
-            for name in texts.keys() - skipped:
-                self._write(name, texts[name])
+            self._write({name: text for name, text in texts.items() if name not in skipped})
         return [self.find(name) for name in texts if name not in skipped], skipped
 
     def _files(self) -> dict[str, Path]:
@@ -173,36 +176,28 @@ class Presets:
         """While two write at once, one waits: else the last would undo the first."""
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
-            lock = os.open(self._directory / ".lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            with locked(self._directory / ".lock"):
+                yield
         except OSError as error:
             raise InfrastructureError(f"{self._directory}: {error.strerror}") from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-        except OSError as error:
-            raise InfrastructureError(f"{self._directory}: {error.strerror}") from error
-        finally:
-            os.close(lock)
 
-    def _write(self, name: str, text: str) -> None:
-        """Whole or not at all; readers see the old file or the new one."""
-        before = self._files().get(name)
-        path = below(self._directory, f"{name}.yaml")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Its name ends otherwise, so that nobody takes it for a preset.
-        handle, new = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".new")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(new).chmod(0o644)
-            Path(new).replace(path)
-        except OSError:
-            Path(new).unlink(missing_ok=True)
-            raise
-        if before is not None and before != path:  # a person's, with another ending
-            before.unlink(missing_ok=True)
+    def _write(self, texts: Mapping[str, str]) -> None:
+        """All or none."""
+        before = self._files()
+        paths = {name: below(self._directory, f"{name}.yaml") for name in texts}
+        for path in paths.values():
+            path.parent.mkdir(parents=True, exist_ok=True)
+        replace({paths[name]: text.encode() for name, text in texts.items()}, mode=0o644)
+        for name, path in paths.items():
+            if before.get(name, path) != path:  # a person's, with another ending
+                before[name].unlink(missing_ok=True)
+
+    def _text(self, preset: Preset, within: str = "") -> str:
+        """The preset as its file."""
+        refused = preset_refusals(preset, self._allowed(), within)
+        if refused:
+            raise refused[0].with_others(refused[1:])
+        return _text(preset)
 
     def _remove(self, name: str) -> None:
         path = self._files()[name]

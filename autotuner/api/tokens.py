@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import hmac
-import os
 import re
 import secrets
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from autotuner.api.problems import ProblemError
 from autotuner.errors import ConfigError, InfrastructureError
+from autotuner.files import locked, replace
 from autotuner.settings import Settings
 
 PREFIX = "att_"
@@ -177,33 +175,17 @@ def _alone(path: Path) -> Iterator[None]:
     """While two add or revoke at once, one waits: else the last would undo the first."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(path.with_name(f"{path.name}.lock"), os.O_CREAT | os.O_RDWR, 0o600)
+        with locked(path.with_name(f"{path.name}.lock")):
+            yield
     except OSError as error:
         raise InfrastructureError(f"{path} cannot be written: {error.strerror}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(lock)
 
 
 def _write(path: Path, held: Sequence[Token]) -> None:
-    """Whole or not at all, and for its owner's eyes only from the first byte on."""
-    try:
-        handle, new = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
-        try:
-            with os.fdopen(handle, "wb") as file:
-                # Without teams it is the file that an older service reads as well.
-                said = _TOKENS.dump_json(tuple(held), indent=1, exclude_defaults=True)
-                file.write(said + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            Path(new).replace(path)
-        except BaseException:
-            Path(new).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise InfrastructureError(f"{path} cannot be written: {error.strerror}") from error
+    """For its owner's eyes only from the first byte on."""
+    # Without teams it is the file that an older service reads as well.
+    said = _TOKENS.dump_json(tuple(held), indent=1, exclude_defaults=True)
+    replace({path: said + b"\n"})
 
 
 def _digest(token: str) -> str:

@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -220,15 +219,6 @@ def split(image: str) -> tuple[str, str]:
         return name, digest
     name, colon, tag = image.rpartition(":")
     return (name, tag) if colon and "/" not in tag else (image, "latest")
-
-
-def masked(text: str, secrets: Mapping[str, str]) -> str:
-    """A text without the secrets among these variables: tokens, and the passwords of proxies."""
-    for name, value in secrets.items():
-        hidden = value if "TOKEN" in name else urlsplit(value).password
-        if hidden:
-            text = text.replace(hidden, "***")
-    return text
 
 
 _UNSTARTABLE = (

@@ -32,17 +32,17 @@ from autotuner.backends.container import (
     container_name,
     create_request,
     ending_of,
-    masked,
     reference,
     refusal_of,
     split,
     variables,
 )
 from autotuner.backends.owners import lives, this_owner
-from autotuner.backends.reaper import locked, runtime_directory, watch
+from autotuner.backends.reaper import runtime_directory, watch
 from autotuner.errors import InfrastructureError
+from autotuner.files import locked
 from autotuner.serving import Ending, Finding, LaunchSpec, Place, Plan, Slot
-from autotuner.settings import Site
+from autotuner.settings import Site, masked
 from autotuner.study.space import Parameters
 from autotuner.study.spec import StudySpec, options_of
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,9 @@ from typing import Any
 from autotuner.backends.base import Backend, BackendKind, Server
 from autotuner.backends.guarded import Guarded, labelled, labels, said, sweep_processes
 from autotuner.errors import InfrastructureError
+from autotuner.files import replace
 from autotuner.serving import HERE, Ending, Finding, LaunchSpec, Plan, Slot
-from autotuner.settings import LOOPBACK, Site, without_proxy
+from autotuner.settings import LOOPBACK, Site, masked, without_proxy
 from autotuner.study.space import Parameters
 from autotuner.study.spec import NoOptions, StudySpec, options_of
 
@@ -86,20 +89,21 @@ class _Programs:
 
 
 class _ProcessServer:
+    node = None
+
     def __init__(self, plan: Plan, secret: Mapping[str, str]) -> None:
         request = plan.request
         self._log = Path(request["directory"]) / LOG
-    node = None
-
         self._program = request["argv"][0]
+        self._environment = {
+            **surroundings(secret),
+            **request["environment"],
+            **labels(request["study"], request["trial"]),
+        }
         with self._log.open("wb") as output:
             self._guarded = Guarded(
                 request["argv"],
-                environment={
-                    **surroundings(secret),
-                    **request["environment"],
-                    **labels(request["study"], request["trial"]),
-                },
+                environment=self._environment,
                 directory=request["directory"],
                 output=output,
             )
@@ -119,13 +123,22 @@ class _ProcessServer:
         return running
 
     def log(self) -> str:
-        return self._log.read_text(encoding="utf-8", errors="replace")
+        # It prints into the file itself, and what it prints may be what it was given.
+        return masked(self._log.read_text(encoding="utf-8", errors="replace"), self._environment)
 
     def ending(self) -> Ending:
         return Ending(exit_code=self._guarded.exit_code)
 
     def stop(self, seconds: float) -> None:
         self._guarded.stop(seconds)
+        self._clean()
+
+    def _clean(self) -> None:
+        """Leave the log without secrets, now that nobody writes it any more."""
+        with contextlib.suppress(OSError):
+            if self.log() != self._log.read_text(encoding="utf-8", errors="replace"):
+                mode = stat.S_IMODE(self._log.stat().st_mode)
+                replace({self._log: self.log().encode()}, mode=mode)
 
 
 def inherited() -> dict[str, str]:

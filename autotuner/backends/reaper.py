@@ -30,6 +30,7 @@ from typing import Any
 from autotuner.backends.base import Backend
 from autotuner.backends.owners import here, lives, this_owner
 from autotuner.errors import AutotunerError, InfrastructureError
+from autotuner.files import locked
 from autotuner.plugins import load_kind
 from autotuner.settings import Site
 
@@ -219,14 +220,6 @@ def runtime_directory() -> Path:
     if directory.is_symlink() or directory.stat().st_uid != os.getuid():
         raise InfrastructureError(f"{directory} belongs to another user")
     return directory
-
-
-@contextlib.contextmanager
-def locked(file: Path) -> Iterator[None]:
-    """Hold a file's lock, waiting for it; the file is made if missing, and stays."""
-    with file.open("ab") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        yield
 
 
 if __name__ == "__main__":

@@ -236,6 +236,35 @@ def test_the_log_is_whole_after_death_and_after_stop(ground: Ground, tmp_path: P
     assert (tmp_path / "server.log").read_text() == server.log()
 
 
+ECHO = """
+import os, sys, time
+for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HTTPS_PROXY", "https_proxy"):
+    print(f"{name}={os.environ.get(name)}", flush=True)
+print("told", flush=True)
+"""
+
+
+@pytest.mark.parametrize("lasting", [False, True])
+def test_the_log_shows_no_secret_that_the_program_tells(
+    ground: Ground, tmp_path: Path, lasting: bool
+) -> None:
+    given = ground.site.model_copy(
+        update={"hf_token": SITE.hf_token, "https_proxy": SITE.https_proxy}
+    )
+    backend = load_kind("backend", ground.kind).open(ground.options, given)
+    code = ECHO + ("time.sleep(600)" if lasting else "sys.exit(3)")
+    server = backend.start(backend.plan(ground.program(code), slot(tmp_path)))
+    try:
+        assert says(server, "told") if lasting else ends(server)
+        assert "HF_TOKEN=***" in server.log() or "HF_TOKEN=None" in server.log()
+        assert [secret for secret in SECRETS if secret in server.log()] == []
+    finally:
+        server.stop(10)
+    text = (tmp_path / "server.log").read_text()
+    assert "told" in text
+    assert [secret for secret in SECRETS if secret in text + server.log()] == []
+
+
 def test_a_program_has_ended_whatever_of_it_is_left(ground: Ground, tmp_path: Path) -> None:
     code = STUBBORN.replace("time.sleep(600)\n", "sys.exit(4)\n")
     with started(ground, code, tmp_path) as server:

@@ -12,12 +12,14 @@ import pytest
 from fastapi.testclient import TestClient
 from ruamel.yaml import YAML
 
+from autotuner.api.allowance import Allowance
 from autotuner.api.app import application
 from autotuner.api.presets import Presets, checked, usable
 from autotuner.api.service import service
-from autotuner.errors import StudyStateError
+from autotuner.api.tokens import Role, issue, token_file
+from autotuner.errors import InfrastructureError, StudyStateError
 from autotuner.settings import Settings
-from autotuner.study.presets import find_preset, presets
+from autotuner.study.presets import Preset, find_preset, presets
 
 SHIPPED = "vllm/throughput"
 
@@ -44,6 +46,10 @@ def preset(name: str = "team/long", **changes: Any) -> dict[str, Any]:
         "parameters": {"max-num-seqs": [64, 128]},
         **changes,
     }
+
+
+def own(directory: Path) -> Presets:
+    return Presets(directory, Allowance.everything)
 
 
 def shown(client: TestClient, **query: str) -> dict[str, Any]:
@@ -333,7 +339,7 @@ def test_of_many_who_create_the_same_one_does(tmp_path: Path) -> None:
 
     def create(number: int) -> None:
         try:
-            kept.append(Presets(tmp_path).create(checked(preset("a", why=str(number)))))
+            kept.append(own(tmp_path).create(checked(preset("a", why=str(number)))))
         except StudyStateError:
             refused.append(number)
 
@@ -343,5 +349,88 @@ def test_of_many_who_create_the_same_one_does(tmp_path: Path) -> None:
     for each in threads:
         each.join()
     assert (len(kept), len(refused)) == (1, 7)
-    assert Presets(tmp_path).find("a") == kept[0]
+    assert own(tmp_path).find("a") == kept[0]
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "a.yaml"]
+
+
+def test_several_are_kept_all_or_none(tmp_path: Path) -> None:
+    given = [checked(preset(name, why="New.")) for name in ("a", "b", "c/d")]
+    own(tmp_path).create(checked(preset("a")))
+    (tmp_path / "b.yaml").mkdir()
+    with pytest.raises(InfrastructureError):
+        own(tmp_path).take(given, replace=True)
+    found, _ = own(tmp_path).all()
+    assert [(each.preset.name, each.preset.why) for each in found if each.own] == [
+        ("a", "Long prompts.")
+    ]
+    assert not list(tmp_path.rglob("*.new"))
+    (tmp_path / "b.yaml").rmdir()
+    kept, _ = own(tmp_path).take(given, replace=True)
+    assert [each.preset.why for each in kept] == ["New."] * 3
+
+
+@pytest.fixture
+def strict(home: Path) -> Iterator[TestClient]:
+    """An operator with a token, of whom nobody says what they may choose."""
+    settings = Settings(home=home)
+    token = issue(token_file(settings), "anna", Role.OPERATOR)
+    made = service(settings)
+    headers = {"Authorization": f"Bearer {token}"}
+    here = "http://127.0.0.1:8000"
+    with TestClient(application(made), base_url=here, headers=headers) as client:
+        yield client
+    made.studies.store.close()
+
+
+EVIL: dict[str, dict[str, Any]] = {
+    "a switch": {"trust-remote-code": [True]},
+    "a class": {"middleware": ["evil.Mod"]},
+    "by another spelling": {"Trust_Remote_Code": [False, True]},
+    "the second value": {"load-format": ["auto", "pt"]},
+    "a variable": {"env:LD_PRELOAD": ["/tmp/evil.so"]},
+    "a flag in a list": {"cuda-graph-sizes": [["--trust-remote-code"]]},
+    "unheard of": {"no-such-flag": [1]},
+    "a condition apart": {"middleware": {"values": ["evil.Mod"], "when": {"max-num-seqs": [64]}}},
+}
+
+
+@pytest.mark.parametrize("engine", ["vllm", None])
+@pytest.mark.parametrize("what", EVIL)
+def test_no_way_in_takes_what_no_study_from_afar_may_choose(
+    strict: TestClient, home: Path, what: str, engine: str | None
+) -> None:
+    parameters = {"max-num-seqs": [64], **EVIL[what]}
+    assert strict.post("/v1/presets", json=preset("mine")).status_code == 201
+    evil = preset(SHIPPED, parameters=parameters, engine=engine)
+    whole = {key: value for key, value in evil.items() if key != "name"}
+    answers = [
+        strict.post("/v1/presets", json=evil),
+        strict.put(f"/v1/presets/{SHIPPED}", json=whole),
+        strict.patch("/v1/presets/mine", json={"parameters": parameters, "engine": engine}),
+        strict.patch(f"/v1/presets/{SHIPPED}", json={"parameters": parameters}),
+        strict.post("/v1/presets/import?replace=true", json=[preset("other"), evil]),
+    ]
+    assert [each.status_code for each in answers] == [422] * 5, [each.text for each in answers]
+    assert all("may not be chosen" in each.json()["detail"] for each in answers)
+    places = [each.json()["errors"][0]["where"].partition(".")[0] for each in answers]
+    assert places == ["parameters"] * 4 + [f"{SHIPPED}: parameters"]
+    assert [p.name for p in (home / "presets").rglob("*.yaml")] == ["mine.yaml"]
+    assert strict.get("/v1/presets/mine").json()["parameters"] == {"max-num-seqs": [64, 128]}
+
+
+def test_what_the_operator_names_may_be_in_a_preset(strict: TestClient, home: Path) -> None:
+    strict.app.state.service.settings.allow = None  # type: ignore[attr-defined]
+    allow = home / "allow.yaml"
+    allow.write_text("flags: [trust-remote-code]\nenvironment: [MY_OWN]\n")
+    given = preset(parameters={"trust-remote-code": [True], "env:MY_OWN": ["1"]})
+    assert strict.post("/v1/presets", json=given).status_code == 422
+    strict.app.state.service.settings.allow = allow  # type: ignore[attr-defined]
+    assert strict.post("/v1/presets", json=given).status_code == 201
+
+
+@pytest.mark.parametrize("shipped", presets(), ids=lambda each: each.name)
+def test_whatever_comes_with_autotuner_may_be_kept_as_ones_own(
+    strict: TestClient, shipped: Preset
+) -> None:
+    kept = strict.patch(f"/v1/presets/{shipped.name}", json={"why": "Ours."})
+    assert kept.status_code == 200, kept.text

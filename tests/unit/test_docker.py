@@ -15,7 +15,6 @@ from autotuner.backends.container import (
     advice_of,
     bytes_of,
     ending_of,
-    masked,
     reference,
     refusal_of,
     split,
@@ -301,13 +300,6 @@ def test_how_a_container_ended() -> None:
     assert "removed by somebody" in ending_of(None, "").reason
     wrong = ending_of(state(1), "exec /usr/bin/python3: exec format error\n")
     assert wrong.failure is FailureClass.IMAGE
-
-
-def test_secrets_are_masked_and_little_else() -> None:
-    secrets = {"HF_TOKEN": "hf_x", "https_proxy": "http://u:pass@p:1", "NO_PROXY": "localhost"}
-    text = "hf_x at http://u:pass@p:1 from localhost"
-    assert masked(text, secrets) == "*** at http://u:***@p:1 from localhost"
-    assert masked("", {"HF_TOKEN": ""}) == ""
 
 
 def test_the_layers_of_a_pull_are_one_line() -> None:

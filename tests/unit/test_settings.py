@@ -15,7 +15,7 @@ from autotuner.errors import ConfigError, InfrastructureError
 from autotuner.report.page import html
 from autotuner.report.summary import summary
 from autotuner.report.words import moment
-from autotuner.settings import Settings, Site
+from autotuner.settings import Settings, Site, masked, secrets_in
 from autotuner.store import Store
 from autotuner.study.study import Study
 from tests.builders import spec
@@ -247,3 +247,33 @@ def test_a_page_shows_its_times_in_that_zone_and_stores_none_of_it() -> None:
     content = json.loads(json.dumps(summary(study, [])))
     assert "2026-07-06 00:30 CEST" in html(content, ZoneInfo("Europe/Berlin"))
     assert content["study"]["started_at"] == "2026-07-05T22:30:00+00:00"
+
+
+def test_secrets_are_masked_and_little_else() -> None:
+    variables = {"HF_TOKEN": "hf_x", "https_proxy": "http://u:pass@p:1", "NO_PROXY": "localhost"}
+    text = "hf_x at http://u:pass@p:1 from localhost"
+    assert masked(text, variables) == "*** at http://u:***@p:1 from localhost"
+    assert masked("as it is", {"HF_TOKEN": "", "http_proxy": "http://[bad"}) == "as it is"
+
+
+def test_secrets_are_known_by_their_variables_names_and_in_urls() -> None:
+    secret = {
+        "AWS_SECRET_ACCESS_KEY": "aws-secret",
+        "OPENAI_API_KEY": "openai-key",
+        "GITHUB_TOKEN": "github",
+        "DEPLOY_KEY_PASSWORD": "first line\nsecond line",
+        "STORE": "postgresql://me:store%40word@db/autotuner",
+    }
+    found = ["store%40word", "second line", "store@word", "aws-secret", "first line", "openai-key"]
+    assert set(secrets_in(secret)) == {*found, "github"}
+    assert [len(each) for each in secrets_in(secret)] == sorted(
+        map(len, secrets_in(secret)), reverse=True
+    ), "one that holds another goes first"
+    plain = {
+        "TOKENIZERS_PARALLELISM": "false",
+        "MAX_TOKENS": "4096",
+        "KEYBOARD": "qwertz",
+        "API_KEY": "123",
+        "INDEX": "https://me@example.org/simple",
+    }
+    assert secrets_in(plain) == []

@@ -126,7 +126,7 @@ _LIST = {"type": "array", "items": {"type": "object"}}
 
 
 async def _presets(asked: Asked) -> Presets:
-    return Presets(asked.presets)
+    return Presets(asked.presets, lambda: asked.allowed)
 
 
 Ours = Annotated[Presets, Depends(_presets)]
