@@ -59,12 +59,12 @@ def main() -> None:
         sys.exit(_complain(error, EXIT_OPERATOR))
     except AutotunerError as error:
         sys.exit(_complain(error, EXIT_NOTHING))
-    except (PermissionError, NotADirectoryError, FileNotFoundError, IsADirectoryError) as error:
-        sys.exit(_complain(InfrastructureError(str(error)), EXIT_OPERATOR))
     except BrokenPipeError:
         # The reader of our output, such as `head`, has gone.
         sys.stderr.close()
         sys.exit(EXIT_FOUND)
+    except OSError as error:  # a full disk, a directory that is not to be written to
+        sys.exit(_complain(InfrastructureError(str(error)), EXIT_OPERATOR))
 
 
 def _complain(error: AutotunerError, code: int) -> int:

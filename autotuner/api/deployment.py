@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import Any
 
-from anyio._backends._asyncio import _root_task
 from ray import serve
 from ray.serve._private import replica
 from ray.serve.context import _get_global_client
@@ -94,7 +94,10 @@ def _rooted() -> asyncio.Task[bool]:
     followers that was half of the replica's time (anyio 4, `find_root_task`).
     """
     task = asyncio.get_running_loop().create_task(asyncio.Event().wait())
-    _root_task.set(task)
+    with suppress(ImportError):  # a later AnyIO may have another way; ours is only a shorter one
+        from anyio._backends._asyncio import _root_task
+
+        _root_task.set(task)
     return task
 
 

@@ -210,6 +210,21 @@ def test_a_machine_that_fails_is_exit_code_3(tmp_path: Path) -> None:
     assert status["state"] == "FAILED"
 
 
+def test_a_full_disk_is_exit_code_3_and_no_traceback(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "autotuner", "openapi"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "AUTOTUNER_HOME": str(tmp_path)},
+            check=False,
+        )
+    assert done.returncode == 3
+    assert "No space left" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_an_unusable_store_is_exit_code_3(tmp_path: Path) -> None:
     done = autotuner("list", home=tmp_path, AUTOTUNER_STORE="sqlite:////proc/nope/x.db")
     assert done.returncode == 3
