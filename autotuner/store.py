@@ -267,17 +267,24 @@ class Store:
             return [_study(row._mapping) for row in connection.execute(query)]
 
     def set_state(
-        self, name: str, state: StudyState, *, was: Study | None = None, **more: str
+        self,
+        name: str,
+        state: StudyState,
+        *,
+        was: Study | None = None,
+        by: str | None = None,
+        **more: str,
     ) -> bool:
         """Change a study's state, and with it its reason, driver or times.
 
         Args:
             was: change it only while state, driver and job are these.
+            by: change it only while this one drives it.
 
         Returns:
             Whether it was changed.
         """
-        only = true() if was is None else _unchanged(was)
+        only = (true() if was is None else _unchanged(was)) & _driven_by(by)
         return self._become(name, only, {"state": state.value, **more})
 
     def hand_over(self, was: Study, job: str) -> bool:
@@ -371,24 +378,22 @@ class Store:
         with self._reading() as connection:
             return {row.name: Latest(*row[1:]) for row in connection.execute(query)}
 
-    def save(self, study: str, trial: Trial) -> None:
-        """Write one trial with its load points, new or not."""
-        row = _trial_row(study, trial)
-        key = (_TRIALS.c.study == study) & (_TRIALS.c.number == trial.number)
-        points = (_LOAD_POINTS.c.study == study) & (_LOAD_POINTS.c.trial == trial.number)
+    def save(self, study: str, trial: Trial, *, by: str | None = None) -> bool:
+        """Write one trial with its load points, new or not.
+
+        Args:
+            by: write it only while this one drives the study.
+
+        Returns:
+            Whether it was written.
+        """
         with self._writing() as connection:
-            if connection.execute(update(_TRIALS).where(key).values(row)).rowcount == 0:
-                connection.execute(insert(_TRIALS).values(row))
-            connection.execute(delete(_LOAD_POINTS).where(points))
-            if trial.load_points:
-                connection.execute(
-                    insert(_LOAD_POINTS),
-                    [
-                        {"study": study, "trial": trial.number, **dataclasses.asdict(point)}
-                        for point in trial.load_points
-                    ],
-                )
-            _tell(connection, study, "trial", _told(trial))
+            # First of all: the lock that this takes keeps another from claiming it meanwhile.
+            told = _tell(connection, study, "trial", _told(trial), by=by)
+            if not told and by is not None:
+                return False
+            _save(connection, study, trial)
+        return True
 
     def trials(self, study: str) -> list[Trial]:
         """The trials of a study by number."""
@@ -523,20 +528,52 @@ def _unchanged(was: Study) -> ColumnElement[bool]:
     )
 
 
-def _next_number(connection: Connection, study: str) -> int | None:
-    own = _STUDIES.c.name == study
+def _driven_by(driver: str | None) -> ColumnElement[bool]:
+    """Whether a study is its; of None, it does not matter whose it is."""
+    return true() if driver is None else _STUDIES.c.driver == driver
+
+
+def _save(connection: Connection, study: str, trial: Trial) -> None:
+    row = _trial_row(study, trial)
+    key = (_TRIALS.c.study == study) & (_TRIALS.c.number == trial.number)
+    points = (_LOAD_POINTS.c.study == study) & (_LOAD_POINTS.c.trial == trial.number)
+    if connection.execute(update(_TRIALS).where(key).values(row)).rowcount == 0:
+        connection.execute(insert(_TRIALS).values(row))
+    connection.execute(delete(_LOAD_POINTS).where(points))
+    if trial.load_points:
+        connection.execute(
+            insert(_LOAD_POINTS),
+            [
+                {"study": study, "trial": trial.number, **dataclasses.asdict(point)}
+                for point in trial.load_points
+            ],
+        )
+
+
+def _next_number(connection: Connection, study: str, by: str | None) -> int | None:
+    own = (_STUDIES.c.name == study) & _driven_by(by)
     raised = update(_STUDIES).where(own).values(events=_STUDIES.c.events + 1)
     return connection.execute(raised.returning(_STUDIES.c.events)).scalar()
 
 
-def _tell(connection: Connection, study: str, kind: str, content: Mapping[str, Any]) -> None:
-    number = _next_number(connection, study)
-    if number is not None:
-        connection.execute(
-            insert(_EVENTS).values(
-                study=study, number=number, at=timestamp(), kind=kind, content=dict(content)
-            )
+def _tell(
+    connection: Connection,
+    study: str,
+    kind: str,
+    content: Mapping[str, Any],
+    *,
+    by: str | None = None,
+) -> bool:
+    """Add an event; False where the study is not there, or driven by another than this one."""
+    number = _next_number(connection, study, by)
+    if number is None:
+        return False
+    connection.execute(
+        insert(_EVENTS).values(
+            study=study, number=number, at=timestamp(), kind=kind, content=dict(content)
         )
+    )
+    return True
 
 
 def _told(trial: Trial) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from autotuner.backends.base import Backend
 from autotuner.backends.guarded import this_process
 from autotuner.benchmarks.base import Recorded
 from autotuner.engines.rules import Rules
-from autotuner.errors import InfrastructureError
+from autotuner.errors import InfrastructureError, StudyStateError
 from autotuner.execution.actor import TrialActor
 from autotuner.execution.bridge import Asker, Canceller, Cluster, Decider, Teller
 from autotuner.execution.everywhere import prepare_everywhere, sweep_everywhere
@@ -29,8 +29,8 @@ from autotuner.execution.loop import Listener, StudyLoop
 from autotuner.execution.nodes import connected
 from autotuner.execution.parcel import DRIVER_FILE
 from autotuner.execution.placer import AHEAD, OVERTAKEN, UNLEARNT_AHEAD, Placer
-from autotuner.execution.reservation import Node, Reservation, cannot_hold, reservation
 from autotuner.execution.prometheus import Telemetry
+from autotuner.execution.reservation import Node, Reservation, cannot_hold, reservation
 from autotuner.foresight import Foresight
 from autotuner.mirrors.base import Mirror, Mirroring
 from autotuner.plugins import load_kind
@@ -87,6 +87,7 @@ def run_study(
 
     Raises:
         InfrastructureError: no cluster, or one that cannot hold the baseline.
+        StudyStateError: another process has taken the study over.
     """
     with connected(address):
         cluster = _Cluster(backend.gpu_resource)
@@ -138,6 +139,8 @@ def run_study(
             with _signals(loop):
                 _tune(study, loop, cluster, reserve, tick, site)
         except Exception as error:  # Tune's and Ray's are of many kinds
+            if loop.usurped:
+                raise StudyStateError(loop.broken) from error
             loop.broken = loop.broken or f"the driver failed: {error!r}"[:300]
             raise InfrastructureError(loop.broken) from error
         finally:
@@ -146,6 +149,8 @@ def run_study(
             mirroring.ended()
             if len(nodes) > 1 and not recorded:
                 sweep_everywhere(study.spec, site)
+        if loop.usurped:  # what becomes of it is for its driver to say
+            raise StudyStateError(loop.broken)
         if loop.broken and not loop.cancelled:
             raise InfrastructureError(loop.broken)
         return state

@@ -81,6 +81,7 @@ class StudyLoop:
         self._can_hold = can_hold
         self._scheduler = scheduler
         self._listener = listener
+        self._me = this_process()
         self._clock = clock
         self._began = clock()
         self._trials: dict[int, Trial] = {}
@@ -115,18 +116,17 @@ class StudyLoop:
         Raises:
             StudyStateError: another process has taken it in the meantime.
         """
-        me = this_process()
-        if not any(self._store.claim(self._spec.name, me, was=mine) for mine in (me, "")):
-            raise StudyStateError(f"another process has just taken study {self._spec.name!r}")
-        self._store.set_state(
-            self._spec.name,
+        me, store = self._me, self._store
+        self._heed(any(store.claim(self._spec.name, me, was=mine) for mine in (me, "")))
+        self._become(
             StudyState.RUNNING,
             reason="",
-            driver=this_process(),
             renewed_at=timestamp(),
             started_at=self._study.started_at or timestamp(),
             ended_at="",
         )
+        if self.usurped:
+            raise StudyStateError(f"another process has just taken study {self._spec.name!r}")
 
     def renew(self) -> None:
         """Keep the driver's lease; to be called often, writes seldom."""
@@ -134,9 +134,7 @@ class StudyLoop:
         if now - self._renewed < LEASE_SECONDS / RENEWALS:
             return
         self._renewed = now
-        if not self._store.renew(self._spec.name, this_process()):
-            self.usurped = True
-            self.broken = "another process has taken the study over"
+        self._heed(self._store.renew(self._spec.name, self._me))
 
     def next(self) -> Assignment | None:
         """The next trial to launch; None when there is none to start now: see `waiting`."""
@@ -239,9 +237,8 @@ class StudyLoop:
         if text in self.remarks:
             return
         self.remarks.append(text)
-        if not self.usurped:
-            reason = "; ".join(self.remarks)
-            self._store.set_state(self._spec.name, StudyState.RUNNING, reason=reason)
+        if not self.cancelled:  # else the end of the study says it
+            self._become(StudyState.RUNNING, reason="; ".join(self.remarks))
 
     def placed(self, number: int, *, node: str, gpu_ids: tuple[str, ...]) -> None:
         """Where a trial runs; written with the next change."""
@@ -328,12 +325,12 @@ class StudyLoop:
     def close(self) -> None:
         """Write that a study was cancelled before its servers are gone: `ray job stop` gives its
         driver 3 s. `finish` still comes, if there is time."""
-        if not self.cancelled or self.usurped:
+        if not self.cancelled:
             return
         for trial in list(self._trials.values()):
             if not trial.state.ended:
                 self._end(trial.number, TrialState.CANCELLED, self.cancelled)
-        self._store.set_state(self._spec.name, StudyState.CANCELLED, reason=self.cancelled)
+        self._become(StudyState.CANCELLED, reason=self.cancelled)
 
     def finish(self) -> StudyState:
         """Close the study: what still runs is cancelled, and the state says how it ended."""
@@ -343,11 +340,7 @@ class StudyLoop:
                 self._end(trial.number, TrialState.CANCELLED, reason)
         state, reason = self._state()
         reason = "; ".join(filter(None, (reason, *self.remarks)))
-        if self.usurped:
-            return state
-        self._store.set_state(
-            self._spec.name, state, reason=reason, driver="", ended_at=timestamp()
-        )
+        self._become(state, reason=reason, driver="", ended_at=timestamp())
         return state
 
     @property
@@ -499,8 +492,19 @@ class StudyLoop:
     def _keep(self, trial: Trial) -> None:
         self._trials[trial.number] = trial
         if not self.usurped:
-            self._store.save(self._spec.name, trial)
+            self._heed(self._store.save(self._spec.name, trial, by=self._me))
         self._listener(trial)
+
+    def _become(self, state: StudyState, **more: str) -> None:
+        if not self.usurped:
+            name, me = self._spec.name, self._me
+            self._heed(self._store.set_state(name, state, was=None, by=me, **more))
+
+    def _heed(self, ours: bool) -> None:
+        """Hear from the store whether the study is still ours."""
+        if not ours:
+            self.usurped = True
+            self.broken = "another process has taken the study over"
 
 
 def _afresh(trial: Trial) -> Trial:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from autotuner.plugins import load_kind
 from autotuner.store import Store
 from autotuner.studies import Studies
 from autotuner.study.study import LEASE_SECONDS, Study, StudyState
+from autotuner.study.trial import Outcome, TrialState
 from tests.simulated import study_file
 
 ELSEWHERE = "another-machine 4711:1"
@@ -129,6 +130,39 @@ def test_a_driver_that_lost_its_study_starts_and_writes_nothing_more(
     assert studies.store.trials(study.name) == before
     assert studies.store.study(study.name).driver == ELSEWHERE
     assert studies.store.study(study.name).state is StudyState.RUNNING
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda loop: loop.finish(),
+        lambda loop: (loop.cancel("cancelled by SIGINT"), loop.close()),
+        lambda loop: (loop.cancel("cancelled by SIGINT"), loop.finish()),
+        lambda loop: loop.remark("a node has left"),
+        lambda loop: loop.progressed(0, "load point 1 of 1", Outcome(TrialState.COMPLETE)),
+        lambda loop: loop.answered(0, Outcome(TrialState.INFEASIBLE, reason="it died")),
+        lambda loop: loop.failed(0, "its node left"),
+        lambda loop: (loop.remark("a node has left"), loop.finish()),
+    ],
+    ids=["finish", "close", "cancel", "remark", "progressed", "answered", "failed", "two"],
+)
+def test_a_driver_that_does_not_know_yet_that_it_lost_its_study_writes_nothing_either(
+    studies: Studies, tmp_path: Path, write: Callable[[StudyLoop], object]
+) -> None:
+    study = submitted(studies, tmp_path)
+    loop, store = loop_of(studies, study, Clock()), studies.store
+    assert loop.next() is not None
+    loop.started(0)
+    assert store.claim(study.name, ELSEWHERE, was=store.study(study.name).driver)
+    answer = dataclasses.replace(store.trials(study.name)[0], state=TrialState.COMPLETE)
+    store.save(study.name, answer, by=ELSEWHERE)
+    before = store.study(study.name), store.events(study.name)
+    write(loop)
+    assert store.trials(study.name) == [answer]
+    assert (store.study(study.name), store.events(study.name)) == before
+    assert loop.usurped
+    assert loop.over
+    assert loop.next() is None
 
 
 def test_a_complete_study_is_resumed_only_where_its_limits_cut_it_short(

@@ -268,6 +268,20 @@ def test_a_trial_of_no_study_is_not_saved(store: Store) -> None:
         store.save("nothing", trial(0))
 
 
+def test_what_another_driver_writes_is_not_taken(store: Store) -> None:
+    store.create(study(driver="new 1:1"))
+    at_load = dataclasses.replace(FULL, state=TrialState.BENCHMARKING, load_points=())
+    assert store.save("small", FULL, by="new 1:1")
+    before = store.study("small"), store.trials("small"), store.events("small")
+    assert not store.save("small", at_load, by="old 1:1")
+    assert not store.save("small", trial(8), by="old 1:1")
+    assert not store.save("nothing", trial(0), by="new 1:1")
+    assert not store.set_state("small", StudyState.CANCELLED, by="old 1:1", driver="")
+    assert (store.study("small"), store.trials("small"), store.events("small")) == before
+    assert store.set_state("small", StudyState.CANCELLED, by="new 1:1", driver="")
+    assert not store.save("small", trial(8), by="new 1:1"), "nobody's is not its"
+
+
 def test_another_schema_version_is_refused_with_a_way_out(url: str) -> None:
     Store(url).close()
     engine = create_engine(url)
