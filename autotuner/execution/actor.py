@@ -1,10 +1,10 @@
-"""A trial as a Ray Tune actor: it holds the resources, starts the server in its first step and
+"""A trial as a Ray Tune actor: it holds the resources, says where it is, starts the server, and
 takes one load point a step."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from autotuner.plugins import load_kind
 from autotuner.serving import HERE
 from autotuner.settings import Site
 from autotuner.study.trial import BASELINE, Outcome
-from autotuner.study.workload import Load
 
 ASSIGNMENT, RESERVATION, NODES, NEWS = "assignment", "reservation", "nodes", "news"
 HELD_AS = "held-as"
@@ -39,16 +38,20 @@ class News:
     """What a step reports.
 
     Attributes:
-        outcome: what was measured so far; final when `ended`.
+        node: empty as long as not all of its nodes have said their names.
+        gpu_ids: of a server that spans nodes, those of the others are known once it has started.
+        outcome: what was measured so far, final when `ended`; None before there is a server.
         note: what begins now.
+        deploying: whether the launch itself begins now, and with it the trial's time.
         files: of an ended trial that the driver cannot see, see `parcel`.
     """
 
-    outcome: Outcome
-    note: str
-    ended: bool
     node: str
     gpu_ids: tuple[str, ...]
+    outcome: Outcome | None = None
+    note: str = ""
+    deploying: bool = False
+    ended: bool = False
     files: bytes = b""
 
 
@@ -77,43 +80,61 @@ class TrialActor(tune.Trainable):
         self._gpu_ids = tuple(str(each) for each in ray.get_gpu_ids())
         self._node = ray.util.get_node_ip_address()
         self._run: TrialRun | RecordedRun | None = None
-        self._next: Load | None = None
+        self._steps = self._life()
 
     def step(self) -> dict[str, Any]:
         try:
-            return self._step()
+            news = next(self._steps)
         except Exception:
             # This process goes on for a while, and what it owns with it: the next attempt may
             # get the same GPUs at once.
             if self._run is not None:
                 self._stop()
             raise
+        return {NEWS: news, "done": news.ended}
 
     def cleanup(self) -> None:
         if self._run is not None:
             self._run.stop()
 
-    def _step(self) -> dict[str, Any]:
+    def _life(self) -> Iterator[News]:
+        """What each step reports, in order. The first says where the trial is, before anything can
+        take long or break."""
+        yield self._news()
+        spec = self._assignment.spec
+        self._others = self._parts()
+        run = self._run = run_of(
+            self._assignment,
+            self._gpu_ids,
+            self._site,
+            others=self._others,
+            meeting=f"{self._node}:{free_port(self._site.ports, self._node)}",
+        )
+        failure: TrialError | None = None
         try:
-            if self._run is None:
-                self._others = self._parts()
-                self._run = run_of(
-                    self._assignment,
-                    self._gpu_ids,
-                    self._site,
-                    others=self._others,
-                    meeting=f"{self._node}:{free_port(self._site.ports, self._node)}",
-                )
-                self._run.deploy()
-            elif self._next is not None:
-                self._run.measure(self._next)
+            if isinstance(run, TrialRun):
+                run.prepare()
+            yield self._news(deploying=True)
+            run.deploy()
+            while (load := spec.next_load(run.load_points)) is not None:
+                yield self._news(outcome=run.outcome(), note=load.name)
+                run.measure(load)
         except TrialError as error:
-            return self._news(error)
-        return self._news(None)
+            failure = error
+        yield self._ended(run, failure)
 
     def _parts(self) -> list[RemotePart]:
         ranks = range(1, self._reserved.nodes)
         return [RemotePart(self._assignment, self._site, self._reserved, rank) for rank in ranks]
+
+    def _ended(self, run: TrialRun | RecordedRun, failure: TrialError | None) -> News:
+        late = self._stop()
+        outcome = run.outcome(failure)
+        return self._news(
+            outcome=dataclasses.replace(outcome, reason=outcome.reason or late),
+            ended=True,
+            files=files_for(self._driver, Path(self._assignment.directory)),
+        )
 
     def _stop(self) -> str:
         """Stop before the report, so that the report holds how long it took. A stop that takes
@@ -133,24 +154,19 @@ class TrialActor(tune.Trainable):
             point = "baseline"
         return f"{assignment.spec.name}/{assignment.number} {point}".strip()
 
-    def _news(self, error: TrialError | None) -> dict[str, Any]:
-        assert self._run is not None
-        self._next = None if error else self._assignment.spec.next_load(self._run.load_points)
-        ended = self._next is None
-        late = self._stop() if ended else ""
-        outcome = self._run.outcome(error)
-        news = News(
-            outcome=dataclasses.replace(outcome, reason=outcome.reason or late),
-            note=self._next.name if self._next else "",
-            ended=ended,
-            node=", ".join([self._node, *(part.node for part in self._others)]),
+    def _news(self, **more: Any) -> News:
+        run, number = self._run, self._assignment.number
+        first = (run.node if isinstance(run, TrialRun) else None) or self._node
+        nodes = [first, *(part.node for part in self._others)]
+        known = len(nodes) == self._reserved.nodes and all(nodes)
+        return News(
+            node=", ".join(nodes) if known else "",
             gpu_ids=(
-                *granted(self._reserved, self._gpu_ids),
+                *granted(self._reserved, self._gpu_ids, trial=number),
                 *(gpu for part in self._others for gpu in part.gpu_ids),
             ),
-            files=files_for(self._driver, Path(self._assignment.directory)) if ended else b"",
+            **more,
         )
-        return {NEWS: news, "done": ended}
 
 
 def run_of(

@@ -25,7 +25,13 @@ from autotuner.execution.trial import Assignment
 from autotuner.study.space import Parameters
 
 HUNG_SECONDS = 60.0
-"""Beyond its own deadline, until a trial that says nothing is ended from outside."""
+"""Beyond its own deadlines, until a trial that says nothing is ended from outside."""
+
+HUNG = "it said nothing for so long that it was ended"
+
+PREPARING_SECONDS = 3600.0
+"""From an actor's start to its launch, at most: a node that has just joined may have to pull a
+large image on the way."""
 
 PENDING_SECONDS = 30.0
 """Until a trial that does not get its place moves to one that is free: another study of the same
@@ -231,7 +237,7 @@ class Decider(_NotSnapshotted, FIFOScheduler):
         news: News = result[NEWS]
         number = _number(trial)
         self._loop.placed(number, node=news.node, gpu_ids=news.gpu_ids)
-        going_on = self._loop.progressed(number, news.note, news.outcome)
+        going_on = news.outcome is None or self._loop.progressed(number, news.note, news.outcome)
         decision: str = FIFOScheduler.CONTINUE if going_on else FIFOScheduler.STOP
         return decision
 
@@ -241,20 +247,30 @@ class Teller(_NotSnapshotted, Callback):
     cancelled."""
 
     def __init__(
-        self, loop: StudyLoop, asker: Asker, beat: Callable[[], None], trial_seconds: float
+        self,
+        loop: StudyLoop,
+        asker: Asker,
+        beat: Callable[[], None],
+        trial_seconds: float,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._loop = loop
         self._asker = asker
         self._beat = beat
-        self._allowed = trial_seconds + HUNG_SECONDS
-        self._started: dict[str, float] = {}
+        self._trial_seconds = trial_seconds
+        self._clock = clock
+        self._until: dict[str, float] = {}
+        self._hung: set[str] = set()
         self._trials: list[TuneTrial] = []
 
     def on_step_begin(self, iteration: int, trials: list[TuneTrial], **_: Any) -> None:
         self._beat()
         self._trials = trials
-        now = time.monotonic()
-        self._end([t for t in trials if now - self._started.get(t.trial_id, now) > self._allowed])
+        now = self._clock()
+        late = [t for t in trials if now > self._until.get(t.trial_id, now)]
+        self._hung.update(trial.trial_id for trial in late)
+        self._end(late)
 
     def end_all(self) -> None:
         self._end(self._trials)
@@ -262,7 +278,7 @@ class Teller(_NotSnapshotted, Callback):
     def _end(self, trials: list[TuneTrial]) -> None:
         """A step that blocks hears nothing. Its guard ends what it started."""
         for trial in trials:
-            if self._started.pop(trial.trial_id, None) is None:
+            if self._until.pop(trial.trial_id, None) is None:
                 continue
             actor = trial.temporary_state.ray_actor
             if actor is not None:
@@ -271,9 +287,10 @@ class Teller(_NotSnapshotted, Callback):
     def on_trial_start(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **_: Any
     ) -> None:
-        self._started[trial.trial_id] = time.monotonic()
+        self._until[trial.trial_id] = self._clock() + PREPARING_SECONDS + HUNG_SECONDS
         self._asker.started(trial.trial_id)
-        self._loop.started(_number(trial))
+        reserved: Reservation = trial.config[RESERVATION]
+        self._loop.started(_number(trial), gpus=reserved.gpus)
 
     def on_trial_result(
         self,
@@ -284,23 +301,32 @@ class Teller(_NotSnapshotted, Callback):
         **_: Any,
     ) -> None:
         news: News = result[NEWS]
-        if news.ended:
+        if news.deploying:
+            self._until[trial.trial_id] = self._clock() + self._allowed(trial)
+        if news.ended and news.outcome is not None:
             self._loop.placed(_number(trial), node=news.node, gpu_ids=news.gpu_ids)
             if news.files:
                 unpack(news.files, Path(trial.config[ASSIGNMENT].directory))
             self._loop.answered(_number(trial), news.outcome)
 
+    def _allowed(self, trial: TuneTrial) -> float:
+        """Seconds from the launch to the last report: its own limit, and then the load generator
+        and the server are stopped, one after the other."""
+        stopping = 2 * trial.config[ASSIGNMENT].spec.limits.stop_seconds
+        return float(self._trial_seconds + stopping + HUNG_SECONDS)
+
     def on_trial_complete(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **_: Any
     ) -> None:
-        self._started.pop(trial.trial_id, None)
+        self._until.pop(trial.trial_id, None)
 
     def on_trial_error(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **_: Any
     ) -> None:
-        self._started.pop(trial.trial_id, None)
+        self._until.pop(trial.trial_id, None)
         if not self._loop.over:
-            self._loop.failed(_number(trial), _reason(trial))
+            hung = trial.trial_id in self._hung
+            self._loop.failed(_number(trial), HUNG if hung else _reason(trial))
 
 
 def _number(trial: TuneTrial) -> int:

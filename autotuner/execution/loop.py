@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from autotuner.backends.guarded import this_process
@@ -19,12 +20,12 @@ from autotuner.foresight import EngineRules, Foresight
 from autotuner.search.base import Scheduler, Searcher
 from autotuner.store import Store
 from autotuner.study import finals
-from autotuner.study.budget import typical, why_no_round, why_no_trial
+from autotuner.study.budget import launched, typical, why_no_round, why_no_trial
 from autotuner.study.pareto import best_of
 from autotuner.study.reasons import by_cause
 from autotuner.study.scoring import scored
 from autotuner.study.space import Parameters
-from autotuner.study.study import LEASE_SECONDS, Study, StudyState, timestamp
+from autotuner.study.study import LEASE_SECONDS, Study, StudyState, seconds_between, timestamp
 from autotuner.study.trial import BASELINE, Outcome, Trial, TrialState
 
 FAILURES_IN_A_ROW = 3
@@ -45,6 +46,14 @@ RENEWALS = 6
 """Renewals of the driver's lease within its length."""
 
 Listener = Callable[[Trial], None]
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """A launch under way: when it was started, by the loop's clock, and the GPUs it reserved."""
+
+    began: float
+    gpus: int
 
 
 class StudyLoop:
@@ -89,6 +98,7 @@ class StudyLoop:
         self._twins: dict[int, list[Parameters]] = {}
         self._again: list[Trial] = []
         self._broke: dict[int, list[str]] = {}
+        self._attempts: dict[int, _Attempt] = {}
         self._aside: list[Parameters] = []
         self._failures = 0
         self._renewed = self._began
@@ -142,9 +152,8 @@ class StudyLoop:
             return None
         if self._again:
             return self._assign(self._again.pop(0))
-        if BASELINE not in self._trials:
-            self._launches[self._identity({})] = BASELINE
-            return self._assign(self._new({}, BASELINE))
+        if BASELINE not in self._trials and (baseline := self._baseline()) is not None:
+            return self._assign(baseline)
         if not self._in_finals and not self.ended_early:
             trial = self._next_of_search()
             if trial is not None:
@@ -158,6 +167,18 @@ class StudyLoop:
     def waiting(self) -> bool:
         """Whether what runs now may still lead to further trials."""
         return not self.over and any(not trial.state.ended for trial in self._trials.values())
+
+    def _baseline(self) -> Trial | None:
+        """The engine's own defaults. Where they provably cannot start they are kept as refused,
+        None is returned, and the study goes on as it does without a feasible baseline."""
+        trial = self._new({}, BASELINE)
+        self._launches[self._identity({})] = BASELINE
+        reason = self._foresight.refuse({})
+        if reason is None:
+            return trial
+        self._keep(_refused(trial, reason))
+        self._learn(self._trials[BASELINE])
+        return None
 
     def _next_of_search(self) -> Trial | None:
         for _ in range(REFUSALS_IN_A_ROW):
@@ -229,7 +250,13 @@ class StudyLoop:
         number = due.numbers[0]
         return self._new(self._trials[number].parameters, repeat_of=number, round_=due.round)
 
-    def started(self, number: int) -> None:
+    def started(self, number: int, *, gpus: int = 0) -> None:
+        """A trial begins.
+
+        Args:
+            gpus: reserved for it, which it costs from now on though it may never say a word.
+        """
+        self._attempts[number] = _Attempt(self._clock(), gpus)
         self._change(number, state=TrialState.DEPLOYING, started_at=timestamp(), note="")
 
     def remark(self, text: str) -> None:
@@ -240,9 +267,17 @@ class StudyLoop:
         if not self.cancelled:  # else the end of the study says it
             self._become(StudyState.RUNNING, reason="; ".join(self.remarks))
 
-    def placed(self, number: int, *, node: str, gpu_ids: tuple[str, ...]) -> None:
-        """Where a trial runs; written with the next change."""
-        self._trials[number] = dataclasses.replace(self._trials[number], node=node, gpu_ids=gpu_ids)
+    def placed(self, number: int, *, gpu_ids: tuple[str, ...], node: str = "") -> None:
+        """Where a trial runs: written at once when it is under way, else when it starts.
+
+        Args:
+            node: where this is not known, what was known before holds.
+        """
+        before = self._trials[number]
+        trial = dataclasses.replace(before, node=node or before.node, gpu_ids=gpu_ids)
+        self._trials[number] = trial
+        if trial != before and number in self._attempts:
+            self._keep(trial)
 
     def progressed(self, number: int, note: str, outcome: Outcome) -> bool:
         """A load point begins; `outcome` holds what was measured so far.
@@ -274,6 +309,7 @@ class StudyLoop:
             said = f"second attempt; the first broke {self._broke[number][0]}"
             trial = dataclasses.replace(trial, reason=said)
         self._failures = 0
+        self._attempts.pop(number, None)
         self._keep(trial)
         self._learn(trial)
         if trial.is_baseline and trial.failure is FailureClass.MODEL:
@@ -292,9 +328,10 @@ class StudyLoop:
         it has used up its RETRIES; nobody is told."""
         trial = self._trials[number]
         broke = self._broke.setdefault(number, [])
-        broke.append(f"on {trial.node or 'an unknown node'}: {reason}")
+        broke.append(f"{_where(trial)}: {reason}")
         if len(broke) <= RETRIES:
-            trial = dataclasses.replace(_afresh(trial), reason=f"broke {broke[-1]}; started afresh")
+            said = f"broke {broke[-1]}; started afresh"
+            trial = dataclasses.replace(_afresh(self._charged(trial)), reason=said)
             self._again.insert(0, trial)
             self._keep(trial)
             return
@@ -362,7 +399,7 @@ class StudyLoop:
     def remaining(self) -> int | None:
         """Trials still to be started, at most; None where the space decides."""
         budget = self._spec.budget
-        return None if budget is None else max(0, budget - self._launched())
+        return None if budget is None else max(0, budget - launched(self.trials))
 
     @property
     def _elapsed(self) -> float:
@@ -398,16 +435,6 @@ class StudyLoop:
             return "none was measured"
         (reason, count), *_ = by_cause(reasons)
         return f"{reason} ({count} of {len(self._trials)} trials)"
-
-    def _launched(self) -> int:
-        """Trials that count against the budget; those the infrastructure broke do not."""
-        return sum(
-            trial.searched
-            and not trial.is_baseline
-            and not trial.refused
-            and trial.state is not TrialState.FAILED
-            for trial in self._trials.values()
-        )
 
     def _identity(self, point: Parameters) -> str:
         """Two points with the same identity would start the very same server."""
@@ -476,14 +503,34 @@ class StudyLoop:
 
     def _recall(self, trial: Trial, *, again: bool) -> None:
         if again:
-            trial = _afresh(trial)
+            trial = _afresh(self._interrupted(trial))
             self._again.append(trial)
         self._trials[trial.number] = trial
         if trial.searched and not trial.refused and trial.state is not FAILED:
             self._launches[self._identity(trial.parameters)] = trial.number
         self._learn(trial)
 
+    def _interrupted(self, trial: Trial) -> Trial:
+        """A trial of an earlier run, with what it cost until that run's driver was last heard of,
+        if it was under way then. Where the study was handed to a job in between, nobody knows
+        when that was: what the phases tell is the least."""
+        if trial.state.ended or not self._study.driver:
+            return trial
+        seconds = seconds_between(trial.started_at, self._study.renewed_at) or 0.0
+        return trial.charged(len(trial.gpu_ids) * seconds / 3600)
+
+    def _charged(self, trial: Trial) -> Trial:
+        """A trial whose attempt ends here without an answer, with what that cost."""
+        attempt = self._attempts.pop(trial.number, None)
+        if attempt is None:  # it never started
+            return trial
+        gpus = max(attempt.gpus, len(trial.gpu_ids))
+        return trial.charged(gpus * (self._clock() - attempt.began) / 3600)
+
     def _end(self, number: int, state: TrialState, reason: str) -> None:
+        if not state.answered:
+            self._trials[number] = self._charged(self._trials[number])
+        self._attempts.pop(number, None)
         self._change(number, state=state, reason=reason, note="", ended_at=timestamp())
 
     def _change(self, number: int, **changes: object) -> None:
@@ -507,8 +554,16 @@ class StudyLoop:
             self.broken = "another process has taken the study over"
 
 
+def _where(trial: Trial) -> str:
+    """Node and GPUs of a trial, as its reason says them."""
+    on = f"on {trial.node or 'an unknown node'}"
+    if not trial.gpu_ids:
+        return on
+    return f"{on} (GPU{'s' if len(trial.gpu_ids) > 1 else ''} {', '.join(trial.gpu_ids)})"
+
+
 def _afresh(trial: Trial) -> Trial:
-    """The trial as it was before it was started."""
+    """The trial as it was before it was started, but for what it has cost."""
     return Trial(
         trial.number,
         trial.parameters,
@@ -516,6 +571,7 @@ def _afresh(trial: Trial) -> Trial:
         repeat_of=trial.repeat_of,
         round=trial.round,
         directory=trial.directory,
+        lost_gpu_hours=trial.gpu_hours,
         created_at=trial.created_at,
     )
 

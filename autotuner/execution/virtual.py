@@ -68,10 +68,10 @@ def replay_study(
             assignment = loop.next()
             if assignment is None:
                 break
-            loop.started(assignment.number)
             gpus = rules.launch(study.spec, loop.parameters(assignment.number), port=0).gpus
             ids = tuple(f"{NODE}-{index}" for index in range(gpus))
             loop.placed(assignment.number, node=NODE, gpu_ids=ids)
+            loop.started(assignment.number, gpus=gpus)
             run = RecordedRun(assignment, benchmark)
             heapq.heappush(events, _step(run, assignment.number, now, first=True))
         if not events or loop.over:

@@ -3,6 +3,7 @@ side by side."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from itertools import combinations
@@ -90,7 +91,7 @@ def test_a_node_killed_in_the_middle_costs_its_trials_their_first_attempt_only(
     assert [trial.state for trial in launched] == [TrialState.COMPLETE] * 9
     for trial in launched:
         assert len(trial.gpu_ids) == trial.parameters.get("tensor-parallel-size", 1)
-        again = trial.reason.startswith(f"second attempt; the first broke on {lost}: ")
+        again = trial.reason.startswith(f"second attempt; the first broke on {lost} (GPU")
         assert again or trial.number not in struck
         assert trial.node == "127.0.0.2" or not again
         assert trial.directory
@@ -145,6 +146,32 @@ def test_trials_fill_the_nodes_and_never_share_a_gpu(
     }
     assert together(trials) >= 3
     never_twice(trials)
+
+
+def test_a_trial_that_breaks_while_it_starts_has_said_its_gpus_and_costs_them(
+    four_by_four: FakeNodes, tmp_path: Path
+) -> None:
+    name = "breaks"
+    engine = {"kind": "simulated", "arguments": {"start-seconds": 3, "speed": 20}}
+    space = {"fail-at-start": ["port"], "tensor-parallel-size": [2]}
+    file = packing_study(tmp_path, name, 1, engine=engine, space=space, verdict={"finalists": 0})
+
+    def starting() -> bool:
+        found = trials_of(tmp_path, name)
+        return any(t.gpu_ids and t.state is TrialState.DEPLOYING and not t.phases for t in found)
+
+    with started("run", str(file), home=tmp_path, **four_by_four.environment) as driver:
+        assert wait_for(starting, 120), (tmp_path / "stderr.txt").read_text()
+        assert driver.wait(timeout=300) == 0, (tmp_path / "stderr.txt").read_text()
+    baseline, broken = trials_of(tmp_path, name)
+    assert (baseline.state, broken.state) == (TrialState.COMPLETE, TrialState.FAILED)
+    assert baseline.phases[0].name == "deploy"
+    assert baseline.phases[1].name != "deploy"
+    second, _, first = broken.reason.partition("; before that ")
+    for said in (second, first):
+        assert re.match(r"on 127\.0\.0\.[2-5] \(GPUs [0-3], [0-3]\): .*port", said), broken.reason
+    assert len(broken.gpu_ids) == 2
+    assert broken.gpu_hours > 0
 
 
 def test_a_study_whose_baseline_no_node_can_hold_starts_nothing(

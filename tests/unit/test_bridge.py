@@ -11,8 +11,24 @@ import pytest
 from ray.tune.search import Searcher as TuneSearcher
 
 from autotuner.engines.rules import rules_of
-from autotuner.execution.actor import ASSIGNMENT, HELD_AS, NODES, RESERVATION, TrialActor
-from autotuner.execution.bridge import PENDING_SECONDS, Asker, Decider
+from autotuner.execution.actor import (
+    ASSIGNMENT,
+    HELD_AS,
+    NEWS,
+    NODES,
+    RESERVATION,
+    News,
+    TrialActor,
+)
+from autotuner.execution.bridge import (
+    HUNG,
+    HUNG_SECONDS,
+    PENDING_SECONDS,
+    PREPARING_SECONDS,
+    Asker,
+    Decider,
+    Teller,
+)
 from autotuner.execution.loop import StudyLoop
 from autotuner.execution.placer import SICK, Placer
 from autotuner.execution.reservation import Node, Reservation, reservation
@@ -20,7 +36,7 @@ from autotuner.plugins import load_kind
 from autotuner.store import Store
 from autotuner.study.space import Parameters
 from autotuner.study.study import Study
-from autotuner.study.trial import Outcome, Trial, TrialState
+from autotuner.study.trial import Outcome, Phase, Trial, TrialState
 from tests.builders import spec
 from tests.replays import AnyFlags
 
@@ -80,6 +96,7 @@ class Desk:
             engine={"kind": "vllm"},
             space={"tensor-parallel-size": [1, 2, 4, 8], "max-num-seqs": [1, 2, 3, 4, 5]},
             verdict={"finalists": 0},
+            limits={"trial_seconds": 1000, "stop_seconds": 90},
         )
         self.store = Store("sqlite://")
         kept = Study(self.study, str(directory))
@@ -89,9 +106,9 @@ class Desk:
             {"tensor-parallel-size": size, "max-num-seqs": index}
             for index, size in enumerate(sizes, start=1)
         ]
-        self.loop = StudyLoop(kept, self.store, Listed(points), self.rules)
-        self.loop.begin()
         self.now = 0.0
+        self.loop = StudyLoop(kept, self.store, Listed(points), self.rules, clock=lambda: self.now)
+        self.loop.begin()
         self.nodes = nodes
         self.asker = Asker(
             self.loop, Placer(), nodes, self.reserved, beat=self.loop.renew, clock=lambda: self.now
@@ -319,3 +336,87 @@ def test_a_node_on_which_trials_break_is_remarked(nodes: Nodes, tmp_path: Path) 
         f"{SICK} trials in a row broke on node 10.0.0.1; others are preferred"
     ]
     desk.store.close()
+
+
+class Told:
+    """A trial of Tune's that a `Teller` hears of. It has no actor to be killed."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.config = desk.ask()
+        self.trial_id = str(desk.asked - 1)
+        self.error_file = None
+        self.temporary_state = type("State", (), {"ray_actor": None})()
+        self._desk = desk
+        self._decider = Decider(desk.loop, desk.asker)
+        self.teller = Teller(
+            desk.loop,
+            desk.asker,
+            lambda: None,
+            desk.study.limits.trial_seconds,
+            clock=lambda: desk.now,
+        )
+        self.teller.on_trial_start(0, [], self)
+
+    def says(self, **news: Any) -> None:
+        """A step of its actor is over, as Tune passes it on."""
+        result = {NEWS: News(**{"node": "10.0.0.1", "gpu_ids": ("3",), **news})}
+        self._decider.on_trial_result(None, self, result)
+        self.teller.on_trial_result(0, [], self, result)
+
+    def breaks(self) -> Trial:
+        """Its actor is gone, or Tune looks whether it hangs; what is then known of the trial."""
+        self.teller.on_step_begin(0, [self])
+        self._desk.asker.on_trial_complete(self.trial_id, error=True)
+        self.teller.on_trial_error(0, [], self)
+        trials = self._desk.store.trials("small")
+        return trials[int(self.config[ASSIGNMENT].number)]
+
+
+def test_an_actor_says_which_gpus_it_holds_before_it_deploys_and_the_reason_names_them(
+    desk: Desk,
+) -> None:
+    told = Told(desk)
+    told.says()
+    (deploying, *_) = desk.store.trials("small")
+    assert (deploying.state, deploying.gpu_ids) == (TrialState.DEPLOYING, ("3",))
+    broke = told.breaks()
+    assert broke.reason == "broke on 10.0.0.1 (GPU 3): the actor died; started afresh"
+
+
+def test_a_launch_that_broke_costs_what_was_reserved_from_its_start_on(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    desk = Desk([8], nodes, tmp_path)
+    Told(desk)
+    told = Told(desk)
+    desk.now = 900
+    broke = told.breaks()
+    assert broke.parameters["tensor-parallel-size"] == 8
+    assert broke.gpu_hours == pytest.approx(2.0), "it never said a word"
+    desk.store.close()
+
+
+@pytest.mark.parametrize(("over", "reason"), [(0, "the actor died"), (1, HUNG)])
+def test_a_trials_time_begins_with_its_launch_and_leaves_some_for_two_stops(
+    desk: Desk, over: float, reason: str
+) -> None:
+    told = Told(desk)
+    told.says()
+    desk.now = 3500  # an image on its way
+    told.teller.on_step_begin(0, [told])
+    told.says(deploying=True)
+    assert desk.store.trials("small")[0].state is TrialState.DEPLOYING
+    desk.now += 900
+    phases = (Phase("deploy", 0.0, 4400.0),)
+    told.says(outcome=Outcome(TrialState.COMPLETE, phases=phases), note="D(100,20) x 4")
+    assert desk.store.trials("small")[0].state is TrialState.BENCHMARKING
+    desk.now = 3500 + 1000 + 2 * 90 + HUNG_SECONDS + over
+    assert told.breaks().reason == f"broke on 10.0.0.1 (GPU 3): {reason}; started afresh"
+
+
+@pytest.mark.parametrize(("over", "reason"), [(0, "the actor died"), (1, HUNG)])
+def test_preparing_has_an_end_of_its_own(desk: Desk, over: float, reason: str) -> None:
+    told = Told(desk)
+    told.says()
+    desk.now = PREPARING_SECONDS + HUNG_SECONDS + over
+    assert told.breaks().reason == f"broke on 10.0.0.1 (GPU 3): {reason}; started afresh"

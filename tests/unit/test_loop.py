@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from autotuner.plugins import load_kind
 from autotuner.store import Store
 from autotuner.study.spec import StudySpec
 from autotuner.study.study import Study, StudyState
-from autotuner.study.trial import LoadPoint, Outcome, Trial, TrialState
+from autotuner.study.trial import LoadPoint, Outcome, Phase, Trial, TrialState
 from tests.simulated import study_file
 
 
@@ -246,15 +247,158 @@ def test_what_the_machine_broke_is_started_afresh_at_once_and_says_so(
     loop.failed(first.number, "no such device")
     waiting = store.trials("quick")[first.number]
     assert (waiting.state, waiting.node, waiting.gpu_ids) == (TrialState.PENDING, "", ())
-    assert waiting.reason == "broke on 10.0.0.1: no such device; started afresh"
+    assert waiting.reason == "broke on 10.0.0.1 (GPUs 0, 1): no such device; started afresh"
     assert loop.waiting
     assert loop.next() == first
     loop.started(first.number)
     loop.answered(first.number, complete(2))
     answered = store.trials("quick")[first.number]
     assert answered.state is TrialState.COMPLETE
-    assert answered.reason == "second attempt; the first broke on 10.0.0.1: no such device"
+    assert answered.reason == (
+        "second attempt; the first broke on 10.0.0.1 (GPUs 0, 1): no such device"
+    )
     assert store.trials("quick")[second.number].reason == ""
+
+
+def test_where_a_trial_is_is_known_from_its_first_second(tmp_path: Path, store: Store) -> None:
+    heard: list[Trial] = []
+    loop = loop_of(study_of(tmp_path), store, listener=heard.append)
+    loop.placed(loop.next().number, node="10.0.0.1", gpu_ids=())  # type: ignore[union-attr]
+    assert store.trials("quick")[0].node == "", "it waits there for others to end"
+    loop.started(0, gpus=2)
+    told = len(store.events("quick"))
+    loop.placed(0, gpu_ids=("0", "1"))
+    known = store.trials("quick")[0]
+    assert (known.state, known.node, known.gpu_ids) == (
+        TrialState.DEPLOYING,
+        "10.0.0.1",
+        ("0", "1"),
+    )
+    assert len(store.events("quick")) == told + 1
+    assert heard[-1] == known
+    loop.placed(0, gpu_ids=("0", "1"), node="10.0.0.1")
+    assert len(store.events("quick")) == told + 1, "it is no news"
+
+
+def test_every_attempt_costs_its_gpus_though_it_never_said_a_word(
+    tmp_path: Path, store: Store
+) -> None:
+    clock = Clock()
+    loop = loop_of(study_of(tmp_path), store, clock=clock)
+    loop.started(loop.next().number, gpus=4)  # type: ignore[union-attr]
+    clock.now += 900
+    loop.failed(0, "the actor died")
+    assert store.trials("quick")[0].gpu_hours == pytest.approx(1.0)
+    loop.started(loop.next().number, gpus=4)  # type: ignore[union-attr]
+    loop.placed(0, node="10.0.0.2", gpu_ids=("0", "1", "2", "3"))
+    clock.now += 900
+    phases = (Phase("deploy", 0.0, 450.0),)
+    loop.progressed(0, "D(50,20) x 4", Outcome(TrialState.BENCHMARKING, phases=phases))
+    assert store.trials("quick")[0].gpu_hours == pytest.approx(1.5), "as far as it said"
+    loop.failed(0, "the actor died")
+    failed = store.trials("quick")[0]
+    assert failed.state is TrialState.FAILED
+    assert failed.gpu_hours == pytest.approx(2.0)
+
+
+def test_an_answer_costs_what_its_phases_tell_and_what_was_lost_before(
+    tmp_path: Path, store: Store
+) -> None:
+    clock = Clock()
+    loop = loop_of(study_of(tmp_path), store, clock=clock)
+    for _ in range(2):
+        loop.started(loop.next().number, gpus=1)  # type: ignore[union-attr]
+        loop.placed(0, node="10.0.0.1", gpu_ids=("0",))
+        clock.now += 1800
+        if clock.now == 1800:
+            loop.failed(0, "flaky")
+    answer = dataclasses.replace(complete(1), phases=(Phase("deploy", 0.0, 1790.0),))
+    loop.answered(0, answer)
+    assert store.trials("quick")[0].gpu_hours == pytest.approx((1800 + 1790) / 3600)
+
+
+def test_gpu_hours_that_were_lost_end_the_search(tmp_path: Path, store: Store) -> None:
+    clock = Clock()
+    study = study_of(
+        tmp_path,
+        space={"max-num-seqs": [1, 2]},
+        limits={"gpu_hours": 1.0},
+        verdict={"finalists": 0},
+    )
+    loop = loop_of(study, store, clock=clock)
+    loop.started(loop.next().number, gpus=4)  # type: ignore[union-attr]
+    clock.now += 1000
+    loop.failed(0, "the actor died")
+    loop.started(loop.next().number, gpus=4)  # type: ignore[union-attr]
+    clock.now += 10
+    loop.placed(0, node="10.0.0.1", gpu_ids=("0", "1", "2", "3"))
+    loop.answered(0, dataclasses.replace(complete(1), phases=(Phase("deploy", 0.0, 10.0),)))
+    assert loop.next() is None
+    loop.finish()
+    assert "more than 1 GPU-hours" in store.study("quick").reason
+
+
+def test_what_was_interrupted_has_cost_its_gpus_when_it_runs_again(
+    tmp_path: Path, store: Store
+) -> None:
+    clock = Clock()
+    study = study_of(tmp_path)
+    loop = loop_of(study, store, clock=clock)
+    loop.started(loop.next().number, gpus=2)  # type: ignore[union-attr]
+    clock.now += 1800
+    loop.cancel("cancelled by SIGINT")
+    loop.close()
+    loop.finish()
+    cancelled = store.trials("quick")
+    assert cancelled[0].gpu_hours == pytest.approx(1.0)
+    again = loop_of(study, store, known=cancelled)
+    play(again)
+    assert store.trials("quick")[0].gpu_hours == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("driver", "hours"), [("gone 1:1", 0.5), ("", 0.1)])
+def test_what_a_driver_left_behind_has_cost_its_gpus_until_it_was_last_heard_of(
+    tmp_path: Path, store: Store, driver: str, hours: float
+) -> None:
+    """A service hands the study to a job first, and the time is that of the handing."""
+    left = Trial(
+        0,
+        {},
+        TrialState.BENCHMARKING,
+        phases=(Phase("deploy", 0.0, 180.0),),
+        gpu_ids=("0", "1"),
+        started_at="2026-11-22T10:00:00+00:00",
+    )
+    study = dataclasses.replace(
+        study_of(tmp_path), driver=driver, renewed_at="2026-11-22T10:15:00+00:00"
+    )
+    loop = loop_of(study_of(tmp_path), store)
+    loop.finish()
+    again = StudyLoop(
+        study, store, checked(study.spec).searcher(), load_kind("engine", "simulated"), known=[left]
+    )
+    assert again.trials[0].gpu_hours == pytest.approx(hours)
+    assert again.trials[0].phases == ()
+
+
+def test_a_baseline_that_cannot_start_is_kept_refused_and_the_study_goes_on(
+    tmp_path: Path, store: Store
+) -> None:
+    engine = {"kind": "simulated", "arguments": {"max-num-seqs": 4096}}
+    study = study_of(tmp_path, engine=engine, space={"max-num-batched-tokens": [8, 4096, 8192]})
+    loop = loop_of(study, store)
+    launched = play(loop)
+    assert [each.parameters for each in launched] == [
+        {"max-num-batched-tokens": 4096},
+        {"max-num-batched-tokens": 8192},
+    ]
+    baseline = store.trials("quick")[0]
+    assert (baseline.state, baseline.failure) == (TrialState.INFEASIBLE, FailureClass.REFUSED)
+    assert "below" in baseline.reason
+    assert not baseline.started_at
+    assert loop.finish() is StudyState.COMPLETE
+    again = loop_of(study, store, known=store.trials("quick"))
+    assert play(again) == [], "neither is it asked for again"
 
 
 def test_an_answer_of_the_second_attempt_keeps_its_own_reason(tmp_path: Path, store: Store) -> None:
@@ -269,7 +413,9 @@ def test_a_trial_that_broke_twice_failed_and_says_where(tmp_path: Path, store: S
     number = broken(loop, "no such device")
     trial = store.trials("quick")[number]
     assert trial.state is TrialState.FAILED
-    assert trial.reason == ("on 10.0.0.2: no such device; before that on 10.0.0.1: no such device")
+    assert trial.reason == (
+        "on 10.0.0.2 (GPU 0): no such device; before that on 10.0.0.1 (GPU 0): no such device"
+    )
     assert assigned(loop).number != number
 
 
