@@ -78,7 +78,7 @@ class AllForesight:
     def __init__(self, rules: Rules, spec: StudySpec, prior: Prior = NO_PRIOR) -> None:
         self._rules = rules
         self._spec = spec
-        self._prior = prior
+        self._prior = prior.about(spec)
         self._observations: dict[str, list[Observation]] = {}
         self._models: dict[str, MemoryModel | None] = {}
 

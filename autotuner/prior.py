@@ -4,8 +4,8 @@ performance model's. It orders what is tried; it decides nothing."""
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from autotuner.engines.rules import engine_at
@@ -13,7 +13,7 @@ from autotuner.estimators.aiconfigurator import AIConfigurator, Question, questi
 from autotuner.study.metrics import LATENCIES, METRICS, Better, combined
 from autotuner.study.space import Parameters, point_key
 from autotuner.study.spec import StudySpec
-from autotuner.study.trial import Trial
+from autotuner.study.trial import LoadPoint, Trial
 
 ASKED = 150
 """Points that a performance model is asked about, at most: it takes about a second for each."""
@@ -33,12 +33,30 @@ class Prior:
         predictions: metrics by name; an objective among them is ranked by.
         doubts: why a point probably cannot start.
         problem: why it believes nothing, where that is so.
+        measured: what an earlier study measured of its points, whole load points only.
     """
 
     points: tuple[Parameters, ...] = ()
     predictions: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     doubts: Mapping[str, str] = field(default_factory=dict)
     problem: str = ""
+    measured: Mapping[str, Sequence[LoadPoint]] = field(default_factory=dict)
+
+    def about(self, spec: StudySpec) -> Prior:
+        """The same with all that it can say of what a study asks for.
+
+        A study of other objectives measured these too, where it had the same load points: what
+        is combined of them goes under what it predicts anyway.
+        """
+        if not self.measured or spec.seeks_max_load:
+            return self
+        asked = {*spec.objectives, *(each.metric.name for each in spec.bounds)} - _OF_ITS_BOUNDS
+        loads = [(load.scenario, load.concurrency) for load in spec.loads() if not load.probe]
+        predictions = {
+            key: {**_combined(self.measured.get(key, ()), loads, asked), **known}
+            for key, known in self.predictions.items()
+        }
+        return replace(self, predictions=predictions)
 
     def first_points(self, spec: StudySpec) -> list[Parameters]:
         """The points of a study's space to begin with, the best predicted first."""
@@ -47,18 +65,21 @@ class Prior:
         from autotuner.search.lessons import within
         from autotuner.search.ranking import promising  # brings scipy: only where it is needed
 
-        objective = spec.objectives[0]
+        objective, predictions = spec.objectives[0], self.about(spec).predictions
         sign = 1 if METRICS[objective].better is Better.HIGHER else -1
         scored = [
             (point, sign * value)
             for point in self.points
             if within(spec.parameter_space, point)
-            and (value := _ranked_by(objective, self.predictions[point_key(point)])) is not None
+            and (value := _ranked_by(objective, predictions[point_key(point)])) is not None
         ]
         return promising(spec.parameter_space, scored, spec.prior.first)
 
 
 NO_PRIOR = Prior()
+
+_OF_ITS_BOUNDS = frozenset({"goodput", "goodput_per_gpu"})
+"""Metrics that count by the bounds of the study that measured them."""
 
 
 def prior_of_trials(trials: Sequence[Trial]) -> Prior:
@@ -69,6 +90,10 @@ def prior_of_trials(trials: Sequence[Trial]) -> Prior:
     return Prior(
         points=tuple(each.parameters for each in feasible),
         predictions={point_key(each.parameters): each.objectives for each in feasible},
+        measured={
+            point_key(each.parameters): [p for p in each.load_points if not p.probe]
+            for each in feasible
+        },
         doubts={
             point_key(t.parameters): f"an earlier study found: {t.reason}"
             for t in searched
@@ -122,6 +147,17 @@ def prior_of_model(spec: StudySpec, model: AIConfigurator, refuse: Refuse) -> Pr
         problem = next((each.problem for each in answers if each.problem), "")
         problem = problem or "no point of this space can be put to it as a question"
     return Prior(tuple(points[key] for key in predictions), predictions, doubts, problem)
+
+
+def _combined(
+    points: Sequence[LoadPoint], loads: Sequence[tuple[str, int]], names: Collection[str]
+) -> dict[str, float | None]:
+    """Metrics over these load points; nothing where one of them was not measured."""
+    by_load = {(point.scenario, point.concurrency): point.metrics for point in points}
+    if any(load not in by_load for load in loads):
+        return {}
+    values = {name: combined(name, [by_load[load].get(name) for load in loads]) for name in names}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _ranked_by(objective: str, metrics: Mapping[str, float | None]) -> float | None:

@@ -17,6 +17,7 @@ import math
 import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ def _cells(path: Path) -> Iterable[dict[str, str]]:
             from pyarrow import parquet
 
             found = parquet.read_table(path).to_pylist()
-            return [{k: "" if v is None else str(v) for k, v in row.items()} for row in found]
+            return [{name: _cell(value) for name, value in row.items()} for row in found]
         with path.open(encoding="utf-8", newline="") as file:
             return list(csv.DictReader(file))
     except ImportError as error:
@@ -109,6 +110,13 @@ def _cells(path: Path) -> Iterable[dict[str, str]]:
         ) from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"cannot be read as a table: {error}", file=str(path)) from error
+
+
+def _cell(value: Any) -> str:
+    """A typed value as a cell of text: JSON, which keeps its type; what is not there is empty."""
+    if value is None or value != value:  # what pandas writes of a missing number
+        return ""
+    return str(value) if isinstance(value, str | Decimal) else json.dumps(value, default=str)
 
 
 def _row(cells: Mapping[str, str], path: Path, line: int) -> Row:

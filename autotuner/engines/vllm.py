@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
 
 from autotuner.engines import signatures as said
 from autotuner.engines.base import LOWER, RAISE, Diagnosis, Engine, Told
+from autotuner.engines.catalog import release
 from autotuner.engines.flags import (
     catalog_of,
     check_flags,
@@ -215,14 +219,55 @@ _NUMBERS = {
 }
 
 
+_HEARD = (0, 19)
+"""From here on `--no-enable-chunked-prefill` is heard. Of 0.10 and 0.11 it is known that they
+switch chunked prefill on whatever is said (`_set_default_args` in engine/arg_utils.py)."""
+
+
 def _unchunked(point: Point) -> str | None:
     batched, length = point.whole("max-num-batched-tokens"), point.whole("max-model-len")
-    chunked = point.value("enable-chunked-prefill")
-    if chunked is not False or batched is None or length is None or batched >= length:
+    if point.value("enable-chunked-prefill") is not False or batched is None:
         return None
-    return (
-        f"max-num-batched-tokens {batched} is below max-model-len {length} without chunked prefill"
-    )
+    if release(point.catalog.version) < _HEARD:
+        return None
+    name = "max-model-len"
+    if point.value("max-model-len") is None:
+        name, length = "the model's own length", _own_length(point)
+    if length is None or batched >= length:
+        return None
+    return f"max-num-batched-tokens {batched} is below {name} {length} without chunked prefill"
+
+
+_UNSCALED = ("default", "llama3")
+_LENGTHS = (
+    *("n_positions", "max_seq_len", "seq_length", "model_max_length", "max_target_positions"),
+    *("max_sequence_length", "max_seq_length", "seq_len"),
+)
+"""What may give a model another length than its `max_position_embeddings`."""
+
+
+def _own_length(point: Point) -> int | None:
+    """The length that vLLM takes where none is said (`_get_and_verify_max_len` of
+    config/model.py); None where more than one number of the model's configuration decides."""
+    if point.shape is None or not point.shape.exact or point.shape.windowed:
+        return None
+    file = Path(point.spec.model.path) / "config.json"
+    return _plain_length(file, file.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=32)
+def _plain_length(file: Path, _changed: int) -> int | None:
+    config = json.loads(file.read_text(encoding="utf-8"))
+    scalings = [config.get(name) or {} for name in ("rope_scaling", "rope_parameters")]
+    if any(
+        each.get("rope_type", each.get("type", "default")) not in _UNSCALED
+        or any(isinstance(part, Mapping) for part in each.values())
+        for each in scalings
+    ):
+        return None
+    length = config.get("max_position_embeddings")
+    alone = not any(config.get(name) for name in _LENGTHS)
+    return length if isinstance(length, int) and alone else None
 
 
 def _long_prefill(point: Point) -> str | None:

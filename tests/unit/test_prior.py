@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from autotuner.plugins import load_kind
 from autotuner.prior import Prior, prior_of_model, prior_of_trials
 from autotuner.study.space import point_key
 from autotuner.study.spec import StudySpec
-from autotuner.study.trial import TrialState
+from autotuner.study.trial import LoadPoint, TrialState
 from tests.builders import LLAMA_8B, spec, trial
 
 SPACE = {"tensor-parallel-size": [1, 2, 4, 8], "max-num-seqs": [16, 64]}
@@ -130,6 +131,47 @@ def test_an_earlier_study_gives_its_values_and_its_failures() -> None:
     assert set(prior.doubts) == {point_key({"x": 3})}
     later = spec(space={"x": [1, 2, 3, 4]}, prior={"study": "earlier", "first": 2})
     assert prior.first_points(later) == [{"x": 2}, {"x": 1}]
+
+
+def measured(scenario: str, concurrency: int, **metrics: float) -> LoadPoint:
+    return LoadPoint(0, scenario, concurrency, 10.0, metrics)
+
+
+def test_an_earlier_study_of_another_objective_says_what_it_measured_beside_it() -> None:
+    trials = [
+        trial(
+            number,
+            {"x": number},
+            objectives={"output_throughput": 10.0 * number},
+            load_points=(
+                replace(measured("D(100,20)", 4, ttft_p99=9.0), probe=True),
+                measured("D(100,20)", 4, ttft_p99=ttft, output_throughput=1.0, goodput=2.0),
+                measured("D(100,20)", 16, ttft_p99=4 * ttft, output_throughput=1.0),
+            ),
+        )
+        for number, ttft in enumerate([0.3, 0.1, 0.2], start=1)
+    ]
+    prior = prior_of_trials(trials)
+
+    def begun(*levels: int, **changes: Any) -> list[Any]:
+        work = {"scenarios": ["D(100,20)"], "concurrency": list(levels)}
+        asked = {"space": {"x": [1, 2, 3]}, "prior": {"study": "earlier", "first": 2}}
+        later = spec(workload=work, **{**asked, "objectives": ["ttft_p99"], **changes})
+        return prior.first_points(later)
+
+    assert begun(4, 16) == [{"x": 2}, {"x": 3}]
+    assert begun(4) == [{"x": 2}, {"x": 3}], "it measured more, this among it"
+    assert begun(4, 64) == [], "another load"
+    assert begun(4, objectives=["goodput"]) == [], "it depends on the other study's bounds"
+    assert begun(64, objectives=["output_throughput"]) == [{"x": 3}, {"x": 2}], "its own, as ever"
+
+    both = spec(
+        workload={"scenarios": ["D(100,20)"], "concurrency": [4, 16]},
+        objectives=["output_throughput"],
+        constraints={"ttft_p99": 1.0},
+    )
+    said = AllForesight(load_kind("engine", "simulated"), both, prior).predict({"x": 2})
+    assert said == {"output_throughput": 20.0, "ttft_p99": pytest.approx(0.2)}
 
 
 def test_memory_is_refused_only_when_it_is_proven(tmp_path: Path) -> None:

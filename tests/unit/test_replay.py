@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,30 @@ def test_parquet_is_read_alike(path: Path, tmp_path: Path) -> None:
     found = read_table(tmp_path / "table.parquet")
     assert found.of({})[0].metrics["output_throughput"] == 100.0
     assert found.of({"x": 2})[0].failure is FailureClass.MEMORY_AT_LOAD
+
+
+def test_types_of_parquet_are_kept(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    columns = {
+        "flag": pyarrow.array([None, True, False]),
+        "x": pyarrow.array([None, 1, 2]),
+        "share": pyarrow.array([None, 0.5, float("nan")]),
+        "mode": pyarrow.array([None, "fast", "1"]),
+        "kinds": pyarrow.array([None, ["a"], ["b"]]),
+        "price": pyarrow.array([None, Decimal("0.25"), None]),
+        "output_throughput": pyarrow.array([100.0, 110.0, 120.0]),
+        "ttft_p99": pyarrow.array([0.5, float("nan"), None]),
+    }
+    path = tmp_path / "typed.parquet"
+    parquet.write_table(pyarrow.table(columns), path)
+    assert answer(study(path), {}).metrics["output_throughput"] == 100.0
+    on = {"flag": True, "x": 1, "share": 0.5, "mode": "fast", "kinds": ["a"], "price": 0.25}
+    found = answer(study(path), on).metrics
+    assert (found["output_throughput"], found["ttft_p99"]) == (110.0, None)
+    off = {"flag": False, "x": 2, "mode": 1, "kinds": ["b"]}
+    assert answer(study(path), off).metrics["output_throughput"] == 120.0
 
 
 @pytest.mark.parametrize(

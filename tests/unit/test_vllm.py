@@ -314,6 +314,8 @@ def of_model(directory: Path, **changes: Any) -> dict[str, Any]:
 
 
 MOE = {"model_type": "mixtral", "num_local_experts": 8, "num_experts_per_tok": 2}
+UNCHUNKED = {"enable-chunked-prefill": False, "max-num-batched-tokens": 2048}
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 1024}
 AWQ = {"quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 128}}
 
 
@@ -339,6 +341,8 @@ AWQ = {"quantization_config": {"quant_method": "awq", "bits": 4, "group_size": 1
         ({}, {"block-size": 0}, "block-size 0 is below 1"),
         ({}, {"pp": -1}, "pipeline-parallel-size -1 is below 1"),
         ({}, {"max-num-active-seqs": 9, "max-num-seqs": 8}, "max-num-active-seqs 9 is above"),
+        ({}, UNCHUNKED, "2048 is below the model's own length 4096 without chunked prefill"),
+        ({"rope_scaling": LLAMA3}, UNCHUNKED, "2048 is below the model's own length 4096"),
     ],
 )
 def test_what_the_model_cannot_do_is_refused(
@@ -370,12 +374,31 @@ def test_what_the_model_cannot_do_is_refused(
         ({}, {"quantization": "fp8"}),
         ({}, {"gpu-memory-utilization": 1.0}),
         ({}, {"kv-cache-dtype": "fp8", "attention-backend": "FLEX_ATTENTION"}),  # device decides
+        ({}, {**UNCHUNKED, "max-num-batched-tokens": 4096}),
+        ({}, {**UNCHUNKED, "max-model-len": 1024}),
+        ({}, {**UNCHUNKED, "max-model-len": -1}),
+        ({}, {**UNCHUNKED, "enable-chunked-prefill": True}),
+        ({}, {"enable-chunked-prefill": False}),
+        ({}, {**UNCHUNKED, "hf-overrides": {"max_position_embeddings": 1024}}),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, UNCHUNKED),
+        ({"rope_parameters": {"full_attention": {"rope_type": "default"}}}, UNCHUNKED),
+        ({"model_type": "mistral", "sliding_window": 1024}, UNCHUNKED),
+        ({"model_type": "of-tomorrow"}, UNCHUNKED),
+        ({"model_max_length": 1024}, UNCHUNKED),
     ],
 )
 def test_what_the_model_might_do_is_not_refused(
     tmp_path: Path, model: dict[str, Any], arguments: dict[str, Any]
 ) -> None:
     assert VLLM.refuse(study(arguments, model=of_model(tmp_path, **model)), {}) is None
+
+
+def test_versions_that_chunk_anyway_are_not_refused_for_it(tmp_path: Path) -> None:
+    """0.10 switches chunked prefill on whatever is said."""
+    model = of_model(tmp_path)
+    for arguments in (UNCHUNKED, {**UNCHUNKED, "max-model-len": 4096}):
+        assert VLLM.refuse(study(arguments, model=model, version="0.32.0"), {}) is not None
+        assert VLLM.refuse(study(arguments, model=model, version="0.10.0"), {}) is None
 
 
 def test_a_variable_can_allow_what_a_flag_alone_cannot(tmp_path: Path) -> None:

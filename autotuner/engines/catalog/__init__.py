@@ -258,7 +258,7 @@ def known_versions(engine: str) -> list[str]:
     """Versions with a catalog of their own, oldest first."""
     names = [entry.name for entry in files(__package__).iterdir()]
     versions = [n[len(engine) + 1 : -5] for n in names if re.fullmatch(rf"{engine}-\d.*\.json", n)]
-    return sorted(versions, key=_release)
+    return sorted(versions, key=release)
 
 
 def known_engines() -> list[str]:
@@ -313,7 +313,8 @@ def _flag(each: Mapping[str, Any]) -> Flag:
     )
 
 
-def _release(version: str) -> tuple[int, ...]:
+def release(version: str) -> tuple[int, ...]:
+    """The numbers of a version, which order as versions do."""
     return tuple(int(part) for part in re.findall(r"\d+", version))
 
 
