@@ -1,19 +1,22 @@
-"""Whether a machine can run a study's trials: what is there, and what is missing. No Ray."""
+"""Whether a machine can run a study's trials, and a cluster hold them: what is there, and what is
+missing. No Ray."""
 
 from __future__ import annotations
 
+import math
 import platform
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from autotuner.backends.base import BackendKind
+from autotuner.backends.base import Backend, BackendKind
+from autotuner.benchmarks.base import Recorded
 from autotuner.engines.rules import rules_of
 from autotuner.execution.gate import FLOOR_GIB, Gauge, GpuMemory, nvidia_gauge
-from autotuner.execution.reservation import GPU
+from autotuner.execution.reservation import GPU, Node, Reservation, cannot_hold, reservation
 from autotuner.plugins import load_kind
 from autotuner.serving import Finding, LaunchSpec, Place
 from autotuner.settings import Site
@@ -22,6 +25,14 @@ from autotuner.study.spec import StudySpec
 
 LEAST_DISK_GIB = 5.0
 """Free where logs and reports go: a warning below."""
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What a machine says of itself, and how many GPUs NVIDIA's library knows there."""
+
+    findings: list[Finding]
+    gpus: int
 
 
 @dataclass(frozen=True)
@@ -41,9 +52,7 @@ class Patient:
 
     def examined(self) -> list[Finding]:
         """What this machine has of what trials need; never raises."""
-        kind: BackendKind = load_kind("backend", self.kind)
-        spec = self.spec
-        backend = kind.open(spec.backend.options if spec else {}, self.site)
+        spec, backend = self.spec, self.backend
         found = [_python(), *_packages(), disk_at(self.home)]
         if self.site.models is not None:
             found.append(_directory("models", self.site.models, "AUTOTUNER_MODELS"))
@@ -54,11 +63,94 @@ class Patient:
         launches = baselines(spec, backend.place) if spec else [None]
         return [*found, *(each for launch in launches for each in backend.examine(launch))]
 
+    def looked_at(self) -> Examined:
+        """`examined`, for whoever compares it with what Ray counts of this machine."""
+        return Examined(self.examined(), len(_memories(nvidia_gauge())))
+
+    @property
+    def backend(self) -> Backend:
+        kind: BackendKind = load_kind("backend", self.kind)
+        return kind.open(self.spec.backend.options if self.spec else {}, self.site)
+
+    def needed(self, nodes: Sequence[Node]) -> list[Reservation]:
+        """What the baseline of each engine would hold of these nodes; without a study one GPU."""
+        spec, backend = self.spec, self.backend
+        if spec is None:
+            return [Reservation(1.0, 1, resource=backend.gpu_resource)]
+        if isinstance(load_kind("benchmark", spec.benchmark.kind), Recorded):
+            return [Reservation(1.0, 0)]
+        return [
+            reservation(launch, nodes, resource=backend.gpu_resource)
+            for launch in baselines(spec, backend.place)
+        ]
+
+    def of_cluster(self, counted: Sequence[Mapping[str, float]]) -> list[Finding]:
+        """Whether a cluster can hold the study's baseline.
+
+        Args:
+            counted: what Ray counts on each of its nodes, by resource.
+        """
+        if self.spec is None:
+            return []
+        nodes = [self._node(each) for each in counted]
+        return [_held(each, nodes, self.backend.gpu_resource) for each in self.needed(nodes)]
+
+    def of_node(self, counted: Mapping[str, float], gpus: int) -> Finding:
+        """What Ray counts on a node, and what of it no trial would get.
+
+        Args:
+            gpus: that NVIDIA's library knows there.
+        """
+        least = min(self.needed([self._node(counted)]), key=lambda each: each.share)
+        return _counted(counted, gpus, least, self.backend.gpu_resource)
+
+    def _node(self, counted: Mapping[str, float]) -> Node:
+        return Node(counted.get("CPU", 0.0), counted.get(self.backend.gpu_resource, 0.0))
+
 
 def baselines(spec: StudySpec, place: Place) -> list[LaunchSpec]:
     """The launch of each engine's defaults: together they name every program and image."""
     alone = [spec.alone(kind) for kind in spec.engine.kinds]
     return [rules_of(each).launch(each, {}, port=0, place=place) for each in alone]
+
+
+def _held(needed: Reservation, nodes: Sequence[Node], resource: str) -> Finding:
+    """Whether these nodes can hold a baseline that needs this."""
+    impossible = cannot_hold(needed, nodes)
+    if impossible:
+        hint = "start Ray with what is there, or give the baseline less in engine.arguments"
+        return Finding("baseline", False, impossible, hint)
+    gpus = f"{needed.gpus} {_gpus(needed.resource)}, " if needed.gpus else ""
+    said = f"a trial of it holds {gpus}{needed.cpus:g} CPUs"
+    if needed.nodes > 1:
+        said += f" on each of {needed.nodes} nodes"
+    if resource != GPU and not needed.gpus:
+        hint = f"""say `ray start --resources='{{"{resource}": N}}'` on one node, see docs/ome.md"""
+        return Finding("baseline", None, f"{said}: no node has {resource}", hint)
+    return Finding("baseline", True, said)
+
+
+def _counted(
+    counted: Mapping[str, float], gpus: int, needed: Reservation, resource: str
+) -> Finding:
+    cpus, rays, held = (counted.get(name, 0.0) for name in ("CPU", GPU, resource))
+    said = f"{cpus:g} CPUs, {rays:g} GPUs"
+    if resource != GPU:
+        said += f", {held:g} {resource}"
+    elif rays < gpus:
+        hint = f"start Ray there with --num-gpus={gpus}, and without CUDA_VISIBLE_DEVICES"
+        # Some may be left to others; all of them hardly are.
+        return Finding("ray counts", None if rays else False, f"{said}; {gpus} are there", hint)
+    by_gpus, by_cpus = held // max(needed.share, 1), cpus // max(needed.cpus, 1.0)
+    if by_cpus < by_gpus:
+        lacking = f"CPUs for {by_cpus:g} trials at once, {_gpus(resource)} for {by_gpus:g}"
+        hint = f"start Ray there with --num-cpus={math.ceil(by_gpus * needed.cpus)}"
+        return Finding("ray counts", False, f"{said}: {lacking}", hint)
+    return Finding("ray counts", True, said)
+
+
+def _gpus(resource: str) -> str:
+    return "GPUs" if resource == GPU else resource
 
 
 def _python() -> Finding:
@@ -104,10 +196,16 @@ def _directory(name: str, path: Path, said_by: str) -> Finding:
 
 def gpus_by(gauge: Gauge) -> list[Finding]:
     """A finding for each GPU that the gauge knows, counted from 0."""
-    found: list[Finding] = []
-    while (memory := gauge(str(len(found)))) is not None:
-        found.append(_gpu(str(len(found)), memory))
+    found = [_gpu(str(gpu), memory) for gpu, memory in enumerate(_memories(gauge))]
     return found or [Finding("gpus", None, "NVIDIA's library knows none on this machine")]
+
+
+def _memories(gauge: Gauge) -> list[GpuMemory]:
+    """Of each GPU that the gauge knows, counted from 0."""
+    found: list[GpuMemory] = []
+    while (memory := gauge(str(len(found)))) is not None:
+        found.append(memory)
+    return found
 
 
 def _gpu(gpu: str, memory: GpuMemory) -> Finding:

@@ -10,8 +10,15 @@ from ray.util.queue import Empty, Queue
 
 from autotuner.backends.base import Backend, BackendKind
 from autotuner.errors import InfrastructureError
-from autotuner.execution.doctor import Patient, baselines
-from autotuner.execution.nodes import Said, answered, asked_of_every_node, connected, on_every_node
+from autotuner.execution.doctor import Examined, Patient, baselines
+from autotuner.execution.nodes import (
+    Said,
+    answered,
+    asked_of_every_node,
+    connected,
+    counted,
+    on_every_node,
+)
 from autotuner.execution.reservation import GPU
 from autotuner.plugins import load_kind
 from autotuner.serving import Finding, LaunchSpec
@@ -22,6 +29,9 @@ PREPARE_SECONDS = 3600.0
 """For all nodes: images of engines are many GiB."""
 
 POLL_SECONDS = 0.5
+
+CLUSTER = "the cluster"
+"""What is found of all nodes together, beside the nodes."""
 
 
 def prepare_everywhere(
@@ -78,17 +88,24 @@ def sweep_everywhere(spec: StudySpec, site: Site) -> list[str]:
 
 
 def examined_everywhere(patient: Patient) -> dict[str, list[Finding]]:
-    """What each node of the cluster of RAY_ADDRESS says of itself.
+    """What the cluster of RAY_ADDRESS can hold, and what each of its nodes says of itself.
 
     Raises:
         InfrastructureError: there is no such cluster.
     """
     with connected(None):
-        said: list[Said[list[Finding]]] = on_every_node(patient.examined, name="doctor")
-        return {
-            each.node: each.answer or [Finding("node", False, each.problem)]
-            for each in sorted(said, key=lambda each: each.node)
-        }
+        nodes = counted()
+        said: list[Said[Examined]] = on_every_node(patient.looked_at, name="doctor")
+    together = patient.of_cluster([resources for _, resources in nodes])
+    found = {CLUSTER: together} if together else {}
+    by_name = dict(nodes)
+    for each in sorted(said, key=lambda each: each.node):
+        if each.answer is None:
+            found[each.node] = [Finding("node", False, each.problem)]
+            continue
+        of_ray = patient.of_node(by_name.get(each.node, {}), each.answer.gpus)
+        found[each.node] = [*each.answer.findings, of_ray]
+    return found
 
 
 def _prepare_here(

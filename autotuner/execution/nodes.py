@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -80,10 +80,15 @@ def asked_of_every_node(
         task.options(
             name=name,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
-        ).remote(what): f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
+        ).remote(what): _named(node)
         for node in ray.nodes()
         if node["Alive"]
     }
+
+
+def counted() -> list[tuple[str, Mapping[str, float]]]:
+    """What Ray counts on each living node, by resource, with the name that it answers by."""
+    return [(_named(node), node["Resources"]) for node in ray.nodes() if node["Alive"]]
 
 
 def answered(
@@ -108,6 +113,10 @@ def on_every_node(
         ray.cancel(each, force=True)
         said.append(Said(asked[each], None, f"did not answer within {seconds:g} s"))
     return said
+
+
+def _named(node: Mapping[str, Any]) -> str:
+    return f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
 
 
 def _called(what: Callable[[], Answer]) -> Answer:
