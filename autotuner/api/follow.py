@@ -10,7 +10,9 @@ import asyncio
 import codecs
 import json
 import os
+import re
 import stat
+import zlib
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
@@ -68,12 +70,16 @@ class EventStream(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-def last_event_id(request: Request) -> int | None:
-    """Where a client was when its stream broke, as its header says."""
+def last_event_id(request: Request) -> str | None:
+    """Where a client was when its stream broke, as its header says: see `_lines_id`, or a number
+    alone."""
     said = request.headers.get("last-event-id", "").strip()
-    if not (said.isascii() and said.isdigit()):
-        return None
-    return min(int(said[:20]), LARGEST)
+    return said if re.fullmatch("[0-9]+(-[0-9a-f]{8})?", said) else None
+
+
+def position_of(id: str) -> int:
+    """The number of an event, or the byte after lines."""
+    return min(int(id.partition("-")[0][:20]), LARGEST)
 
 
 def below(directory: Path | str, *parts: str) -> Path:
@@ -168,8 +174,8 @@ class Followers:
                 async for frame in frames:
                     yield frame
 
-    async def lines(self, log: Log, *, after: int | None = None, tail: int | None = None) -> Frames:
-        """A log's lines, after that byte or the last ones only; ends when its writer has ended
+    async def lines(self, log: Log, *, after: str | None = None, tail: int | None = None) -> Frames:
+        """A log's lines, after those of that id or the last ones; ends when its writer has ended
         and all is read."""
 
         def make() -> _Lines:
@@ -180,7 +186,7 @@ class Followers:
             # Before the file is looked at: should it be replaced meanwhile, that is noticed.
             generation = shared.generation
             position = await asyncio.to_thread(_start, log, after, tail)
-            if after and not position:
+            if after and position_of(after) and not position:
                 yield RESTART
             async with aclosing(self._followed(shared, position, generation)) as frames:
                 async for frame in frames:
@@ -363,10 +369,10 @@ def _event_frame(event: Event) -> bytes:
     return _frame(event.number, event.kind, {**event.content, "at": event.at})
 
 
-def _frame(number: int, kind: str, content: Mapping[str, Any] | Sequence[str]) -> bytes:
+def _frame(id: int | str, kind: str, content: Mapping[str, Any] | Sequence[str]) -> bytes:
     # JSON has no bare line ends, which would end the frame's line.
     said = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
-    return f"id: {number}\nevent: {kind}\ndata: {said}\n\n".encode()
+    return f"id: {id}\nevent: {kind}\ndata: {said}\n\n".encode()
 
 
 _NEVER_THERE, _GONE = 0, -1
@@ -389,12 +395,13 @@ class _Lines(_Shared):
 
     async def read(self, position: int) -> _Frame | None:
         end = min(self.end, position + self._chunk)
-        found = await asyncio.to_thread(_read, self._log, position, end)
+        start = max(0, position - _CHECKED)
+        found = await asyncio.to_thread(_read, self._log, start, end)
         if found is None or found.inode != self._inode or found.size < self.end:
             return None  # replaced just now, as will be said
-        return _lines_frame(
-            found.content, position, whole=end == self.end or self._long(found.content)
-        )
+        before, content = found.content[: position - start], found.content[position - start :]
+        whole = end == self.end or self._long(content)
+        return _lines_frame(content, position, before, whole=whole)
 
     async def _run(self) -> None:
         try:
@@ -431,8 +438,7 @@ class _Lines(_Shared):
             there = os.fstat(file)
             self._inode = there.st_ino
             self.end = _start_of_last(file, there.st_size, 0)
-            start = max(0, self.end - _CHECKED)
-            self._before = os.pread(file, self.end - start, start)
+            self._before = _before(file, self.end)
 
     def _replaced(self, found: _Found | None) -> bool:
         """Whether it is another file than that which was read, or was written anew."""
@@ -455,7 +461,8 @@ class _Lines(_Shared):
         """Keep the new lines; whether there are any. `whole`: its last line will not go on."""
         fresh = found.content[len(self._before) :]
         at_end = self.end + len(fresh) >= found.size
-        frame = _lines_frame(fresh, self.end, whole=(whole and at_end) or self._long(fresh))
+        whole = (whole and at_end) or self._long(fresh)
+        frame = _lines_frame(fresh, self.end, self._before, whole=whole)
         if frame is None:
             return False
         taken = len(self._before) + frame.end - self.end
@@ -464,14 +471,20 @@ class _Lines(_Shared):
         return True
 
 
-def _lines_frame(content: bytes, start: int, *, whole: bool) -> _Frame | None:
-    """The lines that are ended; with `whole`, the last one too."""
+def _lines_frame(content: bytes, start: int, before: bytes, *, whole: bool) -> _Frame | None:
+    """The lines that are ended; with `whole`, the last one too. `before`: what precedes them."""
     length = len(content) if whole else content.rfind(b"\n") + 1
     if not length:
         return None
     lines = content[:length].decode("utf-8", "replace").removesuffix("\n").split("\n")
     end = start + length
-    return _Frame(end, _frame(end, "lines", lines))
+    return _Frame(end, _frame(_lines_id(end, before + content[:length]), "lines", lines))
+
+
+def _lines_id(end: int, before: bytes) -> str:
+    """``BYTE-CHECKSUM``: where lines end, and what precedes that, so that a log which was written
+    anew is told. Lines have times in them, and are seldom alike."""
+    return f"{end}-{zlib.crc32(before[-_CHECKED:]):08x}"
 
 
 def _has_ended(log: Log) -> bool:
@@ -501,15 +514,22 @@ def _read(log: Log, start: int, end: int) -> _Found | None:
         return _Found(there.st_ino, there.st_size, content)
 
 
-def _start(log: Log, after: int | None, tail: int | None) -> int:
-    """Where a follower begins; 0 for one that was further than this file goes."""
+def _start(log: Log, after: str | None, tail: int | None) -> int:
+    """Where a follower begins; 0 for one that was in another file than this."""
     with _opened(log) as file:
         if file is None:
             return 0
         size = os.fstat(file).st_size
         if after is not None:
-            return after if after <= size else 0
+            byte = position_of(after)
+            same = "-" not in after or after == _lines_id(byte, _before(file, byte))
+            return byte if byte <= size and same else 0
         return 0 if tail is None else _start_of_last(file, size, tail)
+
+
+def _before(file: int, position: int) -> bytes:
+    start = max(0, position - _CHECKED)
+    return os.pread(file, position - start, start)
 
 
 def _start_of_last(file: int, size: int, lines: int) -> int:

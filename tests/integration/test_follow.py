@@ -28,6 +28,7 @@ from autotuner.api.follow import (
     Log,
     below,
     last_event_id,
+    position_of,
     text,
 )
 from autotuner.api.problems import NotFound
@@ -63,7 +64,7 @@ class Reader:
     frames: Frames
     lines: list[str] = field(default_factory=list)
     kinds: list[str] = field(default_factory=list)
-    at: int = 0
+    at: str = "0"
 
     async def all(self) -> Reader:
         async with aclosing(self.frames):
@@ -80,24 +81,23 @@ class Reader:
         return await self.until(lambda reader: len(reader.lines) >= count)
 
     def take(self, chunk: bytes) -> None:
-        for number, kind, content in parsed(chunk):
+        for id, kind, content in parsed(chunk):
             self.kinds.append(kind)
-            if number is not None:
-                self.at = number
+            if id is not None:
+                self.at = id
             if kind == "lines":
                 self.lines += content
             if kind == "restart":
                 self.lines = []
 
 
-def parsed(chunk: bytes) -> list[tuple[int | None, str, Any]]:
+def parsed(chunk: bytes) -> list[tuple[str | None, str, Any]]:
     """The events of frames: id, kind, content."""
     found = []
     for frame in chunk.decode().removesuffix("\n\n").split("\n\n"):
         fields = dict(line.split(": ", 1) for line in frame.split("\n"))
         if "event" in fields:
-            number = int(fields["id"]) if "id" in fields else None
-            found.append((number, fields["event"], json.loads(fields["data"])))
+            found.append((fields.get("id"), fields["event"], json.loads(fields["data"])))
     return found
 
 
@@ -364,8 +364,36 @@ def test_who_was_further_than_the_file_goes_begins_again(writer: Writer) -> None
     writer.over = True
 
     async def test() -> None:
-        reader = await Reader(quick().lines(writer.log, after=10_000)).all()
+        reader = await Reader(quick().lines(writer.log, after="10000")).all()
         assert (reader.kinds[0], reader.lines) == ("restart", numbered(0, 3))
+
+    run(test)
+
+
+@pytest.mark.parametrize("anew", [truncated, replaced])
+def test_a_file_written_anew_while_its_follower_is_away_is_begun_again(
+    writer: Writer, anew: Callable[[Path, str], None]
+) -> None:
+    writer.write(lines(0, 40))
+
+    async def test() -> None:
+        followers = quick(kept=0, chunk=100)
+        gone = Reader(followers.lines(writer.log))
+        await gone.has(20)
+        await gone.frames.aclose()
+        anew(writer.path, lines(0, 60))  # longer, but nobody has missed anything
+        grown = Reader(followers.lines(writer.log, after=gone.at))
+        grown.take(await anext(grown.frames))
+        await grown.frames.aclose()
+        anew(writer.path, lines(100, 200))
+        writer.over = True
+        for after in (gone.at, grown.at):
+            back = await Reader(followers.lines(writer.log, after=after)).all()
+            assert (back.kinds[0], back.lines) == ("restart", numbered(100, 200))
+        assert "restart" not in grown.kinds
+        assert grown.lines[0] == f"line {len(gone.lines)}"
+        byte, _, _ = gone.at.partition("-")
+        assert (await Reader(followers.lines(writer.log, after=byte)).all()).kinds[0] == "lines"
 
     run(test)
 
@@ -516,8 +544,8 @@ def store(tmp_path: Path) -> Any:
     found.close()
 
 
-def numbers(chunks: list[bytes]) -> list[int | None]:
-    return [number for chunk in chunks for number, _, _ in parsed(chunk)]
+def numbers(chunks: list[bytes]) -> list[int]:
+    return [int(id or 0) for chunk in chunks for id, _, _ in parsed(chunk)]
 
 
 async def taken(frames: AsyncIterator[bytes], last: int) -> list[bytes]:
@@ -548,7 +576,7 @@ def test_events_past_and_live_up_to_the_last(store: Store) -> None:
         for each in (frames, late):
             rest = [chunk async for chunk in each]
             (last,) = [event for chunk in rest for event in parsed(chunk)]
-            assert (last[0], last[1], last[2]["state"]) == (22, "study", "DELETED")
+            assert (last[0], last[1], last[2]["state"]) == ("22", "study", "DELETED")
         assert not followers._studies
         gone = [chunk async for chunk in followers.events(store, "small")]
         assert numbers(gone) == [22]
@@ -670,7 +698,8 @@ def test_who_hangs_up_is_no_follower_any_more(writer: Writer) -> None:
         assert headers[b"content-type"].startswith(b"text/event-stream")
         assert headers[b"cache-control"] == b"no-cache"
         assert headers[b"x-accel-buffering"] == b"no"
-        assert parsed(sent[1]["body"]) == [(4, "lines", ["one"])]
+        ((id, *said),) = parsed(sent[1]["body"])
+        assert (position_of(id or ""), said) == (4, ["lines", ["one"]])
         assert app.state.followers.count == 0
         assert not app.state.followers._logs
 
@@ -679,8 +708,15 @@ def test_who_hangs_up_is_no_follower_any_more(writer: Writer) -> None:
 
 @pytest.mark.parametrize(
     ("header", "expected"),
-    [("12", 12), ("", None), ("-1", None), ("x", None), ("9" * 30, 2**63 - 1), ("²", None)],
+    [
+        *[(said, 12) for said in ("12", " 12 ", "12-00ff00ff")],
+        ("9" * 30, 2**63 - 1),
+        *[(said, None) for said in ("", "-1", "x", "²", "12-", "12-xyz", "12-00ff00ff0")],
+    ],
 )
-def test_a_last_event_id_is_a_number_or_nothing(header: str, expected: int | None) -> None:
+def test_a_last_event_id_begins_with_a_number_or_is_nothing(
+    header: str, expected: int | None
+) -> None:
     headers = [(b"last-event-id", header.encode("latin-1"))]
-    assert last_event_id(Request({"type": "http", "headers": headers})) == expected
+    id = last_event_id(Request({"type": "http", "headers": headers}))
+    assert (None if id is None else position_of(id)) == expected

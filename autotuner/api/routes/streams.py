@@ -23,6 +23,7 @@ from autotuner.api.follow import (
     Log,
     below,
     last_event_id,
+    position_of,
     text,
 )
 from autotuner.api.problems import NotFound, answers
@@ -40,7 +41,9 @@ VIEWER = [Depends(needs(Role.VIEWER))]
 Follow = Annotated[bool, Query(description="Go on after the past, until it ends.")]
 Tail = Annotated[int | None, Query(ge=0, le=1_000_000, description="Only the last lines.")]
 Download = Annotated[bool, Query(description="As a file.")]
+_ID = "As the header Last-Event-ID: the id of the lines read last, or the byte in it alone."
 After = Annotated[int | None, Query(ge=0, le=2**53, description="As the header Last-Event-ID.")]
+AfterLines = Annotated[str | None, Query(pattern="^[0-9]{1,16}(-[0-9a-f]{8})?$", description=_ID)]
 
 STORY_SECONDS = 0.5
 """Between two looks at a trial's events."""
@@ -77,7 +80,7 @@ async def events(
     """What happens to a study and its trials: `id` is the event's number, `event` is `study` or
     `trial`, `data` what it is now. Ends when the study is deleted."""
     await run_in_threadpool(asked.reads.study, name)
-    since = _since(request, after) or 0
+    since = position_of(last_event_id(request) or str(after or 0))
     frames = following.events(asked.studies.store, name, after=since, follow=follow)
     return _stream(asked, name, frames)
 
@@ -88,13 +91,15 @@ async def study_log(
     request: Request,
     asked: Asked,
     following: Following,
-    after: After = None,
+    after: AfterLines = None,
     follow: Follow = False,
     tail: Tail = None,
     download: Download = False,
 ) -> Response:
     """The study's own log. Followed: events `lines` with an array of lines, whose `id` is the
-    byte after them; `restart` where the file was replaced; `end` once the study has ended."""
+    byte after them and, after a hyphen, a checksum of what precedes it; `restart`, and then the
+    whole file, where it was replaced, also while nobody followed; `end` once the study has
+    ended."""
     study, _ = await run_in_threadpool(asked.reads.study, name)
 
     def ended() -> bool:
@@ -103,7 +108,7 @@ async def study_log(
     directory = Path(study.directory)
     log = Log(below(directory, STUDY_LOG), directory, ended)
     if follow:
-        lines = following.lines(log, after=_since(request, after), tail=tail)
+        lines = following.lines(log, after=last_event_id(request) or after, tail=tail)
         return _stream(asked, name, lines)
     return _file(log, tail, f"{name}.log" if download else None)
 
@@ -121,7 +126,7 @@ async def trial_log(
     request: Request,
     asked: Asked,
     following: Following,
-    after: After = None,
+    after: AfterLines = None,
     follow: Follow = False,
     tail: Tail = None,
     download: Download = False,
@@ -133,7 +138,8 @@ async def trial_log(
     ended = _ended(asked, name, number)
     if source == "trial":
         if follow:
-            since = _since(request, after)
+            id = last_event_id(request) or after
+            since = position_of(id) if id else None
             return _stream(asked, name, _story(asked, name, number, since, tail, ended))
         told, _ = await run_in_threadpool(_told, asked, name, number)
         lines = [line for _, line in told]
@@ -144,7 +150,7 @@ async def trial_log(
     directory = Path(study.directory)
     log = Log(below(directory, trial.directory, LOGS[source]), directory, ended)
     if follow:
-        followed = following.lines(log, after=_since(request, after), tail=tail)
+        followed = following.lines(log, after=last_event_id(request) or after, tail=tail)
         return _stream(asked, name, followed)
     return _file(log, tail, filename)
 
@@ -161,11 +167,6 @@ async def _own(asked: Service, name: str, frames: Frames) -> Frames:
             if await run_in_threadpool(asked.reads.is_anothers, name):
                 return
             yield frame
-
-
-def _since(request: Request, after: int | None) -> int | None:
-    said = last_event_id(request)
-    return after if said is None else said
 
 
 def _file(log: Log, tail: int | None, filename: str | None) -> Response:
