@@ -18,7 +18,7 @@ from autotuner.report.summary import gains, load_names, overview, parameters_tex
 from autotuner.report.text import plain, trials_table
 from autotuner.report.words import duration, measured, percent, shortened
 from autotuner.report.words import gpu_hours as gpu_hours_text
-from autotuner.study.budget import LEAST_ROUNDS, gpu_hours, verdict_launches
+from autotuner.study.budget import LEAST_ROUNDS, gpu_hours, launched, trials_left, verdict_launches
 from autotuner.study.pareto import best_of
 from autotuner.study.space import Parameters
 from autotuner.study.study import Study, timestamp
@@ -35,9 +35,6 @@ class Counting(Protocol):
 
     @property
     def trials(self) -> list[Trial]: ...
-
-    @property
-    def remaining(self) -> int | None: ...
 
 
 class Display(AbstractContextManager["Display"]):
@@ -156,20 +153,19 @@ class Display(AbstractContextManager["Display"]):
         ended = sum(
             trial.state.answered and not trial.is_baseline and not trial.refused for trial in trials
         )
-        # Of a small space no more trials can come than it has points.
-        known = (self._study.spec.budget, self._study.spec.parameter_space.size())
-        budget = min((each for each in known if each is not None), default=None)
-        return f"search {ended}" + ("" if budget is None else f" of {budget}")
+        left = trials_left(self._study.spec, trials)
+        return f"search {ended}" + ("" if left is None else f" of {launched(trials) + left}")
 
     def _left(self, trials: Sequence[Trial]) -> str:
         """Of the search and two rounds of the finals; how many there will be, nobody knows."""
-        remaining = self._loop.remaining if self._loop else None
+        to_come = trials_left(self._study.spec, trials)
         ended = sum(trial.state.ended and bool(trial.phases) for trial in trials) - self._before
-        if remaining is None or ended <= 0 or any(trial.round for trial in trials):
+        if to_come is None or ended <= 0 or any(trial.round for trial in trials):
             return ""
-        running = sum(not t.state.ended for t in trials if t.state is not TrialState.PENDING)
+        waiting = sum(trial.state is TrialState.PENDING for trial in trials)
+        running = sum(not trial.state.ended for trial in trials) - waiting
         finals = LEAST_ROUNDS * verdict_launches(self._study.spec)
-        left = (remaining + running / 2 + finals) * self._elapsed / ended
+        left = (to_come + waiting + running / 2 + finals) * self._elapsed / ended
         return f"about {plain(duration(left))} left"
 
     def _picture(self) -> Group:

@@ -79,9 +79,10 @@ def seconds_left(spec: StudySpec, trials: Sequence[Trial]) -> float | None:
     one, left = typical(trials), trials_left(spec, trials)
     if one is None or left is None:
         return None
-    running = sum(trial.searched and not trial.state.ended for trial in trials)
+    waiting = sum(trial.searched and trial.state is TrialState.PENDING for trial in trials)
+    running = sum(trial.searched and not trial.state.ended for trial in trials) - waiting
     repeats = sum(not trial.searched and trial.state.ended for trial in trials)
-    search = (left + running / 2) * one.seconds / max(1, running)
+    search = (left + waiting + running / 2) * one.seconds / max(1, running)
     finals = max(0, LEAST_ROUNDS * verdict_launches(spec) - repeats) * one.seconds
     return search + finals
 

@@ -94,6 +94,8 @@ def test_the_time_left_is_that_of_the_points_there_are_and_of_the_verdict() -> N
     assert seconds_left(study, answered(0, 1, 2, 3)) == pytest.approx(9 * 60)
     running = trial(4, {"x": 4}, TrialState.BENCHMARKING)
     assert seconds_left(study, [*answered(0, 1, 2, 3), running]) == pytest.approx(8.5 * 60)
+    waiting = trial(4, {"x": 4}, TrialState.PENDING)
+    assert seconds_left(study, [*answered(0, 1, 2, 3), waiting]) == pytest.approx(9 * 60)
     repeats = answered(5, 6, repeat_of=1, round=1)
     assert seconds_left(study, [*answered(0, 1), *repeats]) == pytest.approx(6 * 60)
     grid = spec(space={"x": [1, 2, 3, 4]}, search={"kind": "grid"})

@@ -419,9 +419,8 @@ def test_a_report_fits_eighty_columns() -> None:
 class Loop:
     """What a display sees of a running study."""
 
-    def __init__(self, *trials: Trial, remaining: int | None = 3) -> None:
+    def __init__(self, *trials: Trial) -> None:
         self.trials = list(trials)
-        self.remaining = remaining
 
 
 def lines(capsys: pytest.CaptureFixture[str], loop: Loop, *changed: Trial) -> list[str]:
@@ -490,12 +489,32 @@ def test_a_resumed_study_does_not_divide_its_time_by_trials_of_an_earlier_run(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     times = iter([0.0, *[600.0] * 20])
-    study = Study(
-        spec(objectives=["output_throughput"], verdict={"finalists": 0}), "/studies/small"
+    asked = spec(
+        objectives=["output_throughput"],
+        space={"max-num-seqs": [1, 2, 4, 8]},
+        verdict={"finalists": 0},
     )
-    loop = Loop(of_one(BASELINE), of_one(FASTEST), remaining=2)
+    study = Study(asked, "/studies/small")
+    loop = Loop(of_one(BASELINE), of_one(FASTEST))
     with Display(study, clock=lambda: next(times)) as display:
         display.begun(loop)
         loop.trials.append(of_one(BEST))
         display.changed(loop.trials[-1])
     assert "about 20 min left" in capsys.readouterr().err
+
+
+def test_the_time_left_is_that_of_the_points_there_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    times = iter([0.0, *[240.0] * 20])
+    asked = spec(objectives=["output_throughput"], space={"max-num-seqs": [1, 2, 4, 8]})
+    trials = [of_one(each) for each in (BASELINE, FASTEST, OUTSIDE, BEST)]
+    loop = Loop()
+    with Display(Study(asked, "/studies/small"), clock=lambda: next(times)) as display:
+        display.begun(loop)
+        loop.trials = trials
+        display.changed(trials[-1])
+    said = capsys.readouterr().err
+    assert "search 3 of 4" in said
+    # One more point, and two rounds of three finalists and the baseline: nine of a minute each.
+    assert "about 9 min left" in said
