@@ -25,6 +25,7 @@ from autotuner.errors import ConfigError
 from autotuner.job import Job, job_of
 from autotuner.study.loading import StudyFile, parse_study, read_study_text, yaml_text
 from autotuner.study.presets import SUFFIXES
+from autotuner.study.study import Study
 from autotuner.study.task import is_task, study_of_task
 
 YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml")
@@ -103,6 +104,14 @@ def job(service: Service, read: StudyFile) -> Job:
         base=service.directory,
         refusals=lambda spec: refusals(spec, allowed),
     )
+
+
+def refuse_stored(service: Service, study: Study) -> None:
+    """Raises ConfigError where a stored study chooses what it may not any more: the operator may
+    have taken something off the list since, or it came by the command line, which has none."""
+    refused = refusals(study.spec, service.allowed)
+    if refused:
+        raise refused[0].with_others(refused[1:])
 
 
 def both_forms(text: str | None, content: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import itertools
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -382,6 +384,17 @@ def test_trials_come_as_a_table(client: TestClient, served: Service) -> None:
     assert [each["number"] for each in some["items"]] == [2]
 
 
+def test_a_probe_is_no_column_of_the_csv(client: TestClient, served: Service) -> None:
+    posted(client)
+    point = LoadPoint(0, "D(100,20)", 4, 10.0, {"output_throughput": 90.0})
+    probe = dataclasses.replace(point, index=1, metrics={"output_throughput": 5.0}, probe=True)
+    other = dataclasses.replace(probe, index=2, concurrency=64)
+    served.studies.store.save("small", trial(0, {}, load_points=(point, probe, other)))
+    (row,) = csv.DictReader(io.StringIO(client.get("/v1/studies/small/trials?format=csv").text))
+    assert row["D(100,20) x 4 output_throughput"] == "90.0"
+    assert not any("x 64" in column for column in row)
+
+
 def test_logs_are_read_whole_by_their_end_and_as_files(client: TestClient, served: Service) -> None:
     posted(client)
     measured(served)
@@ -415,6 +428,58 @@ def test_no_link_leads_out_of_a_studys_directory(client: TestClient, served: Ser
     for name in ("..", "%2e%2e", "..%2f..%2fetc", "small%00"):
         assert client.get(f"/v1/studies/{name}/logs").status_code in (404, 422)
         assert client.get(f"/static/{name}/{name}/pyproject.toml").status_code in (404, 422)
+
+
+def test_what_is_beside_a_log_is_guarded_as_the_log_is(
+    client: TestClient, served: Service, tmp_path: Path
+) -> None:
+    posted(client)
+    measured(served)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "plan.json").write_text('{"secret": 1}')
+    (elsewhere / "telemetry.json").write_text('{"seconds": [0.0], "series": {"secret": [1.0]}}')
+    directory = Path(served.studies.store.trials("small")[1].directory)
+    (directory / "load-0").mkdir(parents=True)
+    plan, telemetry = directory / "plan.json", directory / "load-0" / "telemetry.json"
+
+    def shown() -> dict[str, Any]:
+        answer = client.get("/v1/studies/small/trials/1")
+        assert answer.status_code == 200
+        found: dict[str, Any] = answer.json()
+        return found
+
+    plan.write_text('{"backend": "process"}')
+    telemetry.write_text('{"seconds": [0.0], "series": {}}')
+    (directory / "server.log").write_text("12345")
+    known = shown()
+    assert (known["plan"], known["logs"]["server"]) == ({"backend": "process"}, 5)
+    assert known["telemetry"][0]["seconds"] == [0.0]
+    assert known["files"] == ["load-0/telemetry.json", "plan.json", "server.log"]
+    for path in (plan, telemetry, directory / "server.log"):
+        path.unlink()
+        path.symlink_to(elsewhere / ("plan.json" if path.suffix == ".log" else path.name))
+    (directory / "etc").symlink_to("/etc")
+    (directory / "round").symlink_to(directory / "round")
+    linked = shown()
+    assert (linked["plan"], linked["telemetry"], linked["files"]) == (None, [], [])
+    assert linked["logs"]["server"] is None
+    plan.unlink()
+    os.mkfifo(plan)
+    telemetry.unlink()
+    telemetry.write_text("[" * 100_000)
+    hostile = shown()
+    assert (hostile["plan"], hostile["telemetry"]) == (None, [])
+
+
+def test_a_trial_whose_directory_is_elsewhere_has_no_files(
+    client: TestClient, served: Service, tmp_path: Path
+) -> None:
+    posted(client)
+    (tmp_path / "plan.json").write_text("{}")
+    served.studies.store.save("small", trial(1, directory=str(tmp_path)))
+    shown = client.get("/v1/studies/small/trials/1").json()
+    assert (shown["plan"], shown["files"]) == (None, [])
 
 
 def test_events_are_the_past_and_go_on_where_one_was(client: TestClient, served: Service) -> None:
@@ -478,3 +543,30 @@ def test_the_examples_of_the_document_are_what_they_are_examples_of() -> None:
     for name, example in (("StudyRow", schemas._ROW), ("TrialRow", schemas._TRIAL)):
         assert document()["components"]["schemas"][name]["examples"] == [example]
         getattr(schemas, name).model_validate(example)
+
+
+def test_a_list_that_was_tightened_holds_for_what_is_stored(
+    served: Service, jobs: Jobs, tmp_path: Path
+) -> None:
+    allow = tmp_path / "allow.yaml"
+    settings = served.settings.model_copy(update={"allow": allow})
+    app = application(dataclasses.replace(served, settings=settings))
+    loose = "models: [organisation/*]\n"
+    with TestClient(app, base_url="http://127.0.0.1:8000") as client:
+        allow.write_text(loose)
+        posted(client)
+        allow.write_text("models: [others/*]\n")
+        for verb in ("start", "duplicate"):
+            refused = client.post(f"/v1/studies/small/{verb}")
+            assert refused.status_code == 422
+            assert refused.json()["errors"][0]["where"] == "model.path"
+        measured(served)
+        served.studies.store.set_state("small", StudyState.CANCELLED)
+        for verb in ("resume", "restart"):
+            assert client.post(f"/v1/studies/small/{verb}").status_code == 422
+        assert jobs.started == []
+        assert len(client.get("/v1/studies/small/trials").json()["items"]) == 3
+        assert client.get("/v1/studies").json()["total"] == 1
+        assert client.post("/v1/studies/nobodys/start").status_code == 404
+        allow.write_text(loose)
+        assert client.post("/v1/studies/small/resume").status_code == 202

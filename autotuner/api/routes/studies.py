@@ -183,7 +183,7 @@ _MOVED: dict[str, Any] = {
 @router.post("/studies/{name}/start", **_MOVED)
 def start(name: str, asked: Asked) -> Response:
     """Run a study that never was, as a Ray job of its own."""
-    return _moved(asked, asked.studies.start(name))
+    return _moved(asked, _allowed(asked, name).start(name))
 
 
 @router.post("/studies/{name}/cancel", **_MOVED)
@@ -195,13 +195,13 @@ def cancel(name: str, asked: Asked) -> Response:
 @router.post("/studies/{name}/resume", **_MOVED)
 def resume(name: str, asked: Asked) -> Response:
     """Go on with a study that was cancelled, failed or lost its driver; trials that ended stay."""
-    return _moved(asked, asked.studies.resume(name))
+    return _moved(asked, _allowed(asked, name).resume(name))
 
 
 @router.post("/studies/{name}/restart", **_MOVED)
 def restart(name: str, asked: Asked) -> Response:
     """Run an ended study from its beginning, at once; its trials and files are deleted."""
-    return _moved(asked, asked.studies.restart(name))
+    return _moved(asked, _allowed(asked, name).restart(name))
 
 
 @router.post(
@@ -213,7 +213,7 @@ def restart(name: str, asked: Asked) -> Response:
 )
 def duplicate(name: str, asked: Asked) -> Response:
     """Store a new study that asks the same, under a name of its own; it is the caller's team's."""
-    study = asked.studies.duplicate(name)
+    study = _allowed(asked, name).duplicate(name)
     return JSONResponse(asked.reads.row(study.name), status_code=201, headers=_location(study))
 
 
@@ -332,6 +332,12 @@ def stored(study: Study) -> dict[str, Any]:
     # What tells the others' meaning comes first.
     content["engine"] = {"kind": study.spec.engine.kind, **content["engine"]}
     return content
+
+
+def _allowed(asked: Service, name: str) -> Studies:
+    """The studies, for one of them to be run or copied that may still choose what it chooses."""
+    documents.refuse_stored(asked, asked.studies.study(name))
+    return asked.studies
 
 
 def _moved(asked: Service, study: Study) -> Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,7 +14,8 @@ from fastapi.responses import JSONResponse
 
 from autotuner import export as words
 from autotuner.api import schemas
-from autotuner.api.problems import answers
+from autotuner.api.follow import CHUNK_BYTES, Log, below, text
+from autotuner.api.problems import NotFound, answers
 from autotuner.api.routes.studies import Page, PerPage, paged
 from autotuner.api.security import needs
 from autotuner.api.service import Asked
@@ -23,6 +25,7 @@ from autotuner.errors import ConfigError, MissingStudyError
 from autotuner.execution.loadrunner import LOG as RUNNER_LOG
 from autotuner.plugins import load_kind
 from autotuner.report.summary import trial_summary
+from autotuner.report.words import load_points
 from autotuner.study.study import Study
 from autotuner.study.trial import Trial
 
@@ -37,6 +40,9 @@ LOGS = {"server": "server.log", "benchmark": RUNNER_LOG}
 
 TELEMETRY = "telemetry.json"
 """In a load point's directory."""
+
+LARGEST_BYTES = 2**24
+"""Of a file that is shown parsed: servers may write there too."""
 
 Sort = Literal[
     "number", "-number", "state", "-state", "seconds", "-seconds", "started_at", "-started_at",
@@ -83,12 +89,12 @@ def show_trial(name: str, number: int, asked: Asked) -> Response:
     """A trial with its launch, its telemetry and its files."""
     study, trials = asked.reads.study(name)
     trial = trial_of(name, trials, number)
-    directory = Path(trial.directory) if trial.directory else None
+    directory = _directory(study, trial)
     return JSONResponse(
         {
             **trial_summary(trial, study.spec.bounds),
             **_launch(study, trial),
-            "plan": _json(directory / "plan.json") if directory else None,
+            "plan": _json(directory, "plan.json"),
             "telemetry": _telemetry(trial, directory),
             "files": _files(directory),
             "logs": {
@@ -123,41 +129,55 @@ def _launch(study: Study, trial: Trial) -> dict[str, Any]:
     return {"argv": list(launch.argv), "command": words.command_text(launch)}
 
 
+def _directory(study: Study, trial: Trial) -> Path | None:
+    """Where a trial's files are; None where it has none, or they are none of its study's."""
+    try:
+        return below(study.directory, trial.directory) if trial.directory else None
+    except (NotFound, RuntimeError):
+        return None
+
+
 def _telemetry(trial: Trial, directory: Path | None) -> list[dict[str, Any]]:
     found = []
-    for point in trial.load_points if directory else ():
-        assert directory is not None
-        said = _json(directory / f"load-{point.index}" / TELEMETRY)
+    for point in trial.load_points:
+        said = _json(directory, f"load-{point.index}/{TELEMETRY}")
         if said is not None:
             found.append({"load": point.name, "index": point.index, **said})
     return found
 
 
-def _json(path: Path) -> dict[str, Any] | None:
+def _json(directory: Path | None, file: str) -> dict[str, Any] | None:
+    if directory is None:
+        return None
+    parts = text(Log(directory / file, directory, ended=lambda: True))
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = json.loads(b"".join(islice(parts, LARGEST_BYTES // CHUNK_BYTES)))
+    except (ValueError, RecursionError):
         return None  # not there, or being written at this moment
     return content if isinstance(content, dict) else None
 
 
 def _files(directory: Path | None) -> list[str]:
+    """Without links, which may lead anywhere."""
     if directory is None or not directory.is_dir():
         return []
     return sorted(
-        str(each.relative_to(directory)) for each in directory.rglob("*") if each.is_file()
+        str(each.relative_to(directory))
+        for each in directory.rglob("*")
+        if each.is_file() and not each.is_symlink()
     )
 
 
 def _size(directory: Path | None, file: str) -> int | None:
     try:
-        return (directory / file).stat().st_size if directory else None
-    except OSError:
+        return below(directory, file).stat().st_size if directory else None
+    except (OSError, NotFound, RuntimeError):
         return None
 
 
 def _csv(rows: list[dict[str, Any]]) -> str:
-    """Parameters, objectives and load points each in columns of their own."""
+    """Parameters, objectives and load points each in columns of their own; without probes, which
+    are other measurements of the same points."""
     flat = [_flat(row) for row in rows]
     columns = list(dict.fromkeys(column for row in flat for column in row))
     text = io.StringIO()
@@ -174,8 +194,8 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
         **{f"parameter.{name}": value for name, value in row["parameters"].items()},
         **{f"objective.{name}": value for name, value in row["objectives"].items()},
         **{
-            f"{point['name']} {metric}": value
-            for point in row["load_points"]
+            f"{name} {metric}": value
+            for name, point in load_points(row).items()
             for metric, value in point["metrics"].items()
         },
         **{name: row[name] for name in ("seconds", "gpu_hours", "started_at", "ended_at", "node")},
