@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 from fastapi import Request
@@ -12,10 +11,10 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.events import (
     AliasEvent,
-    MappingEndEvent,
-    MappingStartEvent,
-    SequenceEndEvent,
-    SequenceStartEvent,
+    CollectionEndEvent,
+    CollectionStartEvent,
+    Event,
+    ScalarEvent,
 )
 
 from autotuner.api.allowance import refusals
@@ -76,8 +75,6 @@ def read_text(text: str, *, as_json: bool = False) -> StudyFile:
         if as_json:
             json.loads(text)  # one that is not is said to be no JSON, although YAML might be
         _refuse_bombs(text)
-        with suppress(YAMLError):  # said below, with its line
-            _count(YAML(typ="safe", pure=True).load(text), LARGEST)
         read = read_study_text(text, f"{NAME}.json" if as_json else NAME)
         _measure(read.content, DEEPEST)
     except json.JSONDecodeError as error:
@@ -160,19 +157,6 @@ def _refuse_files(content: Any) -> None:
             )
 
 
-def _count(content: Any, left: int) -> int:
-    """How many values may still come after these, which may be the same ones many times."""
-    if left <= 0:
-        raise ConfigError(f"holds more than {LARGEST:,} values", file=NAME)
-    left -= 1
-    if isinstance(content, Mapping):
-        content = [*content, *content.values()]
-    if isinstance(content, list):
-        for each in content:
-            left = _count(each, left)
-    return left
-
-
 def _is_json(content: Mapping[str, Any]) -> bool:
     try:
         json.dumps(content, allow_nan=False)
@@ -185,23 +169,58 @@ def _refuse_bombs(text: str) -> None:
     """Texts that take far longer to read than to send: whoever reads them whole is too late.
 
     Raises:
-        ConfigError: too long, too deep, or with too many aliases.
+        ConfigError: too long, too deep, with too many aliases, or with too many values once each
+            alias is what it stands for.
     """
     if len(text) > LONGEST:
         raise ConfigError(f"has more than {LONGEST:,} characters", file=NAME)
-    aliases = depth = 0
+    counted = _Counted()
     try:
         for each in YAML(typ="safe", pure=True).parse(text):
-            aliases += isinstance(each, AliasEvent)
-            depth += isinstance(each, MappingStartEvent | SequenceStartEvent)
-            depth -= isinstance(each, MappingEndEvent | SequenceEndEvent)
-            if depth > DEEPEST:
-                raise ConfigError(f"has more than {DEEPEST} levels", file=NAME)
-            if aliases > ALIASES:
-                hint = "write them out"
-                raise ConfigError(f"has more than {ALIASES} aliases", file=NAME, hint=hint)
+            counted.take(each)
     except YAMLError:
         return  # whoever reads it says what is wrong
+
+
+class _Counted:
+    """What a YAML text holds, from its events: nothing is built."""
+
+    def __init__(self) -> None:
+        self._values = self._aliases = 0
+        self._open: list[tuple[str | None, int]] = []
+        self._anchored: dict[str, int] = {}
+
+    def take(self, event: Event) -> None:
+        """Raises ConfigError where that is too much."""
+        if isinstance(event, AliasEvent):
+            self._aliases += 1
+            if any(anchor == event.anchor for anchor, _ in self._open):
+                raise ConfigError(f"*{event.anchor} stands for what it is in", file=NAME)
+            # What stands for nothing is said by whoever reads it.
+            self._values += self._anchored.get(event.anchor, 1)
+        elif isinstance(event, CollectionStartEvent):
+            self._open.append((event.anchor, self._values))
+            self._values += 1
+        elif isinstance(event, CollectionEndEvent):
+            anchor, before = self._open.pop()
+            self._anchor(anchor, self._values - before)
+        elif isinstance(event, ScalarEvent):
+            self._values += 1
+            self._anchor(event.anchor, 1)
+        self._check()
+
+    def _anchor(self, anchor: str | None, values: int) -> None:
+        if anchor is not None:
+            self._anchored[anchor] = values
+
+    def _check(self) -> None:
+        if len(self._open) > DEEPEST:
+            raise ConfigError(f"has more than {DEEPEST} levels", file=NAME)
+        if self._aliases > ALIASES:
+            hint = "write them out"
+            raise ConfigError(f"has more than {ALIASES} aliases", file=NAME, hint=hint)
+        if self._values > LARGEST:
+            raise ConfigError(f"holds more than {LARGEST:,} values", file=NAME)
 
 
 def _measure(content: Any, left: int) -> None:

@@ -515,6 +515,25 @@ def test_a_text_that_stands_for_far_more_is_refused_in_no_time(client: TestClien
     assert "characters" in answer.json()["problems"][0]["problem"]
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a: &a [*a]", "stands for what it is in"),
+        ("a: &a {<<: *a}", "stands for what it is in"),
+        ("a: &a 1\nb: &a {c: [*a]}", "stands for what it is in"),
+        ("a: *nobody", "undefined alias"),
+        (f"a: &a [{'1, ' * 8000}1]\nb: *a", ""),
+        (f"a: &a [{'1, ' * 8000}1]\nb: *a\nc: *a", "20,000 values"),
+        (f"a: &a 1\nb: [{'*a, ' * 21}]", "20 aliases"),
+        (f"a: {'[' * 45}{']' * 45}", "40 levels"),
+    ],
+)
+def test_what_a_text_may_hold(client: TestClient, text: str, problem: str) -> None:
+    answer = client.post("/v1/convert", json={"yaml": text}).json()
+    said = [each["problem"] for each in answer["problems"]]
+    assert (problem in said[0]) if problem else (answer["content"]["b"][0] == 1), said
+
+
 def test_a_story_is_followed_from_its_end(client: TestClient, served: Service) -> None:
     posted(client)
     measured(served)
