@@ -347,14 +347,15 @@ class Studies:
             self._refuse_if_driven(study)
         self._refuse_if_done(study, trials)
         housed = replace(study, directory=str(self._place_of(study)))
-        was = study.driver
-        if not self.store.claim(name, this_process(), was=was, renewed_at=study.renewed_at):
+        me, was = this_process(), study.driver
+        if not self.store.claim(name, me, was=was, renewed_at=study.renewed_at):
             raise StudyStateError(f"another process has just taken study {name!r}")
         if housed.directory != study.directory:
-            # The trials first: should this be cut short, the next one goes on with the rest.
-            for trial in trials:
-                self.store.save(name, _moved(trial, study.directory, housed.directory))
-            self.store.set_state(name, study.state, directory=housed.directory)
+            # The trials first, as they are now that nobody else writes them: should this be cut
+            # short, the next one goes on with the rest.
+            for trial in self.store.trials(name):
+                self.store.save(name, _moved(trial, study.directory, housed.directory), by=me)
+            self.store.set_state(name, study.state, by=me, directory=housed.directory)
         return housed
 
     def backends_used(self, site: Site, *, only: str | None = None) -> Sequence[Backend]:
