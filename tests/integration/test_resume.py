@@ -75,6 +75,22 @@ def test_its_files_have_a_place_again(
     assert directories == [f"{place}/trials/0000", "", f"{place}/trials/0002"]
 
 
+def test_what_its_driver_wrote_last_is_kept(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the moment at which the study is read and that at which it is taken over."""
+    moved_along(tmp_path / "old", tmp_path / "new")
+    claim = store.claim
+
+    def late(*arguments: Any, **named: Any) -> bool:
+        store.save(NAME, trial(2, {"x": 2}, TrialState.COMPLETE, reason="just in time"))
+        return claim(*arguments, **named)
+
+    monkeypatch.setattr(store, "claim", late)
+    Studies(store, tmp_path / "new" / "studies").resumable(NAME)
+    assert store.trials(NAME)[2].reason == "just in time"
+
+
 def test_without_any_place_it_is_left_to_others(store: Store, tmp_path: Path) -> None:
     for home in ("old", "new"):
         (tmp_path / home).write_text("no directory")
