@@ -750,6 +750,26 @@ def test_a_server_over_several_nodes_is_in_the_lanes_of_its_own_gpus(page: Watch
         ("10.0.0.3", None),
         ("10.0.0.3", "nvidia.com/gpu/0"),
     ]
+    assert [lane["label"] for lane in found[:3]] == ["GPU 0", "CPU", "GPU 0"]
+    deploying = {**trials[1], "node": "", "state": "DEPLOYING"}
+    (lane,) = module(opened, "gantt", "it.lanes(given)", [deploying])
+    assert lane["label"] == "deploying"
+
+
+def test_a_phone_shows_the_latest_of_the_timeline_and_whose_lane_it_is(
+    browser: Browser, host: Hosted
+) -> None:
+    with watched(browser, host.url, width=390) as found:
+        opened = found.go("/timeline?hours=24")
+        hidden, label, now = opened.evaluate(
+            """() => {
+                const at = (place) => document.querySelector(place).getBoundingClientRect();
+                const hidden = document.querySelector(".gantt-scroll").scrollLeft;
+                return [hidden, at(".gantt-label").left, at(".gantt-axis .end").right];
+            }"""
+        )
+        assert hidden > 100
+        assert 0 <= label < now <= 390
 
 
 def test_the_timeline_shows_trials_by_gpu_and_opens_them(page: Watched) -> None:

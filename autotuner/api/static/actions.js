@@ -4,7 +4,8 @@
  */
 
 import { path, send } from "./api.js";
-import { attempt, button, confirmed, counted, linkButton, menuButton } from "./ui.js";
+import { attempt, confirmed, menuButton } from "./dialogs.js";
+import { button, counted, linkButton } from "./ui.js";
 
 const UNDER_WAY = ["STARTING", "RUNNING"];
 

@@ -9,7 +9,8 @@
  */
 
 import { forgetToken, hasToken, me, onConnection, onUnauthorized, version } from "./api.js";
-import { button, dialog, el, field, fill, icon, kept, problemNote, setZone, waiting } from "./ui.js";
+import { dialog } from "./dialogs.js";
+import { button, el, field, fill, icon, kept, problemNote, setZone, waiting } from "./ui.js";
 
 const MODULES = [
   ["/studies/:name/trials/:number", "./trial.js"],

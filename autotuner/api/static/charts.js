@@ -14,7 +14,8 @@
  * for the page's policy forbids inline styles.
  */
 
-import { details, el, freshId, table as tableOf, waiting } from "./ui.js";
+import { table as tableOf } from "./tables.js";
+import { details, el, freshId, waiting } from "./ui.js";
 
 const MOST_ROWS = 1000;
 

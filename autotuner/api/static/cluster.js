@@ -2,7 +2,8 @@
 
 import { poll, read } from "./api.js";
 import { sheet } from "./sheet.js";
-import { ago, badge, counted, el, fill, problemNote, quantity, stateBadge, table, waiting } from "./ui.js";
+import { table } from "./tables.js";
+import { ago, badge, counted, el, fill, problemNote, quantity, stateBadge, waiting } from "./ui.js";
 
 const REFRESH_SECONDS = 5;
 const ANOTHERS = "another team's"; // in place of the name of a study that one does not see
@@ -81,7 +82,7 @@ function gpuCard(device, held) {
 }
 
 function holder({ study, trial, state, since }) {
-  return el("span", {}, trialLink(study, trial), trial !== null && [" ", stateBadge(state), el("span", { class: "soft" }, ` ${ago(since)}`)]);
+  return el("span", {}, trialLink(study, trial), trial !== null && [" ", stateBadge(state), el("span", { class: "soft" }, ` began ${ago(since)}`)]);
 }
 
 /** A trial by its name; of another team's is not said which it is. */

@@ -2,6 +2,7 @@
 
 import { beforeLeaving, go, mayChange } from "./app.js";
 import { path as address, read, send } from "./api.js";
+import { attempt, confirmed, toast, toastProblem } from "./dialogs.js";
 import { freeName, ordered, put, unknownPlaces } from "./form_content.js";
 import { Draft } from "./form_draft.js";
 import { backendSection, catalogs, engineSection } from "./form_engine.js";
@@ -15,7 +16,7 @@ import { constraints, objectives, serviceLevels } from "./form_slo.js";
 import { spaceRows } from "./form_space.js";
 import { same } from "./form_values.js";
 import { sheet } from "./sheet.js";
-import { attempt, button, confirmed, debounced, el, engineName, field, fill, linkButton, select, toast, toastProblem } from "./ui.js";
+import { button, debounced, el, engineName, field, fill, linkButton, select } from "./ui.js";
 import { yamlView } from "./yamlview.js";
 
 const START = {

@@ -1,6 +1,7 @@
 // What the study would do, while it is written: asked of the service, which starts nothing.
 
-import { code, counted, details, duration, el, parameterList, quantity } from "./ui.js";
+import { code } from "./dialogs.js";
+import { counted, details, duration, el, parameterList, quantity } from "./ui.js";
 
 /** The panel of a plan: `rest()` without one, `wait()`, `show(plan)`, `fail(problem)`. */
 export function planPanel() {

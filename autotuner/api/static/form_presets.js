@@ -1,9 +1,10 @@
 // Presets in the form: chosen by name, merged by the service, filled into rows that stay editable.
 
 import { send, read } from "./api.js";
+import { toastProblem } from "./dialogs.js";
 import { at, put } from "./form_content.js";
 import { same } from "./form_values.js";
-import { badge, button, el, engineName, field, select, toastProblem } from "./ui.js";
+import { badge, button, el, engineName, field, select } from "./ui.js";
 
 export const MERGES = [
   ["union", "union: all values"],

@@ -49,8 +49,15 @@ export function lanes(trials) {
   }
   const order = (one, other) => one.node.localeCompare(other.node, "en", { numeric: true }) || String(one.gpu ?? "").localeCompare(String(other.gpu ?? ""), "en", { numeric: true });
   return [...found.values()].sort(order).map(({ node, gpu, trials: own }) => ({
-    node, gpu, label: gpu !== null ? `GPU ${shortened(gpu)}` : own.some((each) => each.gpu_ids.length) ? "other GPUs" : "CPU", rows: stacked(own),
+    node, gpu, label: labelOf(node, gpu, own), rows: stacked(own),
   }));
+}
+
+/** Which of its GPUs a trial got is heard once its server is up. */
+function labelOf(node, gpu, trials) {
+  if (gpu !== null) return `GPU ${shortened(gpu)}`;
+  if (!node || trials.every((each) => each.state === "DEPLOYING")) return "deploying";
+  return trials.some((each) => each.gpu_ids.length) ? "other GPUs" : "CPU";
 }
 
 /**

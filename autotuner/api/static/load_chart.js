@@ -5,6 +5,7 @@ import {
   GRID,
   USER,
   axisName,
+  guide,
   marks,
   numberOf,
   open,
@@ -164,16 +165,8 @@ function loadOption(now, view, axes, hovered) {
     if (!trial) continue;
     const byScenario = Object.groupBy(lineOf(trial, axes), ({ point }) => point.scenario);
     for (const along of Object.values(byScenario)) {
-      series.push({
-        name: `${role}, line`,
-        type: "line",
-        data: along.sort(byLoad).map(({ value }) => value),
-        showSymbol: false,
-        silent: true,
-        z: 2,
-        lineStyle: { color: colour, type, width: 1.6 },
-        itemStyle: { color: colour },
-      });
+      const data = along.sort(byLoad).map(({ value }) => value);
+      series.push(guide(`${role}, line`, data, { color: colour, type }));
     }
   }
   series.unshift(hoveredSeries(now, view, axes, hovered));

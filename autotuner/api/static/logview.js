@@ -4,7 +4,8 @@
 // (content-visibility). What is found is marked by highlights, which change no nodes.
 
 import { download, follow } from "./api.js";
-import { button, copyButton, counted, debounced, el, field, toastProblem } from "./ui.js";
+import { copyButton, toastProblem } from "./dialogs.js";
+import { button, counted, debounced, el, field } from "./ui.js";
 
 /** Lines of a block. */
 export const BLOCK = 200;

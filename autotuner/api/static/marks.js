@@ -81,6 +81,18 @@ export function marks(now, report, points) {
     }));
 }
 
+/** A line between marks, without marks of its own; the pointer does not find it. */
+export const guide = (name, data, { color, type = "solid", width = 1.6, z = 2 }) => ({
+  name,
+  type: "line",
+  data,
+  showSymbol: false,
+  silent: true,
+  z,
+  lineStyle: { color, type, width },
+  itemStyle: { color },
+});
+
 /**
  * What a pointer on a trial tells: its values, and what it sets otherwise than the best; of a
  * load point those `metrics`.

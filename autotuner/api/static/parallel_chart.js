@@ -98,8 +98,8 @@ function parallelOption(now, view) {
   const tone = tones(now, values, betterOf(first));
   return {
     parallel: {
-      left: "7%",
-      right: "11%",
+      left: 30,
+      right: 70, // labels of an objective stand to the right of its axis
       top: 40,
       bottom: 16,
       parallelAxisDefault: { nameLocation: "end", nameGap: 14 },

@@ -2,6 +2,7 @@
 
 import { keepQuery, mayChange } from "./app.js";
 import { download, path as address, read, send } from "./api.js";
+import { attempt, confirmed, dialog, toast, toastProblem } from "./dialogs.js";
 import { Draft } from "./form_draft.js";
 import { catalogs } from "./form_engine.js";
 import { engineBadge } from "./form_presets.js";
@@ -9,10 +10,7 @@ import { placeProblems } from "./form_problems.js";
 import { rowOf, sizeOf, spaceRows } from "./form_space.js";
 import { same, textOf, textOfValues } from "./form_values.js";
 import { sheet } from "./sheet.js";
-import {
-  attempt, badge, button, confirmed, counted, dialog, el, empty, engineName, field, fill,
-  linkButton, problemNote, select, toast, toastProblem,
-} from "./ui.js";
+import { badge, button, counted, el, empty, engineName, field, fill, linkButton, problemNote, select } from "./ui.js";
 
 export const views = [{ path: "/presets", title: "Presets", render }];
 

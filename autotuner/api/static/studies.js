@@ -3,11 +3,12 @@
 import { rowActions } from "./actions.js";
 import { keepQuery, mayChange } from "./app.js";
 import { path, poll, read } from "./api.js";
+import { code } from "./dialogs.js";
+import { pager, table } from "./tables.js";
 import {
   UNDER_WAY,
   ago,
   badge,
-  code,
   counted,
   debounced,
   duration,
@@ -19,14 +20,12 @@ import {
   linkButton,
   measured,
   moment,
-  pager,
   parametersText,
   percent,
   problemNote,
   select,
   stateBadge,
   stateSign,
-  table,
   title,
   unseen,
   waiting,

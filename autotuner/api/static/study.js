@@ -3,6 +3,7 @@
 import { allActions } from "./actions.js";
 import { entitle, go, mayChange, redraw } from "./app.js";
 import { Problem, follow, path, pause, poll, read, text } from "./api.js";
+import { attempt, code, copyButton, toastProblem } from "./dialogs.js";
 import { frontChart, importanceChart, predictionChart, progressChart } from "./study_charts.js";
 import { loadChart } from "./load_chart.js";
 import { logView } from "./logview.js";
@@ -15,10 +16,7 @@ import { blocks } from "./studies.js";
 import {
   UNDER_WAY,
   ago,
-  attempt,
   button,
-  code,
-  copyButton,
   counted,
   details,
   duration,
@@ -34,7 +32,6 @@ import {
   stateBadge,
   terms,
   title,
-  toastProblem,
   waiting,
 } from "./ui.js";
 

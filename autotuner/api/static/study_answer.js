@@ -1,13 +1,14 @@
 /** What a study found: what may be said, what to serve with, and how the finals went. */
 
 import { path, text } from "./api.js";
+import { code } from "./dialogs.js";
 import { trialOf } from "./marks.js";
 import { sloBadges } from "./study_trials.js";
+import { table } from "./tables.js";
 import {
   UNDER_WAY,
   badge,
   button,
-  code,
   counted,
   differences,
   el,
@@ -20,7 +21,6 @@ import {
   percent,
   prose,
   span,
-  table,
   title,
 } from "./ui.js";
 
@@ -222,7 +222,7 @@ export function finals(view) {
             cell: (each) =>
               each.candidate === found.reference
                 ? "reference"
-                : [percent(each.gain), known(each.low) ? el("small", {}, span(each.low, each.high)) : null],
+                : [percent(each.gain), known(each.low) ? el("small", { class: "nowrap" }, span(each.low, each.high)) : null],
           },
           { key: "interval", title: "Interval", cell: (each) => (known(each.low) ? interval(each, reach) : "") },
           { key: "told", title: "Told apart", cell: (each) => apart(each, found.reference) },

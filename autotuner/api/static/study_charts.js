@@ -7,6 +7,7 @@ import { axis, chart, legend, tip } from "./charts.js";
 import {
   GRID,
   ended,
+  guide,
   marks,
   open,
   plainRole,
@@ -37,23 +38,9 @@ import {
 export function progressChart(view) {
   const names = () => view.report.study.objectives.map((each) => each.name);
   let chosen = names()[0];
-  const choice =
-    names().length > 1
-      ? [
-          field(
-            "Objective",
-            select(
-              names().map((name) => [name, title(name)]),
-              chosen,
-              { onChange: (name) => ((chosen = name), drawn.update()) },
-            ),
-            { hidden: true },
-          ),
-        ]
-      : [];
   const drawn = chart({
     heading: "Objective, trial after trial",
-    controls: choice,
+    controls: several(names(), (name) => ((chosen = name), drawn.update())),
     signal: view.signal,
     height: 340,
     caption:
@@ -62,14 +49,9 @@ export function progressChart(view) {
     option: (now) => progressOption(now, view, chosen),
     table: () => ({
       columns: [
-        { key: "number", title: "trial", heads: true, cell: (trial) => trialLink(view, trial) },
+        numbered(view),
         { key: "state", title: "state", cell: (trial) => trial.state.toLowerCase() },
-        {
-          key: "value",
-          title: title(chosen),
-          number: true,
-          cell: (trial) => measured(trial.objectives[chosen], chosen),
-        },
+        valued("value", title(chosen), chosen, (trial) => trial.objectives[chosen]),
         { key: "parameters", title: "otherwise than the best", cell: (trial) => otherwise(view.report, trial) },
       ],
       rows: searched(view.report).filter(ended),
@@ -77,6 +59,31 @@ export function progressChart(view) {
   });
   return section(() => searched(view.report).some(ended), drawn);
 }
+
+/** A choice of one of several objectives; nothing where there is nothing to choose. */
+const several = (names, onChange) =>
+  names.length > 1 ? [field("Objective", choiceOf(names, names[0], onChange), { hidden: true })] : [];
+
+const choiceOf = (names, chosen, onChange) =>
+  select(
+    names.map((name) => [name, title(name)]),
+    chosen,
+    { onChange },
+  );
+
+/** Columns of the tables below the charts. */
+const numbered = (view, cell = (trial) => trial) => ({
+  key: "number",
+  title: "trial",
+  heads: true,
+  cell: (row) => trialLink(view, cell(row)),
+});
+const valued = (key, heading, metric, value) => ({
+  key,
+  title: heading,
+  number: true,
+  cell: (row) => measured(value(row), metric),
+});
 
 function otherwise(report, trial) {
   const best = trialOf(report, report.best);
@@ -97,37 +104,17 @@ function progressOption(now, view, metric) {
       : { trial, role: "lost", value: [trial.number, floor] };
   });
   const series = marks(now, report, points);
+  const last = trials.at(-1)?.number ?? 1;
   const record = bestSoFar(trials, metric);
   if (record.length > 1) {
-    series.push({
-      name: "best so far",
-      type: "line",
-      step: "end",
-      data: [...record, [trials.at(-1).number, record.at(-1)[1]]],
-      showSymbol: false,
-      silent: true,
-      z: 1,
-      lineStyle: { color: now.good, width: 1.6 },
-      itemStyle: { color: now.good },
-    });
+    const data = [...record, [trials.at(-1).number, record.at(-1)[1]]];
+    series.push({ ...guide("best so far", data, { color: now.good, z: 1 }), step: "end" });
   }
   const baseline = trialOf(report, report.baseline)?.objectives[metric];
   if (known(baseline)) {
-    series.push({
-      name: "baseline's value",
-      type: "line",
-      data: [
-        [0, baseline],
-        [trials.at(-1)?.number ?? 1, baseline],
-      ],
-      showSymbol: false,
-      silent: true,
-      z: 1,
-      lineStyle: { color: now.ink, type: "dashed", width: 1.2 },
-      itemStyle: { color: now.ink },
-    });
+    const level = [0, last].map((number) => [number, baseline]);
+    series.push(guide("baseline's value", level, { color: now.ink, type: "dashed", width: 1.2, z: 1 }));
   }
-  const last = trials.at(-1)?.number ?? 1;
   return {
     legend: legend(now, rolesOf(series)),
     tooltip: pointed(view),
@@ -167,18 +154,10 @@ export function frontChart(view) {
   const names = view.report.study.objectives.map((each) => each.name);
   if (names.length < 2) return null;
   const axes = { x: names[1], y: names[0] };
-  const pick = (side, label) =>
-    field(
-      label,
-      select(
-        names.map((name) => [name, title(name)]),
-        axes[side],
-        { onChange: (name) => ((axes[side] = name), drawn.update()) },
-      ),
-    );
+  const pick = (side) => field(side, choiceOf(names, axes[side], (name) => ((axes[side] = name), drawn.update())));
   const drawn = chart({
     heading: "Pareto front",
-    controls: names.length > 2 ? [pick("x", "x"), pick("y", "y")] : [],
+    controls: names.length > 2 ? [pick("x"), pick("y")] : [],
     signal: view.signal,
     height: 340,
     caption: "On the front no other trial is better in every objective. The best goes by the first of them.",
@@ -186,13 +165,8 @@ export function frontChart(view) {
     option: (now) => frontOption(now, view, axes, names.length === 2),
     table: () => ({
       columns: [
-        { key: "number", title: "trial", heads: true, cell: (trial) => trialLink(view, trial) },
-        ...names.map((name) => ({
-          key: name,
-          title: title(name),
-          number: true,
-          cell: (trial) => measured(trial.objectives[name], name),
-        })),
+        numbered(view),
+        ...names.map((name) => valued(name, title(name), name, (trial) => trial.objectives[name])),
         { key: "parameters", title: "parameters", cell: (trial) => parametersText(trial.parameters) },
       ],
       rows: view.report.front.map((number) => trialOf(view.report, number)),
@@ -216,16 +190,7 @@ function frontOption(now, view, axes, joined) {
     .filter((value) => value.every(known))
     .sort(([one], [other]) => one - other);
   if (joined && front.length > 1) {
-    series.push({
-      name: "front",
-      type: "line",
-      data: front,
-      showSymbol: false,
-      silent: true,
-      z: 2,
-      lineStyle: { color: now.accent, width: 1.6 },
-      itemStyle: { color: now.accent },
-    });
+    series.push(guide("front", front, { color: now.accent }));
   }
   const scale = (side, metric) =>
     scaleOf(
@@ -296,23 +261,9 @@ export function predictionChart(view) {
     Object.entries(view.report.accuracy ?? {})
       .map(([name, each]) => accuracyLine(name, each))
       .join("; ");
-  const choice =
-    names().length > 1
-      ? [
-          field(
-            "Objective",
-            select(
-              names().map((name) => [name, title(name)]),
-              names()[0],
-              { onChange: (name) => ((chosen = name), drawn.update()) },
-            ),
-            { hidden: true },
-          ),
-        ]
-      : [];
   const drawn = chart({
     heading: "Predicted and measured",
-    controls: choice,
+    controls: several(names(), (name) => ((chosen = name), drawn.update())),
     signal: view.signal,
     height: 320,
     caption: accuracy(),
@@ -320,9 +271,9 @@ export function predictionChart(view) {
     option: (now) => (metric() ? predictionOption(now, view, metric()) : {}),
     table: () => ({
       columns: [
-        { key: "number", title: "trial", heads: true, cell: ({ trial }) => trialLink(view, trial) },
-        { key: "said", title: "predicted", number: true, cell: ({ said }) => measured(said, metric()) },
-        { key: "found", title: "measured", number: true, cell: ({ found }) => measured(found, metric()) },
+        numbered(view, ({ trial }) => trial),
+        valued("said", "predicted", metric(), ({ said }) => said),
+        valued("found", "measured", metric(), ({ found }) => found),
       ],
       rows: metric() ? pairs(view.report, metric()) : [],
     }),
@@ -346,19 +297,8 @@ function predictionOption(now, view, metric) {
   const [least, most] = [Math.min(...both), Math.max(...both)];
   const room = (most - least) * 0.05 || most * 0.05;
   const series = marks(now, report, points);
-  series.push({
-    name: "as predicted",
-    type: "line",
-    data: [
-      [Math.max(0, least - room), Math.max(0, least - room)],
-      [most + room, most + room],
-    ],
-    showSymbol: false,
-    silent: true,
-    z: 1,
-    lineStyle: { color: now.soft, type: "dashed", width: 1 },
-    itemStyle: { color: now.soft },
-  });
+  const diagonal = [Math.max(0, least - room), most + room].map((value) => [value, value]);
+  series.push(guide("as predicted", diagonal, { color: now.soft, type: "dashed", width: 1, z: 1 }));
   const { name, format } = scaleOf(metric, both);
   const reach = {
     min: Math.max(least - room, least < 0 ? -Infinity : 0),

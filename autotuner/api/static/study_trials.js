@@ -1,10 +1,11 @@
 /** The trials of a study as a table: sorted, filtered, saved; and those without an answer, by class. */
 
 import { download, path, read } from "./api.js";
+import { attempt } from "./dialogs.js";
 import { trialOf } from "./marks.js";
 import { varied } from "./parallel_chart.js";
+import { pager, sorted, table } from "./tables.js";
 import {
-  attempt,
   badge,
   betterOf,
   button,
@@ -19,17 +20,14 @@ import {
   gainOf,
   known,
   measured,
-  pager,
   parameterList,
   parametersText,
   percent,
   prose,
   quantity,
   select,
-  sorted,
   stateBadge,
   stateSign,
-  table,
   title,
   valueText,
 } from "./ui.js";

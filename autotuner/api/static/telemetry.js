@@ -121,7 +121,7 @@ export function telemetryPlots(signal) {
         },
       },
       xAxis: axis(now, { format: (seconds) => duration(seconds), min: "dataMin", max: "dataMax" }),
-      yAxis: axis(now, { vertical: true, scale: unit !== "share" ? false : undefined, min: 0, max: unit === "share" ? 1 : null, splitNumber: 3, ...(unit === "share" && { interval: 0.5 }), format: (value) => (unit === "share" ? `${Math.round(value * 100)} %` : quantity(value, "")) }),
+      yAxis: axis(now, { vertical: true, scale: unit !== "share" ? false : undefined, min: 0, max: unit === "share" ? 1 : null, splitNumber: 3, ...(!unit && { minInterval: 1 }), ...(unit === "share" && { interval: 0.5 }), format: (value) => (unit === "share" ? `${Math.round(value * 100)} %` : quantity(value, "")) }),
       series: series.map(([name, label], place) => ({
         name: label, type: "line", showSymbol: false, connectNulls: false, lineStyle: { width: 1.6 },
         areaStyle: place === 0 ? { color: faded(now.series[0], 0.12) } : undefined,

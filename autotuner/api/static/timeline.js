@@ -4,10 +4,11 @@ import { keepQuery } from "./app.js";
 import { poll, read } from "./api.js";
 import { lanes, segments, span, ticks, zoneOffset } from "./gantt.js";
 import { sheet } from "./sheet.js";
+import { table } from "./tables.js";
 import { phaseClass } from "./trial.js";
 import {
-  counted, details, duration, el, empty, field, fill, linkButton, moment, problemNote,
-  select, stateBadge, stateSign, table, timeZone,
+  counted, details, duration, el, empty, field, fill, linkButton, moment, problemNote, select, stateBadge,
+  stateSign, timeZone,
 } from "./ui.js";
 
 const REFRESH_SECONDS = 5;
@@ -43,10 +44,11 @@ async function render(root, { query }, signal) {
       shown = now;
       count.textContent = counted(trials.length, "trial");
       const open = body.querySelector("details")?.open;
-      const along = body.querySelector(".gantt-scroll")?.scrollLeft ?? 0;
+      const along = body.querySelector(".gantt-scroll")?.scrollLeft;
       fill(body, trials.length ? chart(answer, trials, asked) : nothing(asked));
       if (open && trials.length) body.querySelector("details").open = true;
-      if (along && trials.length) body.querySelector(".gantt-scroll").scrollLeft = along;
+      // Where it does not fit, the latest is what one came for.
+      if (trials.length) body.querySelector(".gantt-scroll").scrollLeft = along ?? Number.MAX_SAFE_INTEGER;
       return running;
     } catch (error) {
       if (signal.aborted || error.name === "AbortError") return;
@@ -60,7 +62,7 @@ async function render(root, { query }, signal) {
     const before = names.size;
     for (const trial of answer.trials) names.add(trial.study);
     if (studyFilter.childElementCount && names.size === before) return;
-    fill(studyFilter, field("Study", select([["", "All of the last hours"], ...[...names].sort().map((name) => [name])], asked.study, {
+    fill(studyFilter, field("Study", select([["", "All studies"], ...[...names].sort().map((name) => [name])], asked.study, {
       dataset: { key: "timeline-study" },
       onChange: (name) => {
         asked.study = name;

@@ -2,12 +2,14 @@
 
 import { keepQuery } from "./app.js";
 import { path as address, poll, read } from "./api.js";
+import { code } from "./dialogs.js";
 import { logView } from "./logview.js";
 import { sheet } from "./sheet.js";
+import { table } from "./tables.js";
 import { telemetryPlots } from "./telemetry.js";
 import {
-  UNENDED, badge, code, details, duration, el, fill, linkButton, measured, moment, parameterList,
-  problemNote, prose, quantity, stateBadge, table, terms, title, valueText,
+  UNENDED, badge, details, duration, el, fill, linkButton, measured, moment, parameterList, problemNote, prose,
+  quantity, stateBadge, terms, title, valueText,
 } from "./ui.js";
 
 const LIVE_SECONDS = 3;
