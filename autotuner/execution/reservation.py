@@ -75,7 +75,7 @@ def reservation(launch: LaunchSpec, nodes: Sequence[Node], *, resource: str = GP
     return Reservation(max(1.0, cpus), 0, launch.nodes)
 
 
-def granted(reserved: Reservation, named: tuple[str, ...], *, trial: int = 0) -> tuple[str, ...]:
+def granted(reserved: Reservation, named: tuple[str, ...], *, trial: int) -> tuple[str, ...]:
     """The GPUs that a trial holds on its first node, as they are recorded and counted.
 
     Args:

@@ -16,8 +16,15 @@ LAST_WORDS_SECONDS = 3.0
 class Part(Protocol):
     """One further part, on another node. The methods are those of `Server`."""
 
-    def start(self, meeting: str) -> None:
-        """Start it, to meet the others at HOST:PORT; returns at once."""
+    def prepare(self, meeting: str) -> str:
+        """What comes before its launch, to meet the others at HOST:PORT.
+
+        Returns:
+            What still holds its GPUs, in words; see `gate.wait_clear`.
+        """
+
+    def start(self) -> None:
+        """Start it; returns at once."""
 
     def alive(self) -> bool: ...
 

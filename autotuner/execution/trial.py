@@ -124,7 +124,7 @@ class TrialRun:
         pulled, memory of others to be freed."""
         spec, kinds = self._spec, self._kinds
         with self._phase(DEPLOY):
-            _fresh(self._directory)
+            fresh(self._directory)
             slot = Slot(
                 study=spec.name,
                 trial=self._assignment.number,
@@ -143,12 +143,14 @@ class TrialRun:
             # What a killed trial left on this machine may still hold the GPU given to this one.
             backend.sweep()
             backend.prepare(launch, lambda text: None)
-            self._held = wait_clear(
+            held = wait_clear(
                 self._gpu_ids if backend.gpu_resource == GPU else (),
                 self._gauge or nvidia_gauge(),
                 clock=self._clock,
                 sleep=self._sleep,
             )
+            elsewhere = [part.prepare(self._meeting) for part in self._others]
+            self._held = ", ".join(each for each in (held, *elsewhere) if each)
             self._plan = plan
 
     def deploy(self) -> None:
@@ -165,7 +167,7 @@ class TrialRun:
                 kinds.backend.start(self._plan), self._others, clock=self._clock, sleep=self._sleep
             )
             for part in self._others:
-                part.start(self._meeting)
+                part.start()
             self._runner = LoadRunner(
                 kinds.benchmark.runner(spec.tokenizer),
                 self._directory,
@@ -457,7 +459,7 @@ def _planned(backend: Backend, launch: LaunchSpec, slot: Slot) -> Plan:
         raise TrialError(FailureClass.ARGUMENT, said) from error
 
 
-def _fresh(directory: Path) -> None:
+def fresh(directory: Path) -> None:
     """Make the directory; what an earlier attempt left in it moves aside, not away."""
     if directory.exists() and any(directory.iterdir()):
         attempt = 1

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from autotuner.study.trial import TrialState
 from tests.brief import KIND
-from tests.fakenodes import FakeNodes, fake_nodes
+from tests.fakenodes import CPUS, FakeNodes, fake_nodes
+from tests.integration.test_cli import autotuner
 from tests.integration.test_packing import trials_of
 from tests.processes import ours, started, wait_for
 from tests.simulated import study_file
@@ -84,3 +87,26 @@ def test_a_part_that_dies_is_the_machines_fault_and_the_trial_is_made_again(
     assert baseline.state is TrialState.COMPLETE
     assert "second attempt" in baseline.reason
     assert "NCCL" in baseline.reason
+
+
+def test_doctor_says_what_the_cluster_counts_and_whether_it_holds_the_baseline(
+    nodes: FakeNodes, tmp_path: Path
+) -> None:
+    def doctor(name: str, tp: int) -> tuple[int, dict[str, dict[str, Any]]]:
+        engine = {"kind": "simulated", "nodes": 2, "arguments": {"tensor-parallel-size": tp}}
+        file = study_file(tmp_path, name=name, engine=engine, space={"max-num-seqs": [4]})
+        done = autotuner("doctor", str(file), "--json", home=tmp_path, **nodes.environment)
+        found = json.loads(done.stdout)["nodes"]
+        return done.returncode, {n: {f["name"]: f for f in each} for n, each in found.items()}
+
+    _, found = doctor("fits", 8)
+    assert found["the cluster"]["baseline"]["ok"] is True
+    said = sorted(each["ray counts"]["said"] for node, each in found.items() if "127" in node)
+    assert said[-2:] == [f"{CPUS} CPUs, 4 GPUs"] * 2
+    code, found = doctor("too-large", 16)
+    assert code == 3
+    baseline = found["the cluster"]["baseline"]
+    assert (baseline["ok"], baseline["said"]) == (
+        False,
+        "needs 8 GPUs and 1 CPUs on each of 2 nodes; 0 of 3 have them",
+    )

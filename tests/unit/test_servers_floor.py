@@ -998,8 +998,8 @@ def test_h03_a_point_that_the_backend_cannot_start_is_infeasible_and_not_a_machi
 
 
 def test_h06_the_gpus_of_a_trial_are_counted_where_nobody_names_them() -> None:
-    assert granted(Reservation(1, 2), ("2", "3")) == ("2", "3")
-    assert granted(Reservation(1, 0), ()) == ()
+    assert granted(Reservation(1, 2), ("2", "3"), trial=7) == ("2", "3")
+    assert granted(Reservation(1, 0), (), trial=7) == ()
     four = Reservation(1, 4, nodes=2, resource="ome_gpu")
     assert granted(four, (), trial=7) == ("ome_gpu/7.0", "ome_gpu/7.1")
     assert not set(granted(four, (), trial=7)) & set(granted(four, (), trial=77))
