@@ -761,6 +761,7 @@ def test_a_phone_shows_the_latest_of_the_timeline_and_whose_lane_it_is(
 ) -> None:
     with watched(browser, host.url, width=390) as found:
         opened = found.go("/timeline?hours=24")
+        opened.locator(".gantt-lane").first.wait_for()
         hidden, label, now = opened.evaluate(
             """() => {
                 const at = (place) => document.querySelector(place).getBoundingClientRect();
