@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from pydantic import SecretStr
 
 from autotuner.api import reads, schemas
 from autotuner.api.app import application, document
+from autotuner.api.follow import CHUNK_BYTES
 from autotuner.api.service import Service, service
 from autotuner.errors import FailureClass
 from autotuner.settings import Settings
@@ -589,3 +591,35 @@ def test_a_list_that_was_tightened_holds_for_what_is_stored(
         assert client.post("/v1/studies/nobodys/start").status_code == 404
         allow.write_text(loose)
         assert client.post("/v1/studies/small/resume").status_code == 202
+
+
+@pytest.fixture
+def telling(served: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Secrets of this service, told by a server that runs, and where its log is."""
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "aws-5f1e0c")
+    given = served.settings.model_copy(
+        update={
+            "hf_token": SecretStr("hf_5f1e0c"),
+            "https_proxy": SecretStr('http://me:pass-"5f1e0c@proxy:1'),
+        }
+    )
+    app = application(dataclasses.replace(served, settings=given))
+    with TestClient(app, base_url="http://127.0.0.1:8000") as client:
+        posted(client)
+        measured(served)
+        directory = Path(served.studies.store.trials("small")[1].directory)
+        directory.mkdir(parents=True)
+        text = 'first\nHF_TOKEN=hf_5f1e0c AWS=aws-5f1e0c\nhttp://me:pass-"5f1e0c@proxy:1\nlast'
+        log = directory / "server.log"
+        log.write_bytes(b"x" * (CHUNK_BYTES - 10) + text.encode() + b" \xff")
+        yield "".join(
+            client.get(f"/v1/studies/small/trials/1/logs/server{query}").text
+            for query in ("", "?tail=2", "?follow=true", "?download=true")
+        )
+
+
+def test_no_log_shows_a_secret_of_the_service(telling: str) -> None:
+    assert telling.count("last") == 4
+    assert telling.count("HF_TOKEN=*** AWS=***") == 4
+    assert telling.count("first") == 3, "the line that is read in two pieces is whole"
+    assert "5f1e0c" not in telling

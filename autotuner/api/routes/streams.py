@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,9 +14,6 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from autotuner.api.follow import (
-    END,
-    KEEP_ALIVE,
-    KEEP_ALIVE_SECONDS,
     EventStream,
     Following,
     Frames,
@@ -30,8 +27,10 @@ from autotuner.api.problems import NotFound, answers
 from autotuner.api.routes.trials import LOGS, Source, trial_of
 from autotuner.api.security import needs
 from autotuner.api.service import Asked, Service
+from autotuner.api.story import Story
 from autotuner.api.tokens import Role
-from autotuner.store import Event
+from autotuner.errors import InfrastructureError, MissingStudyError
+from autotuner.settings import MASK, masked, secrets_in
 from autotuner.study.study import STUDY_LOG
 from autotuner.study.trial import Trial
 
@@ -45,8 +44,8 @@ _ID = "As the header Last-Event-ID: the id of the lines read last, or the byte i
 After = Annotated[int | None, Query(ge=0, le=2**53, description="As the header Last-Event-ID.")]
 AfterLines = Annotated[str | None, Query(pattern="^[0-9]{1,16}(-[0-9a-f]{8})?$", description=_ID)]
 
-STORY_SECONDS = 0.5
-"""Between two looks at a trial's events."""
+LONGEST_LINE = 2**20
+"""Bytes of a log without a line's end that are held back, to be shown in one piece."""
 
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {
@@ -109,8 +108,8 @@ async def study_log(
     log = Log(below(directory, STUDY_LOG), directory, ended)
     if follow:
         lines = following.lines(log, after=last_event_id(request) or after, tail=tail)
-        return _stream(asked, name, lines)
-    return _file(log, tail, f"{name}.log" if download else None)
+        return _stream(asked, name, _shown(asked, lines))
+    return _file(asked, log, tail, f"{name}.log" if download else None)
 
 
 @router.get(
@@ -137,22 +136,22 @@ async def trial_log(
     filename = f"{name}-{number}-{source}.log" if download else None
     ended = _ended(asked, name, number)
     if source == "trial":
+        story = Story(asked.studies.store, name, number, asked.settings.zone)
         if follow:
             id = last_event_id(request) or after
             since = position_of(id) if id else None
-            return _stream(asked, name, _story(asked, name, number, since, tail, ended))
-        told, _ = await run_in_threadpool(_told, asked, name, number)
-        lines = [line for _, line in told]
-        lines = lines if tail is None else lines[max(0, len(lines) - tail) :]
-        return PlainTextResponse("".join(f"{line}\n" for line in lines), headers=_as(filename))
+            return _stream(asked, name, story.frames(following, since, tail, ended))
+        told, _ = await run_in_threadpool(story.past, 0, tail)
+        lines = "".join(f"{story.line(each)}\n" for each in told)
+        return PlainTextResponse(lines, headers=_as(filename))
     if not trial.directory:
         raise NotFound(f"trial {number} of study {name!r} was refused, so it has no logs")
     directory = Path(study.directory)
     log = Log(below(directory, trial.directory, LOGS[source]), directory, ended)
     if follow:
         followed = following.lines(log, after=last_event_id(request) or after, tail=tail)
-        return _stream(asked, name, followed)
-    return _file(log, tail, filename)
+        return _stream(asked, name, _shown(asked, followed))
+    return _file(asked, log, tail, filename)
 
 
 def _stream(asked: Service, name: str, frames: Frames) -> EventStream:
@@ -169,10 +168,39 @@ async def _own(asked: Service, name: str, frames: Frames) -> Frames:
             yield frame
 
 
-def _file(log: Log, tail: int | None, filename: str | None) -> Response:
-    return StreamingResponse(
-        text(log, tail=tail), media_type="text/plain; charset=utf-8", headers=_as(filename)
-    )
+def _file(asked: Service, log: Log, tail: int | None, filename: str | None) -> Response:
+    known = _known(asked)
+    shown = (masked(each, known) for each in _by_lines(text(log, tail=tail)))
+    return StreamingResponse(shown, media_type="text/plain; charset=utf-8", headers=_as(filename))
+
+
+def _by_lines(parts: Iterable[bytes]) -> Iterator[str]:
+    """A text cut only where lines end, so that what is looked for in it is in one piece."""
+    rest = b""
+    for part in parts:
+        whole, end, rest = (rest + part).rpartition(b"\n")
+        if len(rest) > LONGEST_LINE:
+            whole, end, rest = whole + end + rest, b"", b""
+        yield (whole + end).decode("utf-8", "replace")
+    yield rest.decode("utf-8", "replace")
+
+
+async def _shown(asked: Service, frames: Frames) -> Frames:
+    """Frames of a log's lines without secrets."""
+    # As they are in JSON.
+    hidden = [json.dumps(each, ensure_ascii=False)[1:-1] for each in secrets_in(_known(asked))]
+    async with aclosing(frames):
+        async for frame in frames:
+            said = frame.decode()
+            for each in hidden:
+                said = said.replace(each, MASK)
+            yield said.encode()
+
+
+def _known(asked: Service) -> Mapping[str, str]:
+    """What a server may have been given that writes its log at this moment. Its backend knows
+    better, and masks what it leaves."""
+    return {**os.environ, **asked.settings.site.environment()}
 
 
 def _as(filename: str | None) -> dict[str, str]:
@@ -181,59 +209,13 @@ def _as(filename: str | None) -> dict[str, str]:
 
 def _ended(asked: Service, name: str, number: int) -> Callable[[], bool]:
     def ended() -> bool:
-        study, trials = asked.reads.study(name)
+        try:
+            study, trials = asked.reads.study(name)
+        except MissingStudyError:
+            return True
+        except InfrastructureError:
+            return False  # nobody can tell just now
         found: Trial | None = next((each for each in trials if each.number == number), None)
         return found is None or found.state.ended or not asked.studies.under_way(study)
 
     return ended
-
-
-def _told(
-    asked: Service, name: str, number: int, after: int = 0
-) -> tuple[list[tuple[int, str]], int]:
-    """A trial's story since an event: the number of each event with it as a line; and the
-    number of the last one that was looked at."""
-    told = []
-    while found := asked.studies.store.events(name, after=after):
-        after = found[-1].number
-        told += [
-            (each.number, _line(each))
-            for each in found
-            if each.kind == "trial" and each.content["number"] == number
-        ]
-    return told, after
-
-
-def _line(event: Event) -> str:
-    said = event.content
-    parts = (said["state"], said["failure"], said["note"], said["reason"])
-    values = [f"{k}={v:g}" for k, v in said["objectives"].items() if v is not None]
-    return " ".join(str(each) for each in (event.at, *parts, *values) if each)
-
-
-async def _story(
-    asked: Service,
-    name: str,
-    number: int,
-    after: int | None,
-    tail: int | None,
-    ended: Callable[[], bool],
-) -> AsyncGenerator[bytes, None]:
-    looked, silent = after or 0, 0.0
-    while True:
-        # Asked first: what was said before the end is then in what is read after.
-        over = await run_in_threadpool(ended)
-        told, looked = await run_in_threadpool(_told, asked, name, number, looked)
-        if after is None and tail is not None:
-            told = told[max(0, len(told) - tail) :]
-        after = looked
-        silent = 0.0 if told else silent + STORY_SECONDS
-        for at, line in told:
-            yield f"id: {at}\nevent: lines\ndata: {json.dumps([line])}\n\n".encode()
-        if over:
-            yield END
-            return
-        if silent >= KEEP_ALIVE_SECONDS:
-            silent = 0.0
-            yield KEEP_ALIVE
-        await asyncio.sleep(STORY_SECONDS)
