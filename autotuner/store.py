@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -44,6 +44,7 @@ from sqlalchemy.exc import ArgumentError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.schema import CreateColumn, CreateTable
 
+from autotuner import __version__
 from autotuner.errors import (
     FailureClass,
     InfrastructureError,
@@ -79,6 +80,7 @@ _STUDIES = Table(
     Column("started_at", String(32), nullable=False),
     Column("ended_at", String(32), nullable=False),
     Column("team", String(63), nullable=False, server_default=""),
+    Column("version", String, nullable=False, server_default=""),
     # How many events there were: raised first in every transaction, so that whoever reads them
     # in order never sees one before another that was written earlier.
     Column("events", Integer, nullable=False, server_default="0"),
@@ -146,7 +148,7 @@ _ADDED_SINCE: Mapping[int, Mapping[Table, tuple[str, ...]]] = {
         _LOAD_POINTS: ("probe",),
     },
     2: {_STUDIES: ("job", "events"), _TRIALS: ("why",), _LOAD_POINTS: ("telemetry",)},
-    3: {_STUDIES: ("team",), _TRIALS: ("lost_gpu_hours",)},
+    3: {_STUDIES: ("team", "version"), _TRIALS: ("lost_gpu_hours",)},
 }
 """Columns a store of each older schema version does not have; they all have defaults."""
 
@@ -186,6 +188,31 @@ class Latest:
     job: str
     renewed_at: str
     team: str
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A study without what was asked, which another version of autotuner may have allowed and
+    this one not. See `Study`, whose names these are.
+
+    Attributes:
+        backend: its kind, and the options of that kind, as they were stored.
+        version: of the autotuner that stored it; empty before that was noted.
+    """
+
+    name: str
+    directory: str
+    state: StudyState
+    reason: str
+    driver: str
+    job: str
+    renewed_at: str
+    created_at: str
+    started_at: str
+    ended_at: str
+    team: str
+    backend: tuple[str, Mapping[str, Any]]
+    version: str
 
 
 class Store:
@@ -230,8 +257,11 @@ class Store:
         except IntegrityError as error:
             raise StudyStateError(f"there already is a study named {study.name!r}") from error
 
-    def replace(self, was: Study, study: Study) -> None:
+    def replace(self, was: Study | Stored, study: Study, trials: Sequence[Trial] = ()) -> None:
         """Put a study in the place of another, whose trials are removed; it may have a new name.
+
+        Args:
+            trials: of the new one.
 
         Raises:
             StudyStateError: the old one has changed since it was read, or the new name is taken.
@@ -241,16 +271,31 @@ class Store:
                 anew = study.name == was.name
                 last = _delete(connection, was, tell=not anew)
                 _create(connection, study, last=last if anew else None)
+                for trial in trials:
+                    _tell(connection, study.name, "trial", _told(trial))
+                    _save(connection, study.name, trial)
         except IntegrityError as error:
             raise StudyStateError(f"there already is a study named {study.name!r}") from error
 
     def study(self, name: str, team: str = "") -> Study:
-        """Raises MissingStudyError where there is none of that name, or none that a team sees."""
+        """A study as a team sees it.
+
+        Raises:
+            MissingStudyError: there is none of that name, or none that the team sees.
+            StudyStateError: another version of autotuner stored it, and this one cannot read it.
+        """
+        return _study(self._row(name, team))
+
+    def stored(self, name: str, team: str = "") -> Stored:
+        """As `study`, of a study that any version of autotuner stored."""
+        return _stored(self._row(name, team))
+
+    def _row(self, name: str, team: str) -> Mapping[Any, Any]:
         with self._reading() as connection:
             row = connection.execute(select(_STUDIES).where(_STUDIES.c.name == name)).first()
         if row is None or not sees(team, row.team):
             raise self.missing(name)
-        return _study(row._mapping)
+        return row._mapping
 
     def missing(self, name: str) -> MissingStudyError:
         """What is said of a study that is not there."""
@@ -261,17 +306,28 @@ class Store:
             return list(connection.execute(select(_STUDIES.c.name)).scalars())
 
     def studies(self) -> list[Study]:
-        """All, the newest first."""
+        """All that can be read, the newest first; see `unreadable` for the others."""
+        return [study for row in self._rows() if (study := _readable(row)) is not None]
+
+    def unreadable(self) -> list[Stored]:
+        """Those that another version of autotuner stored, and that this one cannot read."""
+        return [_stored(row) for row in self._rows() if _readable(row) is None]
+
+    def all_stored(self) -> list[Stored]:
+        """All, the newest first, whatever stored them."""
+        return [_stored(row) for row in self._rows()]
+
+    def _rows(self) -> list[Mapping[Any, Any]]:
         query = select(_STUDIES).order_by(_STUDIES.c.created_at.desc(), _STUDIES.c.name)
         with self._reading() as connection:
-            return [_study(row._mapping) for row in connection.execute(query)]
+            return [row._mapping for row in connection.execute(query)]
 
     def set_state(
         self,
         name: str,
         state: StudyState,
         *,
-        was: Study | None = None,
+        was: Study | Stored | None = None,
         by: str | None = None,
         **more: str,
     ) -> bool:
@@ -346,7 +402,7 @@ class Store:
             )
         return changed.rowcount == 1
 
-    def delete(self, was: Study) -> None:
+    def delete(self, was: Study | Stored) -> None:
         """Remove a study and its trials from the database; its files stay.
 
         Raises:
@@ -486,7 +542,8 @@ class Store:
 
 def _create(connection: Connection, study: Study, last: int | None = None) -> None:
     """Add a study, whose events go on after the last one of that name."""
-    row = {**_study_row(study), "created_at": study.created_at or timestamp()}
+    now = {"created_at": study.created_at or timestamp(), "version": __version__}
+    row = {**_study_row(study), **now}
     earlier = _EVENTS.c.study == study.name
     if last is None:
         last = connection.execute(select(func.max(_EVENTS.c.number)).where(earlier)).scalar()
@@ -496,7 +553,7 @@ def _create(connection: Connection, study: Study, last: int | None = None) -> No
     _tell(connection, study.name, "study", told)
 
 
-def _delete(connection: Connection, was: Study, *, tell: bool = True) -> int:
+def _delete(connection: Connection, was: Study | Stored, *, tell: bool = True) -> int:
     """Remove a study; the number of its last event.
 
     Args:
@@ -518,7 +575,7 @@ def _delete(connection: Connection, was: Study, *, tell: bool = True) -> int:
     return last
 
 
-def _unchanged(was: Study) -> ColumnElement[bool]:
+def _unchanged(was: Study | Stored) -> ColumnElement[bool]:
     return (
         (_STUDIES.c.state == was.state.value)
         & (_STUDIES.c.driver == was.driver)
@@ -623,13 +680,14 @@ def _study_row(study: Study) -> dict[str, Any]:
 
 
 def _study(row: Mapping[Any, Any]) -> Study:
-    values = {key: row[key] for key in row if key not in ("name", "events")}
+    values = {key: row[key] for key in row if key not in ("name", "events", "version")}
     try:
         spec = StudySpec.model_validate(values["spec"])
     except ValidationError as error:
         raise StudyStateError(
             f"study {row['name']!r} was stored by another version of autotuner, which allowed "
-            f"what this one does not: {_first_line(error)}"
+            f"what this one does not: {_first_problem(error)}\n"
+            f"  {_writer(row['version'])} wrote it; delete it, or read it with that"
         ) from error
     return Study(
         **{
@@ -638,6 +696,37 @@ def _study(row: Mapping[Any, Any]) -> Study:
             "state": StudyState(values["state"]),
         }
     )
+
+
+def _readable(row: Mapping[Any, Any]) -> Study | None:
+    try:
+        return _study(row)
+    except StudyStateError:
+        return None
+
+
+def _stored(row: Mapping[Any, Any]) -> Stored:
+    values = {key: row[key] for key in row if key not in ("spec", "events")}
+    spec = row["spec"] if isinstance(row["spec"], dict) else {}
+    backend = spec.get("backend") or {}
+    kind = backend.get("kind", "process")
+    return Stored(
+        **{
+            **values,
+            "state": StudyState(values["state"]),
+            "backend": (kind, backend.get(kind) or {}),
+        }
+    )
+
+
+def _first_problem(error: ValidationError) -> str:
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"]))
+    return f"{place}: {first['msg']}" if place else first["msg"]
+
+
+def _writer(version: str) -> str:
+    return f"autotuner {version}" if version else "an earlier autotuner"
 
 
 def _trial_row(study: str, trial: Trial) -> dict[str, Any]:

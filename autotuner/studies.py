@@ -12,13 +12,16 @@ import shutil
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from autotuner.backends import owners
 from autotuner.backends.base import Backend
-from autotuner.backends.guarded import is_running, this_process
+from autotuner.backends.guarded import is_running
+from autotuner.backends.owners import this_owner
 from autotuner.errors import (
+    ConfigError,
     InfrastructureError,
     MissingStudyError,
     StudyStateError,
@@ -47,7 +50,7 @@ from autotuner.study.study import (
 from autotuner.study.trial import Trial
 
 if TYPE_CHECKING:
-    from autotuner.store import Store  # a database library `check` can do without
+    from autotuner.store import Store, Stored  # a database library `check` can do without
 
 START_SECONDS = 180.0
 """A job that has not begun its study after so long will not: its cluster has lost it."""
@@ -130,7 +133,9 @@ class Studies:
         existing = self._find(spec.name)
         if existing is not None:
             self._refuse_if_driven(existing)
-            begun = existing.state is not StudyState.PENDING
+            self._refuse_if_under_way(existing, "run")
+            # One that was given to a job may have been begun before.
+            begun = existing.state is not StudyState.PENDING or existing.job
             if begun and not restart:
                 raise StudyStateError(
                     f"there already is a study named {spec.name!r} "
@@ -141,7 +146,7 @@ class Studies:
                 )
         study = replace(
             self._new(spec, self._team if existing is None else existing.team),
-            driver=this_process(),
+            driver=this_owner(),
             renewed_at=timestamp(),
         )
         if existing is None:
@@ -170,7 +175,8 @@ class Studies:
         Raises:
             StudyStateError: none of that name, under way, or the new name is taken.
         """
-        was = self._idle(name, "edit")
+        was = self.store.stored(name, self._team)
+        self._refuse_if_under_way(was, "edit")
         study = replace(self._new(job.spec, was.team), created_at=was.created_at)
         with _aside(was):
             self.store.replace(was, study)
@@ -183,7 +189,8 @@ class Studies:
         Raises:
             StudyStateError: none of that name, or under way.
         """
-        was = self._idle(name, "delete")
+        was = self.store.stored(name, self._team)
+        self._refuse_if_under_way(was, "delete")
         with _aside(was):
             self.store.delete(was)
 
@@ -194,7 +201,8 @@ class Studies:
             StudyStateError: none of that name, not PENDING, or too many are under way.
             InfrastructureError: the cluster does not take it.
         """
-        study = self._idle(name, "start")
+        study = self.study(name)
+        self._refuse_if_under_way(study, "start")
         if study.state is not StudyState.PENDING or self.lost(study):
             verb = "restart" if study.state is StudyState.COMPLETE else "resume or restart"
             raise StudyStateError(
@@ -210,7 +218,8 @@ class Studies:
             StudyStateError: see `start`; or it has nothing left to do.
             InfrastructureError: the cluster does not take it.
         """
-        study = self._idle(name, "resume")
+        study = self.study(name)
+        self._refuse_if_under_way(study, "resume")
         if study.state is StudyState.PENDING and not self.lost(study):
             raise StudyStateError(f"study {name!r} has never run; start it")
         self._refuse_if_done(study, self.store.trials(name))
@@ -223,21 +232,23 @@ class Studies:
             StudyStateError: none of that name, or not ended.
             InfrastructureError: the cluster does not take it.
         """
-        was = self._idle(name, "restart")
+        was = self.study(name)
+        self._refuse_if_under_way(was, "restart")
         if was.state is StudyState.PENDING and not self.lost(was):
             raise StudyStateError(f"study {name!r} has never run; start it")
         trials = self.store.trials(name)
         study = replace(self._new(was.spec, was.team), created_at=was.created_at)
-        with _aside(was):
+        with _aside(was) as files:
             self.store.replace(was, study)
+            files.wanted = False
             Path(study.directory).mkdir(parents=True, exist_ok=True)
             try:
                 return self._hand_over(study)
             except (InfrastructureError, TooManyStudiesError):
-                # Nobody begins it anew, so what it had found is not lost.
-                self.store.replace(self.store.study(name), was)
-                for trial in trials:
-                    self.store.save(name, trial)
+                # Nobody begins it anew, so what it had found is not lost; unless another has
+                # taken it in the meantime.
+                self.store.replace(study, was, trials)
+                files.wanted = True
                 raise
 
     def cancel(self, name: str) -> Study:
@@ -246,23 +257,24 @@ class Studies:
         One that is lost is CANCELLED at once; else its job is asked, and the state follows.
 
         Raises:
-            StudyStateError: none of that name, not under way, or driven by no job.
+            StudyStateError: none of that name, not under way, or driven by no job. Or it is
+                cancelled, and cannot be shown: another version of autotuner stored it.
             InfrastructureError: the cluster does not answer.
         """
-        study = self.study(name)
+        study = self.store.stored(name, self._team)
         if not self.under_way(study):
             if not self.lost(study):
                 raise StudyStateError(
                     f"study {name!r} is {self.standing(study)}; only one under way can be cancelled"
                 )
         elif study.driver:
-            if not self._runner.alive(study.job):
+            if not study.job or not self._runner.alive(study.job):
                 raise StudyStateError(
-                    f"study {name!r} is driven by {study.driver}, which no job of this service is; "
-                    "end that process: kill -INT"
+                    f"study {name!r} is driven by {_shown(study.driver)}, which no job of this "
+                    "service is; end that process: kill -INT"
                 )
             self._runner.stop(study.job)
-            return study
+            return self.study(name)
         reason = "cancelled before it began" if not study.driver else "cancelled when it was lost"
         # Taken from its job, so that one which is only now on its way finds nothing to run.
         taken = self.store.set_state(
@@ -343,11 +355,11 @@ class Studies:
         study, trials = self.show(name)
         if job and job != study.job:
             raise StudyStateError(f"study {name!r} was given to job {study.job!r}, not to {job!r}")
-        if not (take_over and not self._driver_is_here(study)):
+        if not (take_over and _lives(study.driver) is None):
             self._refuse_if_driven(study)
         self._refuse_if_done(study, trials)
         housed = replace(study, directory=str(self._place_of(study)))
-        me, was = this_process(), study.driver
+        me, was = this_owner(), study.driver
         if not self.store.claim(name, me, was=was, renewed_at=study.renewed_at):
             raise StudyStateError(f"another process has just taken study {name!r}")
         if housed.directory != study.directory:
@@ -368,7 +380,7 @@ class Studies:
             ConfigError: no such kind.
         """
         said: list[tuple[str, dict[str, Any]]] = [(only or "process", {})]
-        said += [(s.spec.backend.kind, s.spec.backend.options) for s, _ in self.list()]
+        said += [(s.spec.backend.kind, s.spec.backend.options) for s in self._studies()]
         different = {
             (kind, json.dumps(options, sort_keys=True)): load_kind("backend", kind).open(
                 options, site
@@ -376,14 +388,27 @@ class Studies:
             for kind, options in said
             if only in (None, kind)
         }
+        for kind, options in (study.backend for study in self.unreadable()):
+            # Another version may have had other kinds as well, and other options of them.
+            with suppress(ConfigError):
+                if only in (None, kind):
+                    opened = load_kind("backend", kind).open(dict(options), site)
+                    different.setdefault((kind, json.dumps(options, sort_keys=True)), opened)
         return list(different.values())
 
     def show(self, name: str) -> tuple[Study, list[Trial]]:
         return self.study(name), self.store.trials(name)
 
     def list(self) -> list[tuple[Study, list[Trial]]]:
-        seen = (study for study in self.store.studies() if sees(self._team, study.team))
-        return [(study, self.store.trials(study.name)) for study in seen]
+        return [(study, self.store.trials(study.name)) for study in self._studies()]
+
+    def unreadable(self) -> Sequence[Stored]:
+        """Studies that another version of autotuner stored, and that this one cannot read; they
+        can be cancelled, deleted and replaced."""
+        return [each for each in self.store.unreadable() if sees(self._team, each.team)]
+
+    def _studies(self) -> Sequence[Study]:
+        return [each for each in self.store.studies() if sees(self._team, each.team)]
 
     def row(self, name: str) -> dict[str, Any]:
         """A study at a glance; see `report.rows`."""
@@ -439,38 +464,39 @@ class Studies:
                 raise MissingStudyError(f"study {name!r} has no trial {trial}")
         return study.spec, chosen.parameters
 
-    def true_state(self, study: Study) -> str:
+    def true_state(self, study: Study | Stored) -> str:
         """The state in words: a study whose driver is gone is not running, whatever is stored."""
         if self.lost(study):
             return f"{study.state.value}, but its driver is gone: autotuner resume {study.name}"
         return study.state.value
 
-    def standing(self, study: Study) -> str:
+    def standing(self, study: Study | Stored) -> str:
         """The state in one word: the stored one, or STARTING, or LOST."""
         if self.lost(study):
             return "LOST"
         starting = study.state is StudyState.PENDING and self.under_way(study)
         return "STARTING" if starting else study.state.value
 
-    def lost(self, study: Study) -> bool:
+    def lost(self, study: Study | Stored) -> bool:
         """Whether the study runs no more, and nobody has said so."""
         begun = study.state is StudyState.RUNNING or study.driver or study.job
         return not study.state.ended and bool(begun) and not self.under_way(study)
 
-    def under_way(self, study: Study) -> bool:
+    def under_way(self, study: Study | Stored) -> bool:
         """Whether a process drives the study, or a job is about to."""
         return self.driven(study) or self._starting(study)
 
-    def driven(self, study: Study) -> bool:
+    def driven(self, study: Study | Stored) -> bool:
         """Whether a process drives the study; one on another machine, while its lease lasts."""
         if study.state.ended or not study.driver:
             return False
-        if self._driver_is_here(study):
-            return is_running(study.driver.partition(" ")[2])
+        lives = _lives(study.driver)
+        if lives is not None:
+            return lives
         age = seconds_between(study.renewed_at or study.created_at, timestamp())
         return age is None or age < LEASE_SECONDS
 
-    def _starting(self, study: Study) -> bool:
+    def _starting(self, study: Study | Stored) -> bool:
         if study.state is not StudyState.PENDING or study.driver or not study.job:
             return False
         age = seconds_between(study.renewed_at, timestamp())
@@ -494,13 +520,11 @@ class Studies:
             "made here and written to; see AUTOTUNER_HOME"
         )
 
-    def _idle(self, name: str, verb: str) -> Study:
-        study = self.study(name)
+    def _refuse_if_under_way(self, study: Study | Stored, verb: str) -> None:
         if self.under_way(study):
             raise StudyStateError(
-                f"study {name!r} is {self.standing(study)}; cancel it before you {verb} it"
+                f"study {study.name!r} is {self.standing(study)}; cancel it before you {verb} it"
             )
-        return study
 
     def _hand_over(self, study: Study) -> Study:
         job = f"autotuner-{study.name}-{secrets.token_hex(4)}"
@@ -511,26 +535,21 @@ class Studies:
             self._refuse_if_too_many()
             self._runner.start(study.name, job)
         except (InfrastructureError, TooManyStudiesError):
-            self.store.take_back(study, job)
-            raise
+            if self.store.take_back(study, job):
+                raise
+            # The job has begun all the same: it runs.
         return self.store.study(study.name)
 
     def _refuse_if_too_many(self) -> None:
         if self._at_once is None:
             return
-        count = sum(self._is_under_way(name) for name in self.store.names())
+        # Anybody's, and whatever version stored it.
+        count = sum(map(self.under_way, self.store.all_stored()))
         if count > self._at_once:
             raise TooManyStudiesError(
                 f"{count - 1} studies are under way, and no more than {self._at_once} may be "
                 "(AUTOTUNER_STUDIES_AT_ONCE); wait for one, or cancel one"
             )
-
-    def _is_under_way(self, name: str) -> bool:
-        """Of anybody's study; one that this version cannot read is no matter of who asks."""
-        try:
-            return self.under_way(self.store.study(name))
-        except StudyStateError:
-            return False
 
     def _refuse_if_done(self, study: Study, trials: Sequence[Trial]) -> None:
         # One that its limits ended early has something left to do.
@@ -540,28 +559,36 @@ class Studies:
                 f"study {study.name!r} is complete; see autotuner report {study.name}"
             )
 
-    def _driver_is_here(self, study: Study) -> bool:
-        return study.driver.partition(" ")[0] in ("", socket.gethostname())
+    def _refuse_if_driven(self, study: Study | Stored) -> None:
+        if not self.driven(study):
+            return
+        hint = (
+            "\n  it is alive on this machine; to end it: kill -INT "
+            f"{study.driver.rpartition(' ')[2].partition(':')[0]}"
+            if _lives(study.driver)
+            else f", whose lease was renewed at {study.renewed_at}"
+            f"\n  should it be dead there, the lease ends after {LEASE_SECONDS:g} s; at once:"
+            f"  autotuner resume {study.name} --take-over"
+        )
+        raise StudyStateError(f"study {study.name!r} is driven by {_shown(study.driver)}{hint}")
 
-    def _refuse_if_driven(self, study: Study) -> None:
-        if self.driven(study):
-            elsewhere = (
-                ""
-                if self._driver_is_here(study)
-                else f", whose lease was renewed at {study.renewed_at}"
-                f"\n  should it be dead there, the lease ends after {LEASE_SECONDS:g} s; at once:"
-                f"  autotuner resume {study.name} --take-over"
-            )
-            here = (
-                f"\n  it is alive on this machine; to end it: kill -INT "
-                f"{study.driver.partition(' ')[2].partition(':')[0]}"
-            )
-            raise StudyStateError(
-                f"study {study.name!r} is driven by {study.driver}{elsewhere or here}"
-            )
+    def _find(self, name: str) -> Stored | None:
+        return self.store.stored(name) if name in self.store.names() else None
 
-    def _find(self, name: str) -> Study | None:
-        return self.store.study(name) if name in self.store.names() else None
+
+def _lives(driver: str) -> bool | None:
+    """Whether the process that drives a study runs; None: that cannot be told from here, and the
+    lease decides."""
+    host, _, identity = driver.partition(" ")
+    if " " in identity:
+        return owners.lives(driver)
+    # So named by an earlier version, which took whatever had this machine's name for its own.
+    return is_running(identity) if host == socket.gethostname() else None
+
+
+def _shown(driver: str) -> str:
+    """A driver for people: ``HOST PID:START``."""
+    return f"{driver.partition(' ')[0]} {driver.rpartition(' ')[2]}"
 
 
 def _moved(trial: Trial, was: str, now: str) -> Trial:
@@ -572,19 +599,38 @@ def _moved(trial: Trial, was: str, now: str) -> Trial:
     return replace(trial, directory=str(Path(now, place.relative_to(was))))
 
 
+@dataclass
+class _Files:
+    """Files of a study that were put aside.
+
+    Attributes:
+        wanted: whether they go back where something goes wrong.
+    """
+
+    wanted: bool = True
+
+
 @contextmanager
-def _aside(study: Study) -> Iterator[None]:
+def _aside(study: Study | Stored) -> Iterator[_Files]:
     """Have a study's files out of the way, and back where it goes wrong; else they are removed."""
     directory = Path(study.directory)
     aside = directory.with_name(f".{directory.name}.{secrets.token_hex(4)}")
-    there = directory.is_dir()
-    if there:
+    files = _Files()
+    if directory.is_dir():
         directory.rename(aside)
     try:
-        yield
+        yield files
     except BaseException:
-        if there:
-            shutil.rmtree(directory, ignore_errors=True)
-            aside.rename(directory)
+        if files.wanted and aside.is_dir():
+            _put_back(aside, directory)
         raise
-    shutil.rmtree(aside, ignore_errors=True)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _put_back(aside: Path, directory: Path) -> None:
+    """What another driver of the study has written there meanwhile stays."""
+    directory.mkdir(exist_ok=True)
+    for each in aside.iterdir():
+        if not (directory / each.name).exists():
+            each.rename(directory / each.name)

@@ -122,11 +122,13 @@ class Reads:
         return json.dumps(content, allow_nan=False).encode()
 
     def _row(self, name: str, latest: Latest) -> dict[str, Any]:
-        event, made, study = self._rows.get(name, (-1, {}, None))
+        with self._lock:
+            event, made, study = self._rows.get(name, (-1, {}, None))
         if event != latest.events or study is None:
             kept = self._fresh(name, latest)
             made, study = self._made(kept, "row", row), kept.study
-            self._rows[name] = (kept.event, made, study)
+            with self._lock:
+                self._rows[name] = (kept.event, made, study)
         study = _now(study, latest)
         # Of a study that has ended, which is most of them, they need not be at hand.
         trials = [] if study.state.ended else self._fresh(name, latest).trials

@@ -55,6 +55,8 @@ class RayJobs:
             client.stop_job(job)
 
     def alive(self, job: str) -> bool:
+        if not job:  # Ray would be asked for all of them, and answer nothing that is a job
+            return False
         with self._asked() as client:
             try:
                 return client.get_job_status(job) not in ENDED

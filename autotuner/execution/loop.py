@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from autotuner.backends.guarded import this_process
+from autotuner.backends.owners import this_owner
 from autotuner.engines.rules import Rules
 from autotuner.errors import FailureClass, StudyStateError
 from autotuner.execution.trial import Assignment
@@ -90,7 +90,7 @@ class StudyLoop:
         self._can_hold = can_hold
         self._scheduler = scheduler
         self._listener = listener
-        self._me = this_process()
+        self._me = this_owner()
         self._clock = clock
         self._began = clock()
         self._trials: dict[int, Trial] = {}

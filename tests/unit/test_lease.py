@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from autotuner.backends.guarded import this_process
+from autotuner.backends.owners import this_owner
 from autotuner.errors import StudyStateError
 from autotuner.execution.loop import StudyLoop
 from autotuner.job import checked, load_job
@@ -61,7 +62,7 @@ def test_a_lease_that_ran_out_holds_nothing(studies: Studies, tmp_path: Path) ->
     driven_elsewhere(studies, study.name, renewed=LEASE_SECONDS + 1)
     assert studies.lost(studies.store.study(study.name))
     assert studies.resumable(study.name).name == study.name
-    assert studies.store.study(study.name).driver == this_process()
+    assert studies.store.study(study.name).driver == this_owner()
 
 
 def test_of_two_who_resume_at_once_one_is_refused(studies: Studies, tmp_path: Path) -> None:
@@ -120,7 +121,7 @@ def test_a_driver_that_lost_its_study_starts_and_writes_nothing_more(
     loop = loop_of(studies, study, clock)
     first = loop.next()
     assert first is not None
-    assert studies.store.claim(study.name, ELSEWHERE, was=this_process())
+    assert studies.store.claim(study.name, ELSEWHERE, was=this_owner())
     before = studies.store.trials(study.name)
     clock.now = LEASE_SECONDS
     loop.renew()
@@ -182,7 +183,7 @@ def test_a_study_that_was_taken_before_it_began_is_not_begun(
     studies: Studies, tmp_path: Path
 ) -> None:
     study = submitted(studies, tmp_path)
-    assert studies.store.claim(study.name, ELSEWHERE, was=this_process())
+    assert studies.store.claim(study.name, ELSEWHERE, was=this_owner())
     with pytest.raises(StudyStateError, match="taken"):
         loop_of(studies, study, Clock())
     assert studies.store.study(study.name).driver == ELSEWHERE
@@ -197,3 +198,54 @@ def test_a_driver_that_renewed_its_lease_since_it_was_looked_at_keeps_it(
     assert studies.store.renew(study.name, ELSEWHERE)
     store = studies.store
     assert not store.claim(study.name, "me 1:1", was=ELSEWHERE, renewed_at=seen.renewed_at)
+
+
+def named(identity: str, *, host: str = "", boot: str = "", namespace: str = "") -> str:
+    """A driver as `this_owner` names it: this machine's where nothing else is said."""
+    here, *place, _ = this_owner().split(" ")
+    return " ".join((host or here, boot or place[0], namespace or place[1], identity))
+
+
+def test_whether_a_driver_lives_is_told_only_where_its_processes_are_seen(
+    studies: Studies, tmp_path: Path
+) -> None:
+    study = submitted(studies, tmp_path)
+    assert study.driver == this_owner()
+    me = study.driver.split(" ")[-1]
+    known = {
+        study.driver: True,
+        this_process(): True,  # as earlier versions wrote it
+        named(f"{os.getpid()}:1"): False,
+        named(me, boot="an-earlier-one"): False,
+        f"{this_process().split()[0]} {os.getpid()}:1": False,
+    }
+    for driver, lives in known.items():
+        for renewed in (0, LEASE_SECONDS + 1):
+            its = dataclasses.replace(study, driver=driver, renewed_at=ago(renewed))
+            assert studies.driven(its) is lives, driver
+    # A container with the host's network has the host's name, and processes of its own.
+    for driver in (named("4711:1", namespace="pid:[1]"), named(me, host="other", boot="another")):
+        its = dataclasses.replace(study, driver=driver, renewed_at=ago(LEASE_SECONDS - 10))
+        assert studies.driven(its), driver
+        its = dataclasses.replace(its, renewed_at=ago(LEASE_SECONDS + 1))
+        assert studies.lost(its), driver
+
+
+def test_a_driver_in_a_container_is_not_robbed_and_can_be_taken_over(
+    studies: Studies, tmp_path: Path
+) -> None:
+    study = submitted(studies, tmp_path)
+    there = named("4711:1", namespace="pid:[1]")
+    studies.store.set_state(study.name, StudyState.RUNNING, driver=there, renewed_at=ago(5))
+    with pytest.raises(StudyStateError, match=r"driven by .* 4711:1,.*\n.*--take-over") as caught:
+        studies.resumable(study.name)
+    assert "kill" not in str(caught.value)
+    assert "pid:[1]" not in str(caught.value)
+    studies.resumable(study.name, take_over=True)
+    assert studies.store.study(study.name).driver == this_owner()
+
+
+def test_who_lives_here_is_ended_and_not_taken_over(studies: Studies, tmp_path: Path) -> None:
+    study = submitted(studies, tmp_path)
+    with pytest.raises(StudyStateError, match=f"kill -INT {os.getpid()}$"):
+        studies.resumable(study.name, take_over=True)

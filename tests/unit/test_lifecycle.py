@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from autotuner import __version__
 from autotuner.backends.guarded import this_process
+from autotuner.backends.owners import this_owner
 from autotuner.errors import (
     InfrastructureError,
     MissingStudyError,
@@ -19,9 +22,11 @@ from autotuner.errors import (
     TooManyStudiesError,
 )
 from autotuner.job import Job, load_job
-from autotuner.store import DELETED, Store
+from autotuner.settings import Site
+from autotuner.store import DELETED, Store, Stored
 from autotuner.studies import START_SECONDS, Studies
 from autotuner.study.study import Study, StudyState, sees
+from autotuner.study.trial import Trial
 from tests.builders import trial
 from tests.simulated import study_file
 from tests.unit.test_lease import ago
@@ -38,17 +43,24 @@ class Jobs:
         self.stopped: list[str] = []
         self.living: set[str] = set()
         self.refusal = ""
+        self.began: Callable[[str, str], object] | None = None
+        """What a job does before the cluster, which has taken it, no longer answers."""
 
     def start(self, study: str, job: str) -> None:
         if self.refusal:
             raise InfrastructureError(self.refusal)
         self.started.append((study, job))
         self.living.add(job)
+        if self.began is not None:
+            self.began(study, job)
+            raise InfrastructureError("timed out")
 
     def stop(self, job: str) -> None:
         self.stopped.append(job)
 
     def alive(self, job: str) -> bool:
+        if not job:
+            raise InfrastructureError("GET /api/jobs/: 404")
         return job in self.living
 
 
@@ -135,7 +147,7 @@ def test_a_job_that_is_late_does_not_run_what_another_was_given(
     with pytest.raises(StudyStateError, match=second):
         studies.resumable("asked", job=first)
     studies.resumable("asked", job=second)
-    assert studies.store.study("asked").driver == this_process()
+    assert studies.store.study("asked").driver == this_owner()
 
 
 def test_a_cluster_that_takes_no_job_leaves_the_study_as_it_was(
@@ -542,3 +554,288 @@ def test_a_study_that_nobody_can_read_keeps_no_other_from_its_start(
     assert few.of("chat").start("asked").job
     with pytest.raises(MissingStudyError):
         few.of("chat").study("unreadable")
+
+
+# Several at once.
+
+
+class Interrupted(Store):
+    """A store in which something happens right before, or after, one of its calls."""
+
+    def __init__(self, url: str, call: str, happens: Callable[[], object], *, after: bool) -> None:
+        super().__init__(url)
+        self._call, self._happens, self._after = call, happens, after
+
+    def _at(self, call: str, *, after: bool) -> None:
+        if (call, after) == (self._call, self._after):
+            self._call = ""
+            self._happens()
+
+    def replace(self, was: Study | Stored, study: Study, trials: Sequence[Trial] = ()) -> None:
+        self._at("replace", after=False)
+        super().replace(was, study, trials)
+        self._at("replace", after=True)
+
+    def delete(self, was: Study | Stored) -> None:
+        self._at("delete", after=False)
+        super().delete(was)
+
+    def take_back(self, was: Study, job: str) -> bool:
+        taken = super().take_back(was, job)
+        self._at("take_back", after=True)
+        return taken
+
+
+@pytest.fixture
+def interrupted(tmp_path: Path, studies: Studies, jobs: Jobs) -> Iterator[Callable[..., Studies]]:
+    stores: list[Store] = []
+
+    def made(call: str, happens: Callable[[], object], *, after: bool = True) -> Studies:
+        stores.append(Interrupted(f"sqlite:///{tmp_path / 'store.db'}", call, happens, after=after))
+        return Studies(stores[-1], tmp_path / "studies", runner=jobs)
+
+    yield made
+    for each in stores:
+        each.close()
+
+
+def with_file(studies: Studies, job: Job, state: StudyState = StudyState.CANCELLED) -> Study:
+    """A study that has ended, with a trial and a file of it."""
+    study = studies.create(job)
+    Path(study.directory, "old.log").write_text("old", encoding="utf-8")
+    studies.store.save("asked", trial(0))
+    return ended(studies, "asked", state, reason="as far as it went")
+
+
+def files(studies: Studies) -> list[str]:
+    """Those of the study, and whatever lies beside its directory."""
+    home = Path(studies.store.study("asked").directory).parent
+    return sorted(str(each.relative_to(home)) for each in home.rglob("*") if each.is_file())
+
+
+def begun(studies: Studies) -> Callable[[str, str], object]:
+    """A job that begins its study at once."""
+
+    def begin(name: str, job: str) -> None:
+        study = studies.resumable(name, job=job)
+        studies.store.set_state(name, StudyState.RUNNING)
+        Path(study.directory, "new.log").write_text("new", encoding="utf-8")
+        studies.store.save(name, trial(0, {"max-num-seqs": 1}))
+
+    return begin
+
+
+@pytest.mark.parametrize("verb", ["start", "resume", "restart"])
+def test_a_job_that_began_though_the_cluster_did_not_say_so_has_its_study(
+    studies: Studies, jobs: Jobs, job: Job, verb: str
+) -> None:
+    if verb == "start":
+        studies.create(job)
+    else:
+        with_file(studies, job)
+    jobs.began = begun(studies)
+    study = getattr(studies, verb)("asked")
+    ((_, id),) = jobs.started
+    assert (study.state, study.job) == (StudyState.RUNNING, id)
+    assert studies.driven(study)
+    assert studies.store.study("asked") == study
+    assert [each.parameters for each in studies.store.trials("asked")] == [{"max-num-seqs": 1}]
+    old = ["asked/old.log"] if verb == "resume" else []
+    assert files(studies) == ["asked/new.log", *old]
+
+
+def test_a_study_that_another_started_while_it_was_begun_anew_is_the_others(
+    studies: Studies, jobs: Jobs, job: Job, interrupted: Callable[..., Studies]
+) -> None:
+    with_file(studies, job)
+
+    def another_starts() -> None:
+        begun(studies)("asked", studies.start("asked").job)
+
+    with pytest.raises(StudyStateError, match="changed"):
+        interrupted("replace", another_starts).restart("asked")
+    ((_, id),) = jobs.started
+    assert (standing(studies, "asked"), studies.store.study("asked").job) == ("RUNNING", id)
+    assert len(studies.store.trials("asked")) == 1
+    assert files(studies) == ["asked/new.log"]
+
+
+def test_a_study_that_another_started_after_a_restart_was_not_taken_is_the_others(
+    studies: Studies, jobs: Jobs, job: Job, interrupted: Callable[..., Studies]
+) -> None:
+    with_file(studies, job)
+    jobs.refusal = "the cluster is away"
+
+    def another_starts() -> None:
+        jobs.refusal = ""
+        begun(studies)("asked", studies.start("asked").job)
+
+    with pytest.raises(StudyStateError, match="changed"):
+        interrupted("take_back", another_starts).restart("asked")
+    assert standing(studies, "asked") == "RUNNING"
+    assert files(studies) == ["asked/new.log"]
+
+
+@pytest.mark.parametrize("verb", ["edit", "delete", "submit", "restart"])
+def test_a_study_that_goes_on_while_it_is_replaced_keeps_what_was_and_what_comes(
+    studies: Studies, job: Job, interrupted: Callable[..., Studies], verb: str
+) -> None:
+    was = with_file(studies, job)
+
+    def another_goes_on() -> None:
+        Path(was.directory).mkdir(exist_ok=True)  # as its driver does
+        begun(studies)("asked", studies.resume("asked").job)
+
+    mine = interrupted("delete" if verb == "delete" else "replace", another_goes_on, after=False)
+    calls: dict[str, Callable[[], object]] = {
+        "edit": lambda: mine.edit("asked", job),
+        "delete": lambda: mine.delete("asked"),
+        "submit": lambda: mine.submit(job, restart=True),
+        "restart": lambda: mine.restart("asked"),
+    }
+    with pytest.raises(StudyStateError, match="changed"):
+        calls[verb]()
+    assert standing(studies, "asked") == "RUNNING"
+    assert files(studies) == ["asked/new.log", "asked/old.log"]
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_study_that_the_service_is_starting_is_not_taken_from_it(
+    studies: Studies, job: Job, restart: bool
+) -> None:
+    studies.create(job)
+    started = studies.start("asked")
+    with pytest.raises(StudyStateError, match="STARTING"):
+        studies.submit(job, restart=restart)
+    assert studies.store.study("asked") == started
+
+
+def test_a_study_whose_job_never_began_it_is_not_replaced_unasked(
+    studies: Studies, job: Job
+) -> None:
+    with_file(studies, job)
+    studies.resume("asked")
+    studies.store.set_state("asked", StudyState.PENDING, renewed_at=ago(START_SECONDS + 1))
+    with pytest.raises(StudyStateError, match="--restart"):
+        studies.submit(job)
+    assert files(studies) == ["asked/old.log"]
+    studies.submit(job, restart=True)
+    assert files(studies) == []
+
+
+# Studies that another version of autotuner stored.
+
+
+def unreadable(studies: Studies, tmp_path: Path, name: str, version: str = "9.1") -> None:
+    """A study whose spec holds what only another version allows."""
+    with sqlite3.connect(tmp_path / "store.db") as connection:
+        (text,) = connection.execute("SELECT spec FROM studies WHERE name = ?", (name,)).fetchone()
+        spec = json.loads(text)
+        spec["workload"]["scenarios"] = ["Z(1)"]
+        connection.execute(
+            "UPDATE studies SET spec = ?, version = ? WHERE name = ?",
+            (json.dumps(spec), version, name),
+        )
+    connection.close()
+    with pytest.raises(StudyStateError, match="another version"):
+        studies.store.study(name)
+
+
+def test_a_study_that_cannot_be_read_says_where_and_who_can(
+    tmp_path: Path, studies: Studies, job: Job
+) -> None:
+    studies.create(job)
+    assert studies.store.stored("asked").version == __version__
+    unreadable(studies, tmp_path, "asked")
+    for call in (studies.study, studies.start, studies.resume, studies.restart, studies.show):
+        with pytest.raises(StudyStateError) as caught:
+            call("asked")
+        assert "workload.scenarios" in str(caught.value)
+        assert "autotuner 9.1 wrote it; delete it, or read it with that" in str(caught.value)
+    unreadable(studies, tmp_path, "asked", version="")
+    with pytest.raises(StudyStateError, match="an earlier autotuner wrote it"):
+        studies.study("asked")
+
+
+def test_a_study_that_cannot_be_read_hides_no_other(
+    tmp_path: Path, studies: Studies, job: Job
+) -> None:
+    for name in ("asked", "other", "third"):
+        studies.of("chat" if name == "third" else "").create(named(job, name))
+    unreadable(studies, tmp_path, "asked")
+    unreadable(studies, tmp_path, "third")
+    assert [each.name for each, _ in studies.list()] == ["other"]
+    assert [each["name"] for each in studies.rows()] == ["other"]
+    assert sorted(each.name for each in studies.unreadable()) == ["asked", "third"]
+    assert [each.name for each in studies.of("chat").unreadable()] == ["third"]
+    assert studies.of("search").unreadable() == []
+
+
+def test_a_study_that_cannot_be_read_is_deleted_edited_and_replaced(
+    tmp_path: Path, studies: Studies, job: Job
+) -> None:
+    for change in (
+        lambda: studies.delete("asked"),
+        lambda: studies.edit("asked", job),
+        lambda: studies.submit(job, restart=True),
+    ):
+        with_file(studies, job)
+        unreadable(studies, tmp_path, "asked")
+        change()
+        assert list((tmp_path / "studies").rglob("*.log")) == []
+        assert studies.unreadable() == []
+        if "asked" in studies.store.names():
+            assert studies.store.trials("asked") == []
+            studies.store.delete(studies.study("asked"))
+
+
+def test_a_study_that_cannot_be_read_is_cancelled(
+    tmp_path: Path, studies: Studies, jobs: Jobs, job: Job
+) -> None:
+    studies.create(job)
+    started = studies.start("asked")
+    driven(studies, "asked")
+    unreadable(studies, tmp_path, "asked")
+    with pytest.raises(StudyStateError, match="RUNNING; cancel it"):
+        studies.delete("asked")
+    with pytest.raises(StudyStateError, match="another version"):
+        studies.cancel("asked")
+    assert jobs.stopped == [started.job]
+    studies.store.set_state("asked", StudyState.RUNNING, driver=DEAD)
+    jobs.living.clear()
+    with pytest.raises(StudyStateError, match="another version"):
+        studies.cancel("asked")
+    assert studies.store.stored("asked").state is StudyState.CANCELLED
+    studies.delete("asked")
+
+
+def test_a_study_that_cannot_be_read_counts_while_it_is_under_way(
+    tmp_path: Path, studies: Studies, jobs: Jobs, job: Job
+) -> None:
+    few = Studies(studies.store, tmp_path / "studies", runner=jobs, at_once=1)
+    few.create(job)
+    few.create(named(job, "other"))
+    few.start("asked")
+    unreadable(few, tmp_path, "asked")
+    with pytest.raises(TooManyStudiesError, match="1 studies"):
+        few.start("other")
+    few.store.set_state("asked", StudyState.COMPLETE)
+    few.start("other")
+
+
+def test_what_a_study_left_that_cannot_be_read_is_swept(
+    tmp_path: Path, studies: Studies, job: Job
+) -> None:
+    other = {"kind": "docker", "docker": {"memory": "64g"}}
+    studies.create(load_job(study_file(tmp_path, name="asked", backend=other)))
+    studies.create(named(job, "gone"))
+    for name in ("asked", "gone"):
+        unreadable(studies, tmp_path, name)
+    with sqlite3.connect(tmp_path / "store.db") as connection:
+        connection.execute(
+            """UPDATE studies SET spec = '{"backend": {"kind": "moon"}}' WHERE name = 'gone'"""
+        )
+    connection.close()
+    used = studies.backends_used(Site())
+    assert [each.place.image for each in used] == [False, True]
+    assert len(studies.backends_used(Site(), only="docker")) == 2

@@ -402,7 +402,7 @@ def test_a_new_store_may_be_made_by_many_at_once(url: str) -> None:
 
 def test_a_store_of_the_first_version_is_brought_up_to_date_with_what_it_holds(url: str) -> None:
     added = {
-        "studies": ["renewed_at", "job", "events", "team"],
+        "studies": ["renewed_at", "job", "events", "team", "version"],
         "trials": [
             *("penalty", "predicted", "observed", "repeat_of", "round", "advice", "why"),
             "lost_gpu_hours",
