@@ -68,7 +68,7 @@ class _Programs:
         )
 
     def start(self, plan: Plan) -> Server:
-        return _ProcessServer(plan, self._site.environment())
+        return _ProcessServer(plan, self._site)
 
     def left(self, study: str | None = None) -> list[str]:
         return [said(process, environment) for process, environment in labelled(study)]
@@ -91,12 +91,12 @@ class _Programs:
 class _ProcessServer:
     node = None
 
-    def __init__(self, plan: Plan, secret: Mapping[str, str]) -> None:
+    def __init__(self, plan: Plan, site: Site) -> None:
         request = plan.request
         self._log = Path(request["directory"]) / LOG
         self._program = request["argv"][0]
         self._environment = {
-            **surroundings(secret),
+            **surroundings(site),
             **request["environment"],
             **labels(request["study"], request["trial"]),
         }
@@ -148,16 +148,18 @@ def inherited() -> dict[str, str]:
     }
 
 
-def surroundings(secret: Mapping[str, str], *hosts: str) -> dict[str, str]:
+def surroundings(site: Site, *hosts: str) -> dict[str, str]:
     """The whole environment of a program of a trial, but for what its study says.
 
     Args:
-        secret: what the site says.
         hosts: are reached without a proxy, as this machine is.
     """
-    found = {**inherited(), **secret}
+    said_there = site.environment()
+    found = {**inherited(), **said_there}
+    if site.hub_cache is not None:
+        found["HF_HOME"] = str(site.hub_cache)
     for name in ("NO_PROXY", "no_proxy"):
-        said = f"{os.environ.get(name, '')},{secret.get(name, '')}"
+        said = f"{os.environ.get(name, '')},{said_there.get(name, '')}"
         found[name] = without_proxy(said, *LOOPBACK, *hosts)
     return found
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import os
 import select
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from autotuner.backends.guarded import Guarded, labels
 from autotuner.backends.process import surroundings
 from autotuner.errors import InfrastructureError
+from autotuner.settings import Site
 
 LOG = "runner.log"
 WATCH_SECONDS = 0.5
@@ -31,7 +32,7 @@ class LoadRunner:
         *,
         study: str,
         trial: int,
-        secret: Mapping[str, str],
+        site: Site,
         started: Callable[[int], None] = lambda pid: None,
     ) -> None:
         """Start it; `started` hears its PID before the first load."""
@@ -40,7 +41,7 @@ class LoadRunner:
         with self._log.open("ab") as log:
             self._program = Guarded(
                 argv,
-                environment={**surroundings(secret, IN_CLUSTER), **labels(study, trial)},
+                environment={**surroundings(site, IN_CLUSTER), **labels(study, trial)},
                 directory=str(directory),
                 output=log,
                 errors=log,

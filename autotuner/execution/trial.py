@@ -173,7 +173,7 @@ class TrialRun:
                 self._directory,
                 study=spec.name,
                 trial=self._assignment.number,
-                secret=self._site.environment(),
+                site=self._site,
                 started=self._load_started,
             )
             try:

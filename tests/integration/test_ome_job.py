@@ -250,7 +250,7 @@ class Trial:
         self.benchmark: Any = OME_JOB.open(study, Site())
         self.directory = directory
         self.runner = LoadRunner(
-            self.benchmark.runner("/models/tiny"), directory, study="small", trial=3, secret={}
+            self.benchmark.runner("/models/tiny"), directory, study="small", trial=3, site=Site()
         )
 
     def run(self, load: Load = LOAD, **changes: str) -> Path:

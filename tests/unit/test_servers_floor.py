@@ -26,7 +26,7 @@ import yaml
 from click.testing import CliRunner
 from pydantic import SecretStr
 
-from autotuner.backends import docker
+from autotuner.backends import docker, process
 from autotuner.backends.docker import DOCKER
 from autotuner.backends.ome import OMEServer
 from autotuner.backends.ome_cluster import Cluster, Missing
@@ -284,7 +284,8 @@ def test_bg20_a_program_that_is_not_there_leaves_its_reason_and_no_container(
 
 def test_d20_n02_bg40_a_process_gets_them_too_and_none_to_itself(tmp_path: Path) -> None:
     names = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HTTPS_PROXY", "https_proxy", "no_proxy"]
-    code = f"import os; print(*map(os.environ.get, {names}))"
+    told = tmp_path / "told"
+    code = f"import os; open({str(told)!r}, 'w').write(' '.join(map(os.environ.get, {names})))"
     launch = SIMULATED.launch(spec(), {}, port=1)
     launch = replace(launch, command=(sys.executable,), arguments=("-c", code))
     backend = PROCESS.open({}, SECRET)
@@ -293,7 +294,7 @@ def test_d20_n02_bg40_a_process_gets_them_too_and_none_to_itself(tmp_path: Path)
     server = backend.start(plan)
     try:
         assert wait_for(lambda: not server.alive(), 20)
-        *secrets, no_proxy = server.log().split()
+        *secrets, no_proxy = told.read_text().split()
         assert secrets == ["hf_not_to_be_seen"] * 2 + ["http://a:pw@p:1"] * 2
         assert {"127.0.0.1", "localhost"} <= set(no_proxy.split(","))
     finally:
@@ -686,7 +687,7 @@ def test_d20_n05_a_load_generator_gets_the_sites_secrets(
     with serving() as url:
         run_trial(assignment(tmp_path), kinds_of(Stage(Started(url))), site=SECRET)
     (only,) = runner.made
-    assert only.more["secret"] == SECRET.environment()
+    assert only.more["site"] == SECRET
 
 
 @pytest.mark.parametrize("said", [None, "org/tokenizer"])
@@ -1059,7 +1060,7 @@ def loads_environment(
     directory: Path, monkeypatch: pytest.MonkeyPatch, site: Site
 ) -> Mapping[str, str]:
     monkeypatch.setattr(loadrunner, "Guarded", Program)
-    LoadRunner(["load"], directory, study="small", trial=1, secret=site.environment())
+    LoadRunner(["load"], directory, study="small", trial=1, site=site)
     return Program.environment
 
 
@@ -1091,6 +1092,30 @@ def test_n05_load_goes_through_a_proxy_but_not_to_a_server(
             assert skips(found[name], host), host
         assert not skips(found[name], "huggingface.co")
         assert skips(found[name], "a.example.com") is bool(own), "this machine's own still counts"
+
+
+def test_the_tokenizer_is_looked_for_in_the_sites_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a node that reaches no hub it is nowhere else."""
+    monkeypatch.setenv("HF_HOME", "/of/this/machine")
+    found = loads_environment(tmp_path, monkeypatch, Site(hub_cache=Path("/shared/hf")))
+    assert found["HF_HOME"] == "/shared/hf"
+    assert loads_environment(tmp_path, monkeypatch, Site())["HF_HOME"] == "/of/this/machine"
+
+
+@pytest.mark.parametrize(
+    ("own", "told"), [(None, "/shared/hf"), ("/of/the/study", "/of/the/study")]
+)
+def test_a_process_gets_the_sites_cache_unless_its_study_says_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: str | None, told: str
+) -> None:
+    monkeypatch.setattr(process, "Guarded", Program)
+    launch = SIMULATED.launch(spec(), {}, port=1)
+    launch = replace(launch, environment={"HF_HOME": own} if own else {})
+    backend = PROCESS.open({}, Site(hub_cache=Path("/shared/hf")))
+    backend.start(backend.plan(launch, Slot("small", 1, 1, str(tmp_path))))
+    assert Program.environment["HF_HOME"] == told
 
 
 def test_n05_without_a_proxy_none_is_made_up(
