@@ -144,11 +144,11 @@ def run_study(
             loop.broken = loop.broken or f"the driver failed: {error!r}"[:300]
             raise InfrastructureError(loop.broken) from error
         finally:
-            _wait_gone(backend, study.name)
-            state = loop.finish()
+            state = _ended(loop, backend, study.name)
             mirroring.ended()
             if len(nodes) > 1 and not recorded:
-                sweep_everywhere(study.spec, site)
+                for line in sweep_everywhere(study.spec, site):
+                    said(f"left by the study: {line}")
         if loop.usurped:  # what becomes of it is for its driver to say
             raise StudyStateError(loop.broken)
         if loop.broken and not loop.cancelled:
@@ -280,6 +280,17 @@ def _signals(loop: StudyLoop) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _ended(loop: StudyLoop, backend: Backend, study: str) -> StudyState:
+    """Close the study once nothing of its trials is there; whoever cannot say so does not keep it
+    open, and is remarked."""
+    try:
+        _wait_gone(backend, study)
+    except InfrastructureError as error:
+        said = str(error).splitlines()[0]
+        loop.remark(f"whether its trials left anything is not known, see autotuner sweep: {said}")
+    return loop.finish()
 
 
 def _wait_gone(backend: Backend, study: str) -> None:
