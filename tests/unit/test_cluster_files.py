@@ -182,6 +182,15 @@ def test_ray_counts_the_gpus_that_kubernetes_gives(name: str, spec: dict[str, An
         assert group["rayStartParams"]["metrics-export-port"] == str(metrics)
 
 
+def test_where_kubernetes_gpus_are_counted_there_is_a_cpu_for_each() -> None:
+    file = CLUSTER / "kuberay" / "raycluster.yaml"
+    head = manifest(file)["spec"]["headGroupSpec"]
+    (container,) = head["template"]["spec"]["containers"]
+    suggested = re.search(r'# resources: .*ome_gpu\\": (\d+)', file.read_text())
+    assert suggested
+    assert int(container["resources"]["limits"]["cpu"]) >= int(suggested[1])
+
+
 def test_one_ray_and_one_python_everywhere() -> None:
     for name, spec in clusters():
         assert spec["rayVersion"].rpartition(".")[0] == ray_pin(), name
