@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -863,6 +864,38 @@ def test_the_cluster_says_who_holds_what(page: Watched) -> None:
     expect(second).to_contain_text("Utilisationnot known")
     expect(first).to_contain_text("76.0 of 80.0")
     expect(opened.get_by_role("table", name="Waiting")).to_contain_text("a free place")
+
+
+def test_what_ended_is_counted_by_the_hour_of_the_clock(page: Watched) -> None:
+    opened = page.go("/presets")
+    at = datetime(2026, 11, 22, 10, 20, tzinfo=UTC)
+    ends = {"now": 0, "an hour": 60, "the hour's first": 20, "yesterday": 24 * 60, "last": 1399}
+    trials: list[dict[str, Any]] = [
+        {"started_at": str(end - timedelta(minutes=4)), "ended_at": str(end)}
+        for end in (at - timedelta(minutes=minutes) for minutes in ends.values())
+    ]
+    trials.append({"started_at": str(at - timedelta(minutes=50)), "ended_at": ""})
+    now = at.timestamp() * 1000
+    found = module(opened, "activity", "it.hourly(...given)", [trials, now])
+    assert [each["ended"] for each in found["hours"]] == [1, *[0] * 21, 1, 2]
+    assert (found["ended"], found["mean"]) == (4, 240)
+    assert found["hours"][-1]["start"] == now - 20 * 60_000
+    india = module(opened, "activity", "it.hourly(...given)", [trials, now, 330 * 60_000])
+    assert [each["ended"] for each in india["hours"]] == [1, *[0] * 21, 1, 2]
+    assert india["hours"][-1]["start"] == now - 50 * 60_000  # 15:00 there
+    none = module(opened, "activity", "it.hourly(...given)", [[], now])
+    assert (none["ended"], none["mean"]) == (0, None)
+
+
+def test_the_cluster_says_how_many_ended_and_how_long_one_took(page: Watched) -> None:
+    opened = page.go("/cluster")
+    card = opened.locator(".card", has_text="The last 24 hours")
+    expect(card.locator(".hour")).to_have_count(24)
+    opened.get_by_text("As a table").click()
+    rows = card.get_by_role("table", name="Trials by hour").locator("tbody td").all_inner_texts()
+    said = card.locator("dd").first.inner_text()
+    assert int(said) == sum(map(int, rows)) > 0
+    expect(card).to_contain_text(re.compile(r"mean duration\s*\d"))
 
 
 def test_of_another_team_is_said_that_it_holds_and_waits_and_no_more(page: Watched) -> None:

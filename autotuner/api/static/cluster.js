@@ -1,11 +1,13 @@
 // The machines: nodes and GPUs, who holds what, what waits.
 
+import { HOURS, activityCard } from "./activity.js";
 import { poll, read } from "./api.js";
 import { sheet } from "./sheet.js";
 import { table } from "./tables.js";
 import { ago, badge, counted, el, fill, problemNote, quantity, stateBadge, waiting } from "./ui.js";
 
 const REFRESH_SECONDS = 5;
+const ACTIVITY_SECONDS = 60;
 const ANOTHERS = "another team's"; // in place of the name of a study that one does not see
 const FULL = 0.9;
 const BUSY = 0.7;
@@ -17,7 +19,8 @@ export const views = [{ path: "/cluster", title: "Cluster", render }];
 async function render(root, _, signal) {
   await sheet("trial.css");
   const body = el("div", { class: "stack" }, waiting());
-  root.append(el("div", { class: "page-head" }, el("h1", {}, "Cluster")), body);
+  const activity = el("div");
+  root.append(el("div", { class: "page-head" }, el("h1", {}, "Cluster")), el("div", { class: "stack" }, body, activity));
   let shown = "";
   poll(async () => {
     try {
@@ -32,6 +35,13 @@ async function render(root, _, signal) {
       fill(body, problemNote(error));
     }
   }, REFRESH_SECONDS, signal);
+  let told = "";
+  poll(async () => {
+    const answer = await read("timeline", { hours: HOURS }, { signal });
+    const now = JSON.stringify(answer.trials.map((each) => [each.study, each.number, each.ended_at]));
+    if (now !== told && !signal.aborted) fill(activity, activityCard(answer));
+    told = now;
+  }, ACTIVITY_SECONDS, signal, (problem) => void fill(activity, problemNote(problem)));
 }
 
 /** How full something is, in a word and a class: above 90 % red, above 70 % yellow. */

@@ -1,7 +1,7 @@
 // Where bars and ticks of a timeline go; values only.
 
 const MINUTE = 60_000;
-const HOUR = 60 * MINUTE;
+export const HOUR = 60 * MINUTE;
 
 // Up to so many milliseconds, a tick every so many.
 const TICKS = [
