@@ -16,11 +16,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, TypeAlias, TypedDict, cast
 from urllib.parse import quote, urlsplit
 
+from autotuner.addresses import is_loopback
 from autotuner.errors import (
     AutotunerError,
     ConfigError,
@@ -194,7 +194,7 @@ class Client:
             headers={"Authorization": f"Bearer {token}"} if token else {},
             timeout=timeout,
             # What is on this machine is not reached through a proxy.
-            trust_env=not _is_loopback(host),
+            trust_env=not is_loopback(host),
         )
 
     def __enter__(self) -> Client:
@@ -776,12 +776,3 @@ def _host(address: str) -> str:
             f"{address!r} is no address of a service", hint="such as http://127.0.0.1:8000"
         )
     return host
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -20,13 +20,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from autotuner.addresses import FIRST_PORT, LAST_PORT, LOOPBACK, OWN_NAMES
 from autotuner.errors import ConfigError
-
-FIRST_PORT, LAST_PORT = 20000, 31999
-"""Above Ray's worker ports (10002-19999) and below what the kernel hands out (32768 and up)."""
-
-
-LOOPBACK = ("127.0.0.1", "localhost")
 
 
 def without_proxy(no_proxy: str, *hosts: str) -> str:
@@ -74,7 +69,7 @@ class Site(BaseModel):
         if self.http_proxy or self.https_proxy:
             # SGLang asks itself for a first answer, through any proxy that it is told of.
             said = no_proxy.get_secret_value() if no_proxy else ""
-            no_proxy = SecretStr(without_proxy(said, *LOOPBACK))
+            no_proxy = SecretStr(without_proxy(said, *OWN_NAMES))
         proxies = {
             "HTTP_PROXY": self.http_proxy,
             "HTTPS_PROXY": self.https_proxy,
@@ -216,7 +211,7 @@ class Settings(BaseSettings):
         "environment, programs, models.",
     )
     service_host: str = Field(
-        default="127.0.0.1",
+        default=LOOPBACK,
         description="Address the service listens on; any but this machine's own needs tokens.",
     )
     service_port: int = Field(default=8000, ge=1, le=65535)

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,13 +21,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from autotuner.addresses import LOOPBACK, free_ports
 from tests.processes import alive, tree, wait_for
 
 BIN = Path(sys.executable).parent
-HOST = "127.0.0.1"
+HOST = LOOPBACK
 STORE_BYTES = 100 * 2**20
 START_SECONDS, STOP_SECONDS = 90.0, 20.0
-PORTS = range(6400, 9900)
+PORTS = 6400, 9899
 """Below Ray's workers' ports and those of trials' servers."""
 
 
@@ -104,7 +103,7 @@ def two_nodes(*, cpus: Sequence[int] = (2, 2), **environment: str) -> Iterator[R
     """
     # Ray's sockets lie in there, and a socket's path has 107 characters at most.
     directory = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
-    ports = iter(_free_ports(7))
+    ports = iter(free_ports(7, PORTS))
     head, dashboard = next(ports), next(ports)
     token = secrets.token_hex(32)
     auth = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
@@ -155,21 +154,6 @@ def _is_up(node: subprocess.Popen[bytes], cluster: RayCluster, count: int) -> bo
         return [node["state"] for node in cluster.listed("nodes")].count("ALIVE") == count
     except (OSError, ValueError, KeyError, TypeError):  # the dashboard is not up yet
         return False
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports nothing listens on at this moment, below those the kernel hands out."""
-    found: list[int] = []
-    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
-        with socket.socket() as probe:
-            try:
-                probe.bind((HOST, port))
-            except OSError:
-                continue
-        found.append(port)
-        if len(found) == count:
-            break
-    return found
 
 
 @contextmanager

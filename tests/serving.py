@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,10 +14,11 @@ from typing import Any
 import httpx
 import psutil
 
+from autotuner.addresses import free_port
 from tests.processes import alive, started, tree, wait_for
 
 GONE_SECONDS = 20.0
-PORTS = range(3000, 6400)
+PORTS = 3000, 6399
 """Below those of other tests' Rays."""
 
 
@@ -91,7 +90,7 @@ def served(home: Path, **variables: str) -> Iterator[Served]:
     """`autotuner serve` on a free port, ended with the block if it still runs."""
     home.mkdir(exist_ok=True)
     began = time.monotonic()
-    with started("serve", "--port", str(free_port()), home=home, **variables) as process:
+    with started("serve", "--port", str(service_port()), home=home, **variables) as process:
         assert process.stdout is not None
         said = process.stdout.readline()
         assert "serves at" in said, (home / "stderr.txt").read_text()
@@ -107,17 +106,10 @@ def served(home: Path, **variables: str) -> Iterator[Served]:
                 assert wait_for(lambda: not any(map(alive, family)), GONE_SECONDS)
 
 
-def free_port() -> int:
-    """A port of this machine's own address that nothing listens on at this moment. Not one that
-    the kernel gives to connections: while a killed replica is replaced, one would take it."""
-    for port in random.SystemRandom().sample(PORTS, len(PORTS)):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port
-    raise AssertionError("no port is free")
+def service_port() -> int:
+    """A free one. Not one that the kernel gives to connections: while a killed replica is replaced,
+    one would take it."""
+    return free_port(PORTS)
 
 
 def _title(process: psutil.Process) -> str:

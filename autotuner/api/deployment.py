@@ -15,10 +15,10 @@ from ray.serve._private import replica
 from ray.serve.context import _get_global_client
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from autotuner.addresses import is_loopback
 from autotuner.api.app import application
 from autotuner.api.problems import of_error
 from autotuner.api.service import Service, service
-from autotuner.api.tokens import is_loopback
 from autotuner.errors import AutotunerError, InfrastructureError
 from autotuner.execution.jobs import RayJobs
 from autotuner.execution.observed import Observed

@@ -22,6 +22,7 @@ import urllib.request
 import ray
 from ray import serve
 
+from autotuner.addresses import LOOPBACK, free_ports
 from autotuner.api import deployment
 from autotuner.api.serve import url
 from autotuner.errors import AutotunerError
@@ -30,7 +31,6 @@ from autotuner.settings import Settings
 from autotuner.store import Store
 from autotuner.studies import Studies
 
-LOOPBACK = "127.0.0.1"
 STORE_BYTES = 100 * 2**20
 """Ray's shared memory: trials pass a few kilobytes."""
 
@@ -127,18 +127,6 @@ def _end_studies(jobs: RayJobs) -> None:
     deadline = time.monotonic() + ORDERLY_SECONDS
     while any(map(jobs.alive, ending)) and time.monotonic() < deadline:
         time.sleep(WATCH_SECONDS)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of this machine's own address that nothing listens on at this moment."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind((LOOPBACK, 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 if __name__ == "__main__":

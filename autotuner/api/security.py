@@ -19,8 +19,9 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from autotuner.addresses import is_loopback
 from autotuner.api.problems import ProblemError, of_error
-from autotuner.api.tokens import CALLER, Caller, Gate, Role, is_loopback, unauthorized
+from autotuner.api.tokens import CALLER, Caller, Gate, Role, unauthorized
 from autotuner.errors import AutotunerError, InfrastructureError
 from autotuner.settings import Settings
 

@@ -11,13 +11,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import Self
 
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from autotuner.addresses import is_loopback
 from autotuner.api.problems import ProblemError
 from autotuner.errors import ConfigError, InfrastructureError
 from autotuner.files import locked, replace
@@ -275,15 +275,3 @@ def unauthorized(detail: str) -> ProblemError:
         f"{detail}; its operator makes one: autotuner token add",
         headers={"WWW-Authenticate": "Bearer"},
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a name or address means this machine and nobody else."""
-    if host.lower().rstrip(".") == "localhost":
-        return True
-    try:
-        address = ip_address(host.strip("[]"))
-    except ValueError:
-        return False
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return (mapped or address).is_loopback

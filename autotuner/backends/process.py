@@ -10,12 +10,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from autotuner.addresses import OWN_NAMES
 from autotuner.backends.base import Backend, BackendKind, Server
 from autotuner.backends.guarded import Guarded, labelled, labels, said, sweep_processes
 from autotuner.errors import InfrastructureError
 from autotuner.files import replace
 from autotuner.serving import HERE, Ending, Finding, LaunchSpec, Plan, Slot
-from autotuner.settings import LOOPBACK, Site, masked, without_proxy
+from autotuner.settings import Site, masked, without_proxy
 from autotuner.study.space import Parameters
 from autotuner.study.spec import NoOptions, StudySpec, options_of
 
@@ -160,7 +161,7 @@ def surroundings(site: Site, *hosts: str) -> dict[str, str]:
         found["HF_HOME"] = str(site.hub_cache)
     for name in ("NO_PROXY", "no_proxy"):
         said = f"{os.environ.get(name, '')},{said_there.get(name, '')}"
-        found[name] = without_proxy(said, *LOOPBACK, *hosts)
+        found[name] = without_proxy(said, *OWN_NAMES, *hosts)
     return found
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import ray
 from ray import tune
 
+from autotuner.addresses import free_port
 from autotuner.benchmarks.base import Opened, Recorded
 from autotuner.errors import InfrastructureError, TrialError
 from autotuner.execution.parcel import files_for
@@ -19,7 +20,7 @@ from autotuner.execution.part import RemotePart
 from autotuner.execution.recorded import RecordedRun
 from autotuner.execution.reservation import Reservation, granted
 from autotuner.execution.spanning import Part
-from autotuner.execution.trial import Assignment, Kinds, TrialRun, free_port
+from autotuner.execution.trial import Assignment, Kinds, TrialRun
 from autotuner.plugins import load_kind
 from autotuner.serving import HERE
 from autotuner.settings import Site

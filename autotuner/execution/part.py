@@ -13,13 +13,14 @@ import ray
 from ray.util.placement_group import get_current_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from autotuner.addresses import free_port
 from autotuner.backends.base import Backend, Server
 from autotuner.engines.base import Engine
 from autotuner.errors import InfrastructureError
 from autotuner.execution.gate import GATE_SECONDS, Gauge, nvidia_gauge, wait_clear
 from autotuner.execution.parcel import packed, unpack
 from autotuner.execution.reservation import GPU, Reservation
-from autotuner.execution.trial import Assignment, free_port, fresh
+from autotuner.execution.trial import Assignment, fresh
 from autotuner.plugins import load_kind
 from autotuner.serving import Ending, Plan, Slot
 from autotuner.settings import Site

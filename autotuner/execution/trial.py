@@ -5,15 +5,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import random
 import shutil
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from autotuner.addresses import free_port
 from autotuner.backends.base import Backend, Server
 from autotuner.benchmarks.base import Benchmark
 from autotuner.engines.base import Diagnosis, Engine
@@ -32,7 +31,7 @@ from autotuner.execution.sampling import (
 )
 from autotuner.execution.spanning import Part, SpanningServer
 from autotuner.serving import HERE, Endpoint, LaunchSpec, Plan, Slot
-from autotuner.settings import FIRST_PORT, LAST_PORT, Site
+from autotuner.settings import Site
 from autotuner.study.metrics import METRICS, metrics_of
 from autotuner.study.objective import latency_bounds
 from autotuner.study.space import Parameters
@@ -426,23 +425,6 @@ def run_trial(
     finally:
         run.stop()
     return run.outcome(error)
-
-
-def free_port(ports: tuple[int, int] = (FIRST_PORT, LAST_PORT), host: str = "127.0.0.1") -> int:
-    """A port, from the first to the last of `ports`, that nothing listens on at this moment.
-
-    Raises:
-        InfrastructureError: none found.
-    """
-    among = range(ports[0], ports[1] + 1)
-    for port in random.SystemRandom().sample(among, min(len(among), 100)):
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            try:
-                probe.bind((host, port))
-            except OSError:
-                continue
-            return port
-    raise InfrastructureError(f"no free port found from {ports[0]} to {ports[1]}")
 
 
 def _planned(backend: Backend, launch: LaunchSpec, slot: Slot) -> Plan:

@@ -32,7 +32,7 @@ from autotuner.study.study import STUDY_LOG, Study, StudyState, timestamp
 from autotuner.study.trial import LoadPoint, Phase, Trial, TrialState
 from tests.builders import spec
 from tests.processes import started, tree
-from tests.serving import free_port
+from tests.serving import service_port
 
 TRIALS = 200
 FINISHED, UNDER_WAY = "finished", "under-way"
@@ -131,7 +131,7 @@ def serving(home: Path) -> Iterator[tuple[str, int, float]]:
     """`autotuner serve`: its address, its process, and the seconds until it served."""
     began = time.monotonic()
     variables = {"AUTOTUNER_REQUESTS_PER_SECOND": "100000"}  # they all come from one caller
-    with started("serve", "--port", str(free_port()), home=home, **variables) as process:
+    with started("serve", "--port", str(service_port()), home=home, **variables) as process:
         assert process.stdout is not None
         said = process.stdout.readline()
         if "serves at" not in said:

@@ -20,7 +20,7 @@ from tests.e2e.test_page_forms import control, says, section, yaml_of
 from tests.e2e.test_vllm import MODEL, ROOT, VLLM
 from tests.pagehost import Watched, chromium, watched
 from tests.processes import ours, wait_for
-from tests.serving import GONE_SECONDS, Served, free_port, served
+from tests.serving import GONE_SECONDS, Served, served, service_port
 
 pytestmark = [
     pytest.mark.slow,
@@ -195,7 +195,7 @@ def states_seen(page: Page) -> Callable[[], set[str]]:
 
 def it_serves(command: str, directory: Path) -> None:
     """The copied line, in a shell, on a free port: it must become ready and answer."""
-    port = free_port()
+    port = service_port()
     line = command.strip().replace("--port 8000", f"--port {port}")
     assert line != command.strip()
     with (directory / "copied.log").open("wb") as log:

@@ -23,7 +23,7 @@ from autotuner.store import Store
 from autotuner.study.study import StudyState
 from tests.e2e.test_vllm import MODEL, ROOT, VLLM
 from tests.processes import alive, ours, wait_for
-from tests.serving import GONE_SECONDS, Served, free_port, served
+from tests.serving import GONE_SECONDS, Served, served, service_port
 from tests.simulated import study_file
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -217,7 +217,7 @@ def test_a_taken_port_is_said_before_anything_starts(tmp_path: Path) -> None:
 
 
 def test_a_service_for_others_needs_tokens(tmp_path: Path) -> None:
-    code, said = refused(tmp_path, "--host", "0.0.0.0", "--port", str(free_port()))
+    code, said = refused(tmp_path, "--host", "0.0.0.0", "--port", str(service_port()))
     assert code == EXIT_USER
     assert "token" in said
 

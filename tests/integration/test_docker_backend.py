@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from autotuner.addresses import free_port
 from autotuner.backends.base import Backend, Server
 from autotuner.backends.container import container_name
 from autotuner.backends.docker import DOCKER
 from autotuner.backends.guarded import process_identity
 from autotuner.backends.owners import this_owner
 from autotuner.errors import FailureClass, InfrastructureError
-from autotuner.execution.trial import free_port
 from autotuner.serving import LaunchSpec, Slot
 from autotuner.settings import Site
 from tests import dockerd

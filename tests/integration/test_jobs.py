@@ -25,7 +25,7 @@ from autotuner.studies import Studies
 from autotuner.study.study import StudyState
 from tests.processes import ours, wait_for
 from tests.raycluster import RayCluster, two_nodes
-from tests.serving import free_port
+from tests.serving import service_port
 from tests.simulated import study_file
 
 
@@ -46,7 +46,7 @@ def test_a_job_is_told_the_settings_that_are_no_secrets_and_how_it_is_stopped() 
 
 
 def test_nobody_there_is_said_at_once_with_what_to_do() -> None:
-    jobs = RayJobs(f"http://127.0.0.1:{free_port()}")
+    jobs = RayJobs(f"http://127.0.0.1:{service_port()}")
     with pytest.raises(InfrastructureError, match="ray job list"):
         jobs.start("llama", "autotuner-llama-1")
     assert "Ray's job server" in jobs.problem()
@@ -146,7 +146,7 @@ def test_a_cluster_that_serves_others_says_what_is_missing_until_there_is_a_toke
 ) -> None:
     # Who deploys has a token, and settings of their own; the cluster's say nothing of others.
     issue(tmp_path / "tokens.json", "deployer", Role.ADMIN)
-    port = free_port()
+    port = service_port()
     done = subprocess.run(
         [sys.executable, "-m", "autotuner", "serve", "--host", "0.0.0.0", "--port", str(port)],
         env={

@@ -19,10 +19,11 @@ from typing import Any
 
 import pytest
 
+from autotuner.addresses import free_port
 from autotuner.benchmarks.ome_job import OME_JOB
 from autotuner.errors import FailureClass, InfrastructureError, TrialError
 from autotuner.execution.loadrunner import LoadRunner
-from autotuner.execution.trial import Assignment, Kinds, free_port, run_trial
+from autotuner.execution.trial import Assignment, Kinds, run_trial
 from autotuner.plugins import load_kind
 from autotuner.serving import Endpoint
 from autotuner.settings import Site

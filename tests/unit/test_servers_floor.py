@@ -26,6 +26,7 @@ import yaml
 from click.testing import CliRunner
 from pydantic import SecretStr
 
+from autotuner.addresses import free_port
 from autotuner.backends import docker, process
 from autotuner.backends.docker import DOCKER
 from autotuner.backends.ome import OMEServer
@@ -57,7 +58,7 @@ from autotuner.execution.gate import GATE_SECONDS, Gauge, GpuMemory
 from autotuner.execution.loadrunner import LoadRunner
 from autotuner.execution.readiness import NotReady, ServerDied, wait_ready
 from autotuner.execution.reservation import Reservation, granted
-from autotuner.execution.trial import Assignment, Kinds, TrialRun, free_port, run_trial
+from autotuner.execution.trial import Assignment, Kinds, TrialRun, run_trial
 from autotuner.job import load_job
 from autotuner.plan import plan
 from autotuner.plugins import kinds, load_kind

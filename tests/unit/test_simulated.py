@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from autotuner.addresses import free_port
 from autotuner.engines import simulated_server
 from autotuner.engines.catalog import catalog_of_parser, load_catalog, write_catalog
 from autotuner.engines.extract import row
@@ -228,13 +229,6 @@ class Running:
                 answers.append(answer)
             time.sleep(0.02)
         return answers
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextlib.contextmanager
