@@ -53,7 +53,7 @@ def test_nobody_there_is_said_at_once_with_what_to_do() -> None:
 
 
 def test_no_job_is_not_alive_and_nobody_is_asked() -> None:
-    assert not RayJobs(f"http://127.0.0.1:{free_port()}").alive("")
+    assert not RayJobs(f"http://127.0.0.1:{service_port()}").alive("")
 
 
 def test_a_job_server_that_never_answers_is_not_waited_for(
