@@ -15,7 +15,8 @@ class Server(Protocol):
     """A started server.
 
     1. `alive` is False once the program has ended, whatever of it is left.
-    2. `log` holds everything it printed from its first line, also after it died.
+    2. `log` holds everything it printed from its first line, also after it died. Whoever follows
+       `server.log` beside the plan sees it grow while the server lives and `alive` is asked.
     3. `stop` may be called twice, and returns when nothing of it is left: no process, no GPU
        memory. InfrastructureError when that takes longer than `seconds`, and longer than the
        place itself allows a dying server: Kubernetes' 30 s are not ours to shorten.

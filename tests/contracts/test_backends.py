@@ -23,6 +23,7 @@ from pydantic import SecretStr
 
 from autotuner.backends.base import Backend, Server
 from autotuner.errors import ConfigError, InfrastructureError
+from autotuner.execution.reservation import GPU
 from autotuner.plugins import kinds, load_kind
 from autotuner.serving import Ending, Finding, LaunchSpec, Place, Plan, Slot
 from autotuner.settings import Site
@@ -234,6 +235,33 @@ def test_the_log_is_whole_after_death_and_after_stop(ground: Ground, tmp_path: P
         assert server.ending().exit_code == 3
     assert set(server.log().split()) == {"first", "last"}
     assert (tmp_path / "server.log").read_text() == server.log()
+
+
+def test_whoever_follows_the_log_sees_it_while_the_server_lives(
+    ground: Ground, tmp_path: Path
+) -> None:
+    code = """
+import time
+print("first", flush=True)
+time.sleep(2)
+print("second", flush=True)
+time.sleep(600)
+"""
+    file, followed = tmp_path / "server.log", b""
+    with started(ground, code, tmp_path) as server:
+        for line in ("first\n", "first\nsecond\n"):
+            assert wait_for(lambda: server.alive() and line in file.read_text(), 20)  # noqa: B023
+            assert file.read_bytes().startswith(followed)
+            followed = file.read_bytes()
+    assert file.read_bytes().startswith(followed)
+
+
+def test_its_node_is_said_where_that_need_not_be_this_machine(
+    ground: Ground, tmp_path: Path
+) -> None:
+    elsewhere = ground.opened().gpu_resource != GPU
+    with started(ground, "import time; time.sleep(600)", tmp_path) as server:
+        assert wait_for(lambda: server.alive() and bool(server.node) is elsewhere, 10)
 
 
 ECHO = """
