@@ -6,6 +6,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from autotuner.api import examples
+from autotuner.api.examples import shown
+
 Standing = Literal["PENDING", "STARTING", "RUNNING", "COMPLETE", "FAILED", "CANCELLED", "LOST"]
 TrialStateName = Literal[
     "PENDING",
@@ -60,82 +63,10 @@ class Best(BaseModel):
     value: float | None = Field(description="Of the first objective, in its unit.")
 
 
-_ROW: dict[str, Any] = {
-    "name": "llama-3-8b",
-    "team": "",
-    "description": "",
-    "state": "RUNNING",
-    "reason": "",
-    "model": "meta-llama/Llama-3.1-8B-Instruct",
-    "engine": "vllm",
-    "backend": "process",
-    "objectives": [{"name": "output_throughput", "unit": "tok/s", "better": "higher"}],
-    "counts": {"COMPLETE": 1, "BENCHMARKING": 1, "REFUSED": 3},
-    "blocks": [
-        {"number": 0, "state": "COMPLETE", "feasible": True, "parameters": {}, "note": ""},
-        {
-            "number": 4,
-            "state": "BENCHMARKING",
-            "feasible": False,
-            "parameters": {"max-num-seqs": 256},
-            "note": "D(1024,256) x 64",
-        },
-    ],
-    "more": 0,
-    "running": [{"trial": 4, "round": 0, "state": "BENCHMARKING", "note": "D(1024,256) x 64"}],
-    "finals": {"round": 0, "launches": 0},
-    "budget": 20,
-    "best": {"number": 0, "value": 2310.5},
-    "baseline": 2310.5,
-    "gain": 0.0,
-    "seconds": 431.2,
-    "eta": 5200.0,
-    "created_at": "2026-11-22T12:00:00.000+00:00",
-    "started_at": "2026-11-22T12:00:05.000+00:00",
-    "ended_at": "",
-    "event": 17,
-}
-_TRIAL: dict[str, Any] = {
-    "number": 4,
-    "state": "INFEASIBLE",
-    "parameters": {"max-num-seqs": 256},
-    "objectives": {},
-    "violations": {},
-    "load_points": [
-        {
-            "index": 0,
-            "scenario": "D(1024,256)",
-            "concurrency": 64,
-            "name": "D(1024,256) x 64",
-            "seconds": 60.0,
-            "metrics": {"output_throughput": 2618.0, "ttft_p90": 1.2},
-            "probe": False,
-            "telemetry": {"kv_usage_max": 0.71, "waiting_max": 0.0},
-        }
-    ],
-    "phases": [{"name": "deploy", "start": 0.0, "end": 48.0}],
-    "feasible": False,
-    "refused": False,
-    "searched": True,
-    "baseline": False,
-    "failure": "out of memory under load",
-    "reason": "CUDA out of memory",
-    "advice": "lower gpu-memory-utilization",
-    "why": "",
-    "node": "10.0.0.7",
-    "gpu_ids": ["0"],
-    "seconds": 122.0,
-    "gpu_hours": 0.034,
-    "created_at": "2026-11-22T12:03:00.000+00:00",
-    "started_at": "2026-11-22T12:03:00.000+00:00",
-    "ended_at": "2026-11-22T12:05:02.000+00:00",
-}
-
-
 class StudyRow(BaseModel):
     """A study as a list shows it."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [_ROW]})
+    model_config = ConfigDict(json_schema_extra=shown(examples.ROW))
 
     name: str = Field(examples=["llama-3-8b"])
     team: str = Field(description="Whose it is, who alone sees it; empty: of the whole service.")
@@ -171,6 +102,8 @@ class StudyRow(BaseModel):
 class StudyPage(BaseModel):
     """A page of studies."""
 
+    model_config = ConfigDict(json_schema_extra=shown(examples.page(examples.ROW)))
+
     items: list[StudyRow]
     total: int = Field(description="Of all pages.")
     page: int
@@ -180,7 +113,7 @@ class StudyPage(BaseModel):
 class StudyCreated(StudyRow):
     """A study that was stored, and what became of its text on the way."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [_ROW | {"notes": []}]})
+    model_config = ConfigDict(json_schema_extra=shown(examples.ROW | {"notes": []}))
 
     notes: list[str]
 
@@ -188,7 +121,7 @@ class StudyCreated(StudyRow):
 class StudyDetail(StudyRow):
     """A study with what was asked."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": []})
+    model_config = ConfigDict(json_schema_extra=shown(examples.STUDY_DETAIL))
 
     spec: dict[str, Any] = Field(description="As it is stored: presets merged, defaults filled in.")
     yaml: str = Field(description="As a study file.")
@@ -201,7 +134,7 @@ class StudyDetail(StudyRow):
 class Report(BaseModel):
     """The whole report; see `autotuner report --json`."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", json_schema_extra=shown(examples.REPORT))
 
     standing: Standing
     study: dict[str, Any]
@@ -229,7 +162,7 @@ class Report(BaseModel):
 class TrialRow(BaseModel):
     """A trial as it is stored, with what follows from it."""
 
-    model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [_TRIAL]})
+    model_config = ConfigDict(extra="allow", json_schema_extra=shown(examples.TRIAL))
 
     number: int
     state: TrialStateName
@@ -258,6 +191,8 @@ class TrialRow(BaseModel):
 class TrialPage(BaseModel):
     """A page of trials."""
 
+    model_config = ConfigDict(json_schema_extra=shown(examples.page(examples.TRIAL)))
+
     items: list[TrialRow]
     total: int
     page: int
@@ -284,7 +219,7 @@ class Sizes(BaseModel):
 class TrialDetail(TrialRow):
     """A trial with its launch, its telemetry and its files."""
 
-    model_config = ConfigDict(extra="allow", json_schema_extra={"examples": []})
+    model_config = ConfigDict(extra="allow", json_schema_extra=shown(examples.TRIAL_DETAIL))
 
     argv: list[str] = Field(description="As its server is started, on the engine's default port.")
     command: str
@@ -297,7 +232,7 @@ class TrialDetail(TrialRow):
 class Planned(BaseModel):
     """What a study would do; see `autotuner plan --json`."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", json_schema_extra=shown(examples.PLANNED))
 
     name: str
     size: int | None = Field(description="Points of the space; null: infinite.")
@@ -317,7 +252,8 @@ class Document(BaseModel):
     """A study in one of its two forms: give either."""
 
     model_config = ConfigDict(
-        extra="forbid", json_schema_extra={"examples": [{"yaml": "name: llama-3-8b\n"}]}
+        extra="forbid",
+        json_schema_extra=shown({"yaml": examples.YAML}, {"content": examples.STUDY}),
     )
 
     yaml: str | None = None
@@ -327,7 +263,44 @@ class Document(BaseModel):
 class Converted(BaseModel):
     """A study in both forms, and what is wrong with it."""
 
+    model_config = ConfigDict(json_schema_extra=shown(examples.CONVERTED))
+
     content: dict[str, Any] | None = Field(description="Null: the text is no mapping.")
     yaml: str
     notes: list[str]
     problems: list[dict[str, Any]]
+
+
+class StudyEvent(BaseModel):
+    """What a study is now: the data of an event `study`."""
+
+    model_config = ConfigDict(json_schema_extra=shown(examples.STUDY_EVENT))
+
+    at: str = Field(description="When, in UTC.")
+    state: Literal["PENDING", "RUNNING", "COMPLETE", "FAILED", "CANCELLED", "DELETED"] = Field(
+        description="As it is stored: whether a driver lives is no event. After DELETED, which "
+        "says nothing else, the stream ends."
+    )
+    reason: str = Field(
+        default="", description="Why it ended so, or what its operator should know."
+    )
+    job: str = Field(default="", description="Ray job that it was given to, or empty.")
+
+
+class TrialEvent(BaseModel):
+    """What a trial is now: the data of an event `trial`. What is large is read with the trial."""
+
+    model_config = ConfigDict(json_schema_extra=shown(examples.TRIAL_EVENT))
+
+    at: str = Field(description="When, in UTC.")
+    number: int
+    state: TrialStateName
+    note: str = Field(description="What happens now, while it runs.")
+    parameters: dict[str, Any]
+    objectives: dict[str, float | None]
+    feasible: bool
+    failure: str | None = Field(description="Class of its failure, such as `crash`.")
+    reason: str
+    load_points: int = Field(description="How many are measured.")
+    repeat_of: int | None = Field(description="The trial that it is launched again for.")
+    round: int = Field(description="Of the finals; 0 in the search.")

@@ -57,14 +57,6 @@ THERE: Mapping[str, list[Any]] = {
 """Values of parameters that lead to something; left to chance none would."""
 
 
-EVENT = {
-    "type": "object",
-    "properties": {name: {"type": "string"} for name in ("id", "event", "data")},
-    "required": ["id", "event", "data"],
-}
-"""Each of a stream: Schemathesis takes a stream's schema for that of its events."""
-
-
 def leading() -> dict[str, Any]:
     """The document, with parameters that mostly lead to something."""
     made = copy.deepcopy(document())
@@ -76,9 +68,6 @@ def leading() -> dict[str, Any]:
                     many = each["schema"].get("type") == "array"
                     one = {"enum": values}
                     each["schema"] = {"type": "array", "items": one} if many else one
-            for answer in operation["responses"].values():
-                if "text/event-stream" in answer.get("content", {}):
-                    answer["content"]["text/event-stream"]["schema"] = EVENT
     return made
 
 

@@ -10,8 +10,10 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
+from autotuner.api import examples
+from autotuner.api.examples import shown
 from autotuner.api.problems import answers
 from autotuner.api.schemas import Standing, TrialStateName
 from autotuner.api.security import needs
@@ -87,6 +89,8 @@ class Waiting(BaseModel):
 class ClusterView(BaseModel):
     """The cluster at a glance; nodes are a few seconds old, and `studies` those of the caller."""
 
+    model_config = ConfigDict(json_schema_extra=shown(examples.CLUSTER))
+
     nodes: list[NodeRow]
     holds: list[Hold]
     queue: list[Waiting]
@@ -122,7 +126,7 @@ class TrialSpan(BaseModel):
 class Timeline(BaseModel):
     """The trials that ran in a stretch of time, by start."""
 
-    model_config = {"populate_by_name": True}
+    model_config = ConfigDict(populate_by_name=True, json_schema_extra=shown(examples.TIMELINE))
 
     now: str
     from_: str = Field(alias="from")

@@ -10,6 +10,8 @@ from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from autotuner.api import examples
+from autotuner.api.examples import shown
 from autotuner.api.problems import NotFound, answers
 from autotuner.api.security import needs
 from autotuner.api.tokens import Role
@@ -38,6 +40,12 @@ class EngineRow(BaseModel):
 class EngineList(BaseModel):
     """Every engine."""
 
+    model_config = ConfigDict(
+        json_schema_extra=shown(
+            {"items": [{"kind": "vllm", "versions": ["0.10.0", "0.32.0"], "default": "0.32.0"}]}
+        )
+    )
+
     items: list[EngineRow]
 
 
@@ -57,6 +65,12 @@ class FlagRow(BaseModel):
 
 class FlagList(BaseModel):
     """Flags of one version of an engine."""
+
+    model_config = ConfigDict(
+        json_schema_extra=shown(
+            {"engine": "vllm", "version": "0.32.0", "count": 1, "flags": [examples.FLAG]}
+        )
+    )
 
     engine: str
     version: str
@@ -83,6 +97,8 @@ class CommonFlag(BaseModel):
 class CatalogComparison(BaseModel):
     """Flags of two engines, or of two versions of one."""
 
+    model_config = ConfigDict(json_schema_extra=shown(examples.COMPARISON))
+
     engines: list[CatalogSide]
     common: list[CommonFlag]
 
@@ -90,7 +106,9 @@ class CatalogComparison(BaseModel):
 class FlagValue(BaseModel):
     """A flag and a value for it."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra=shown({"name": "max-num-seqs", "value": 256})
+    )
 
     name: str = Field(max_length=200, examples=["max-num-seqs"])
     value: Any = Field(examples=[256])
@@ -98,6 +116,12 @@ class FlagValue(BaseModel):
 
 class FlagValidity(BaseModel):
     """Whether an engine's parser would take a flag with a value."""
+
+    model_config = ConfigDict(
+        json_schema_extra=shown(
+            {"name": "max-num-seqs", "valid": True, "problem": "", "suggestion": ""}
+        )
+    )
 
     name: str = Field(description="Canonical.")
     valid: bool

@@ -11,7 +11,8 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from autotuner.api import documents
+from autotuner.api import documents, examples
+from autotuner.api.examples import shown
 from autotuner.api.presets import Presets, checked, content_of, refuse_unsayable
 from autotuner.api.problems import answers
 from autotuner.api.security import needs
@@ -33,7 +34,10 @@ MANY = 200
 class PresetBody(BaseModel):
     """A preset without its name."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra=shown({k: v for k, v in examples.PRESET.items() if k != "name"}),
+    )
 
     why: str = ""
     engine: str | None = Field(default=None, description="Null: for every engine.")
@@ -47,13 +51,17 @@ class PresetBody(BaseModel):
 class NewPreset(PresetBody):
     """A preset as it is sent."""
 
+    model_config = ConfigDict(json_schema_extra=shown(examples.PRESET))
+
     name: str = Field(examples=["team/long-prompts"], description="Parts joined by /.")
 
 
 class PresetChanges(BaseModel):
     """What is to be another; the rest stays."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra=shown({"name": "team/longer", "why": "Ours."})
+    )
 
     name: str | None = Field(default=None, description="Another name.")
     why: str | None = None
@@ -64,6 +72,8 @@ class PresetChanges(BaseModel):
 
 class PresetRow(BaseModel):
     """A preset, and whose it is."""
+
+    model_config = ConfigDict(json_schema_extra=shown(examples.PRESET_ROW))
 
     name: str
     why: str
@@ -77,6 +87,12 @@ class PresetRow(BaseModel):
 class PresetList(BaseModel):
     """Presets, and every category that there is."""
 
+    model_config = ConfigDict(
+        json_schema_extra=shown(
+            {"items": [examples.PRESET_ROW], "categories": ["memory", "team"], "problems": []}
+        )
+    )
+
     items: list[PresetRow]
     categories: list[str]
     problems: list[str] = Field(description="Files in the service's directory that are none.")
@@ -85,6 +101,10 @@ class PresetList(BaseModel):
 class PresetsTaken(BaseModel):
     """What became of presets that were sent."""
 
+    model_config = ConfigDict(
+        json_schema_extra=shown({"items": [examples.PRESET_ROW], "skipped": ["vllm/latency"]})
+    )
+
     items: list[PresetRow]
     skipped: list[str] = Field(description="Names that are there already; see `replace`.")
 
@@ -92,7 +112,16 @@ class PresetsTaken(BaseModel):
 class PresetMerge(BaseModel):
     """Presets to make one space of."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra=shown(
+            {
+                "names": ["vllm/throughput", "team/long-prompts"],
+                "how": "union",
+                "space": {"block-size": [16, 32]},
+            }
+        ),
+    )
 
     names: list[str] = Field(max_length=MANY)
     how: How = How.UNION
@@ -104,6 +133,15 @@ class PresetMerge(BaseModel):
 class MergedSpace(BaseModel):
     """One space out of several presets."""
 
+    model_config = ConfigDict(
+        json_schema_extra=shown(
+            {
+                "parameters": {"max-num-seqs": [64, 128, 256], "block-size": [16, 32]},
+                "conflicts": ["stream-interval: only in vllm/throughput; left out"],
+            }
+        )
+    )
+
     parameters: dict[str, Any]
     conflicts: list[str] = Field(description="What could not be agreed on, and what was done.")
 
@@ -114,9 +152,10 @@ _TAKEN: dict[str, Any] = {
         "description": "A preset with its name, or a list of them.",
         "content": {
             "application/json": {
-                "schema": {"anyOf": [{"type": "object"}, {"type": "array", "items": {}}]}
+                "schema": {"anyOf": [{"type": "object"}, {"type": "array", "items": {}}]},
+                "example": [examples.PRESET],
             },
-            "application/yaml": {"schema": {"type": "string"}},
+            "application/yaml": {"schema": {"type": "string"}, "example": examples.PRESETS_YAML},
         },
     }
 }
@@ -196,8 +235,8 @@ async def take(
         200: {
             "description": "A file that `import` takes",
             "content": {
-                "application/yaml": {"schema": _LIST},
-                "application/json": {"schema": _LIST},
+                "application/yaml": {"schema": _LIST, "example": [examples.PRESET]},
+                "application/json": {"schema": _LIST, "example": [examples.PRESET]},
             },
         },
         **answers(404),

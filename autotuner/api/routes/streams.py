@@ -13,6 +13,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import PlainTextResponse, StreamingResponse
 
+from autotuner.api import examples, schemas
 from autotuner.api.follow import (
     EventStream,
     Following,
@@ -47,12 +48,63 @@ AfterLines = Annotated[str | None, Query(pattern="^[0-9]{1,16}(-[0-9a-f]{8})?$",
 LONGEST_LINE = 2**20
 """Bytes of a log without a line's end that are held back, to be shown in one piece."""
 
-STREAM: dict[int | str, dict[str, Any]] = {
+
+def _stream_of(
+    data: Mapping[str, dict[str, Any]], example: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """What a document says of a stream: the schema of each of its events, and one of them.
+
+    Args:
+        data: event -> schema of its data, which is JSON.
+    """
+    schema = {
+        "title": "Event",
+        "description": "The fields of each event. What only keeps the connection has none.",
+        "type": "object",
+        "properties": {
+            "id": {"type": "string", "description": "For `Last-Event-ID`, to go on after it."},
+            "event": {"type": "string", "enum": list(data)},
+            "data": {
+                "type": "string",
+                "contentMediaType": "application/json",
+                "contentSchema": {"anyOf": list(data.values())},
+            },
+        },
+        "required": ["event", "data"],
+    }
+    return {"text/event-stream": {"schema": schema, "example": example}}
+
+
+_NOTHING = {"type": "object", "maxProperties": 0}
+EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Server-sent events",
+        "content": _stream_of(
+            {
+                "study": schemas.StudyEvent.model_json_schema(),
+                "trial": schemas.TrialEvent.model_json_schema(),
+            },
+            {"id": "17", "event": "trial", "data": json.dumps(examples.TRIAL_EVENT)},
+        ),
+    },
+    **answers(404),
+}
+LINES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Server-sent events while it is followed, else text",
         "content": {
-            "text/event-stream": {"schema": {"type": "string"}},
-            "text/plain": {"schema": {"type": "string"}},
+            **_stream_of(
+                {
+                    "lines": {"type": "array", "items": {"type": "string"}},
+                    "restart": _NOTHING,
+                    "end": _NOTHING,
+                },
+                {"id": "46-5f1e0c5f", "event": "lines", "data": json.dumps(examples.LINES)},
+            ),
+            "text/plain": {
+                "schema": {"type": "string"},
+                "example": "".join(f"{each}\n" for each in examples.LINES),
+            },
         },
     },
     **answers(404),
@@ -63,10 +115,7 @@ STREAM: dict[int | str, dict[str, Any]] = {
     "/studies/{name}/events",
     dependencies=VIEWER,
     response_class=StreamingResponse,
-    responses={
-        200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
-        **answers(404),
-    },
+    responses=EVENTS,
 )
 async def events(
     name: str,
@@ -84,7 +133,7 @@ async def events(
     return _stream(asked, name, frames)
 
 
-@router.get("/studies/{name}/logs", dependencies=VIEWER, response_class=Response, responses=STREAM)
+@router.get("/studies/{name}/logs", dependencies=VIEWER, response_class=Response, responses=LINES)
 async def study_log(
     name: str,
     request: Request,
@@ -116,7 +165,7 @@ async def study_log(
     "/studies/{name}/trials/{number}/logs/{source}",
     dependencies=VIEWER,
     response_class=Response,
-    responses=STREAM,
+    responses=LINES,
 )
 async def trial_log(
     name: str,

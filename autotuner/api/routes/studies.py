@@ -9,7 +9,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 
 from autotuner import export as words
-from autotuner.api import documents, schemas
+from autotuner.api import documents, examples, schemas
 from autotuner.api.problems import answers
 from autotuner.api.security import needs
 from autotuner.api.service import Asked, Service
@@ -35,27 +35,19 @@ PerPage = Annotated[int, Query(ge=1, le=500)]
 Page = Annotated[int, Query(ge=1, le=1_000_000)]
 Form = Literal["command", "args", "docker", "compose", "ome", "json", "study"]
 
-EXAMPLES = {
-    "study": {
-        "summary": "A study",
-        "value": {
-            "name": "llama-3-8b",
-            "model": {"path": "meta-llama/Llama-3.1-8B-Instruct"},
-            "engine": {"kind": "vllm", "version": "0.32.0"},
-            "space": {"max-num-seqs": [64, 128, 256], "enable-chunked-prefill": [True, False]},
-            "workload": {"scenarios": ["D(1024,256)"], "concurrency": [8, 64], "max_seconds": 60},
-            "objectives": ["output_throughput"],
-            "limits": {"trials": 20},
-        },
-    }
-}
 BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "description": "A study, or a task of the predecessor.",
         "content": {
-            "application/json": {"schema": {"type": "object"}, "examples": EXAMPLES},
-            "application/yaml": {"schema": {"type": "string"}},
+            "application/json": {
+                "schema": {"type": "object"},
+                "examples": {"study": {"summary": "A study", "value": examples.STUDY}},
+            },
+            "application/yaml": {
+                "schema": {"type": "string"},
+                "examples": {"study": {"summary": "The same", "value": examples.YAML}},
+            },
         },
     }
 }
@@ -291,7 +283,12 @@ def report(name: str, asked: Asked, format: Literal["json", "html"] = "json") ->
     dependencies=VIEWER,
     response_model=dict[str, Any],
     responses={
-        200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
+        200: {
+            "content": {
+                "text/plain": {"schema": {"type": "string"}, "example": examples.COMMAND},
+                "application/json": {"example": examples.LAUNCH},
+            }
+        },
         **answers(404, 409),
     },
 )

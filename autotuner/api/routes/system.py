@@ -10,10 +10,11 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from autotuner import __version__
-from autotuner.api import metrics
+from autotuner.api import examples, metrics
+from autotuner.api.examples import shown
 from autotuner.api.follow import Following
 from autotuner.api.problems import ProblemError, answers
 from autotuner.api.security import needs
@@ -28,11 +29,17 @@ router = APIRouter(tags=["service"])
 class Health(BaseModel):
     """It answers."""
 
+    model_config = ConfigDict(json_schema_extra=shown({"status": "ok"}))
+
     status: Literal["ok"]
 
 
 class Readiness(BaseModel):
     """It can do its work."""
+
+    model_config = ConfigDict(
+        json_schema_extra=shown({"status": "ready", "checks": {"store": "ok", "runner": "ok"}})
+    )
 
     status: Literal["ready"]
     checks: dict[str, str] = Field(examples=[{"store": "ok", "runner": "ok"}])
@@ -40,6 +47,8 @@ class Readiness(BaseModel):
 
 class ServiceVersion(BaseModel):
     """What serves, and what it knows."""
+
+    model_config = ConfigDict(json_schema_extra=shown(examples.VERSION))
 
     name: Literal["autotuner"]
     version: str
@@ -51,6 +60,8 @@ class ServiceVersion(BaseModel):
 
 class CallerRow(BaseModel):
     """Who asks."""
+
+    model_config = ConfigDict(json_schema_extra=shown(examples.CALLER))
 
     name: str
     role: Role
@@ -69,6 +80,8 @@ class TokenRow(BaseModel):
 
 class TokenList(BaseModel):
     """Everybody who has a token."""
+
+    model_config = ConfigDict(json_schema_extra=shown({"items": [examples.TOKEN]}))
 
     items: list[TokenRow]
 
