@@ -96,7 +96,10 @@ def below(directory: Path | str, *parts: str) -> Path:
 
 def _within(path: Path, directory: Path) -> bool:
     # Servers write there: what they link to elsewhere is not theirs to show.
-    return path.resolve().is_relative_to(directory.resolve())
+    try:
+        return path.resolve().is_relative_to(directory.resolve())
+    except (OSError, RuntimeError):  # a loop of links is a RuntimeError
+        return False
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ class Server(Protocol):
        memory. InfrastructureError when that takes longer than `seconds`, and longer than the
        place itself allows a dying server: Kubernetes' 30 s are not ours to shorten.
     4. `ending` is asked for once it is no longer alive, and never fails.
+    5. `log` shows no secret that the server was given, nor does `server.log` once it was stopped.
     """
 
     @property

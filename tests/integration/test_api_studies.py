@@ -466,6 +466,9 @@ def test_what_is_beside_a_log_is_guarded_as_the_log_is(
     linked = shown()
     assert (linked["plan"], linked["telemetry"], linked["files"]) == (None, [], [])
     assert linked["logs"]["server"] is None
+    (directory / "server.log").unlink()
+    (directory / "server.log").symlink_to(directory / "server.log")
+    assert client.get("/v1/studies/small/trials/1/logs/server").status_code == 404
     plan.unlink()
     os.mkfifo(plan)
     telemetry.unlink()

@@ -133,7 +133,7 @@ def _directory(study: Study, trial: Trial) -> Path | None:
     """Where a trial's files are; None where it has none, or they are none of its study's."""
     try:
         return below(study.directory, trial.directory) if trial.directory else None
-    except (NotFound, RuntimeError):
+    except NotFound:
         return None
 
 
@@ -171,7 +171,7 @@ def _files(directory: Path | None) -> list[str]:
 def _size(directory: Path | None, file: str) -> int | None:
     try:
         return below(directory, file).stat().st_size if directory else None
-    except (OSError, NotFound, RuntimeError):
+    except (OSError, NotFound):
         return None
 
 
