@@ -705,7 +705,7 @@ def test_addresses_go_back_and_forth_and_wrong_ones_go_home(seen: Watched) -> No
     page = seen.go("/studies")
     page.get_by_role("link", name="a-search-in-a-table").click()
     expect(page.get_by_role("heading", name="a-search-in-a-table")).to_be_visible()
-    assert page.title() == "a-search-in-a-table (complete) · autotuner"
+    expect(page).to_have_title("a-search-in-a-table (complete) · autotuner")
     page.go_back()
     expect(page.get_by_role("heading", name="Studies", exact=True)).to_be_visible()
     page.go_forward()
