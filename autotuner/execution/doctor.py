@@ -15,7 +15,8 @@ from pathlib import Path
 from autotuner.backends.base import Backend, BackendKind
 from autotuner.benchmarks.base import Recorded
 from autotuner.engines.rules import rules_of
-from autotuner.execution.gate import FLOOR_GIB, Gauge, GpuMemory, nvidia_gauge
+from autotuner.execution.gate import FLOOR_GIB
+from autotuner.execution.nvidia import Gauge, GpuMemory, nvidia_gauge
 from autotuner.execution.reservation import GPU, Node, Reservation, cannot_hold, reservation
 from autotuner.plugins import load_kind
 from autotuner.serving import Finding, LaunchSpec, Place

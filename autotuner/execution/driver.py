@@ -7,14 +7,12 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
-from ray._private.state import available_resources_per_node
 from ray.util import placement_group_table
 
 from autotuner.backends.base import Backend
@@ -26,7 +24,7 @@ from autotuner.execution.actor import TrialActor
 from autotuner.execution.bridge import Asker, Canceller, Cluster, Decider, Teller
 from autotuner.execution.everywhere import prepare_everywhere, sweep_everywhere
 from autotuner.execution.loop import Listener, StudyLoop
-from autotuner.execution.nodes import connected
+from autotuner.execution.nodes import Counted, connected, counted
 from autotuner.execution.parcel import DRIVER_FILE
 from autotuner.execution.placer import AHEAD, OVERTAKEN, UNLEARNT_AHEAD, Placer
 from autotuner.execution.prometheus import Telemetry
@@ -173,10 +171,7 @@ class _Cluster:
         now = time.monotonic()
         if now - self._looked >= LOOK_SECONDS:
             self._looked = now
-            free = available_resources_per_node()
-            self._nodes = [
-                self._node(each, free.get(each["NodeID"])) for each in ray.nodes() if each["Alive"]
-            ]
+            self._nodes = [self._node(each) for each in counted(held=True)]
             self._seen.update((node.id, (now, node)) for node in self._nodes)
         return self._nodes
 
@@ -189,16 +184,15 @@ class _Cluster:
         groups = placement_group_table().values()
         return any(each["name"] == name and each["state"] == "CREATED" for each in groups)
 
-    def _node(self, each: Mapping[str, Any], free: Mapping[str, float] | None) -> Node:
-        cpus, gpus = (each["Resources"].get(name, 0.0) for name in ("CPU", self._resource))
+    def _node(self, each: Counted) -> Node:
+        (cpus, cpus_used), (gpus, gpus_used) = map(each.of, ("CPU", self._resource))
         return Node(
             cpus=cpus,
             gpus=gpus,
-            id=each["NodeID"],
-            name=each["NodeManagerAddress"],
-            # What is not said is taken as free: Ray keeps the trial waiting where it is not.
-            cpus_used=0.0 if free is None else cpus - free.get("CPU", 0.0),
-            gpus_used=0.0 if free is None else gpus - free.get(self._resource, 0.0),
+            id=each.id,
+            name=each.address,
+            cpus_used=cpus_used,
+            gpus_used=gpus_used,
         )
 
 

@@ -96,9 +96,9 @@ def examined_everywhere(patient: Patient) -> dict[str, list[Finding]]:
     with connected(None):
         nodes = counted()
         said: list[Said[Examined]] = on_every_node(patient.looked_at, name="doctor")
-    together = patient.of_cluster([resources for _, resources in nodes])
+    together = patient.of_cluster([node.resources for node in nodes])
     found = {CLUSTER: together} if together else {}
-    by_name = dict(nodes)
+    by_name = {node.name: node.resources for node in nodes}
     for each in sorted(said, key=lambda each: each.node):
         if each.answer is None:
             found[each.node] = [Finding("node", False, each.problem)]

@@ -8,9 +8,10 @@ import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import ray
+from ray._private.state import available_resources_per_node
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from autotuner.errors import InfrastructureError
@@ -79,16 +80,62 @@ def asked_of_every_node(
     return {
         task.options(
             name=name,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
-        ).remote(what): _named(node)
-        for node in ray.nodes()
-        if node["Alive"]
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
+        ).remote(what): node.name
+        for node in counted()
     }
 
 
-def counted() -> list[tuple[str, Mapping[str, float]]]:
-    """What Ray counts on each living node, by resource, with the name that it answers by."""
-    return [(_named(node), node["Resources"]) for node in ray.nodes() if node["Alive"]]
+@dataclass(frozen=True)
+class Counted:
+    """A node as Ray counts it.
+
+    Attributes:
+        id: Ray's own, of this life of the node.
+        host: what its machine calls itself.
+        resources: all of them, by name; none of a node that is gone.
+        free: those that nobody holds; None where Ray was not asked, or does not say it yet.
+    """
+
+    id: str
+    address: str
+    host: str
+    alive: bool
+    resources: Mapping[str, float]
+    free: Mapping[str, float] | None
+
+    @property
+    def name(self) -> str:
+        """What it answers by, see `Said.node`."""
+        return f"{self.host} ({self.address})"
+
+    def of(self, resource: str) -> tuple[float, float]:
+        """How much of a resource it has, and how much of that is held. What is not said is taken
+        as free: Ray keeps a trial waiting where it is not."""
+        there = self.resources.get(resource, 0.0)
+        return there, 0.0 if self.free is None else there - self.free.get(resource, 0.0)
+
+
+def counted(*, held: bool = False, gone: bool = False) -> list[Counted]:
+    """The living nodes.
+
+    Args:
+        held: also what of them is held, which nobody can ask through ray://.
+        gone: also those that are gone.
+    """
+    free = available_resources_per_node() if held else {}
+    return [
+        Counted(
+            id=node["NodeID"],
+            address=node["NodeManagerAddress"],
+            host=node["NodeManagerHostname"],
+            alive=node["Alive"],
+            resources=node["Resources"] if node["Alive"] else {},
+            free=free.get(node["NodeID"]) if node["Alive"] else None,
+        )
+        for node in ray.nodes()
+        if node["Alive"] or gone
+    ]
 
 
 def answered(
@@ -113,10 +160,6 @@ def on_every_node(
         ray.cancel(each, force=True)
         said.append(Said(asked[each], None, f"did not answer within {seconds:g} s"))
     return said
-
-
-def _named(node: Mapping[str, Any]) -> str:
-    return f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})"
 
 
 def _called(what: Callable[[], Answer]) -> Answer:

@@ -12,13 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import psutil
 import ray
-from ray._private.state import available_resources_per_node
 
-from autotuner.execution.nodes import on_every_node
+from autotuner.execution.nodes import Counted, counted, on_every_node
+from autotuner.execution.nvidia import Device, devices
 from autotuner.execution.reservation import GPU
-from autotuner.study.model import GIB
+from autotuner.execution.sampling import host_memory
 
 EVERY_SECONDS = 5.0
 """Between two looks, at least."""
@@ -26,26 +25,6 @@ ANSWER_SECONDS = 10.0
 """For a node to answer; one that does not is shown without its devices."""
 PATIENCE_SECONDS = 2.0
 """Whoever asks waits for a look that has begun, at most."""
-
-
-@dataclass(frozen=True)
-class Device:
-    """One GPU. What its driver does not say is None.
-
-    Attributes:
-        index: as Ray numbers it.
-        memory_gib, memory_used_gib: of all processes on it.
-        utilisation: share of the time in which it computed, 0 to 1.
-    """
-
-    index: int
-    uuid: str
-    name: str
-    memory_gib: float | None
-    memory_used_gib: float | None
-    utilisation: float | None
-    temperature_c: float | None
-    power_w: float | None
 
 
 @dataclass(frozen=True)
@@ -138,89 +117,30 @@ def _node(seen: Seen, said: Sample | str | None) -> dict[str, Any]:
 
 def sample() -> Sample:
     """What this machine says of itself."""
-    memory = psutil.virtual_memory()
-    used = memory.total - memory.available
-    return Sample(memory.total / GIB, used / GIB, tuple(devices()))
-
-
-def devices(library: Any = None) -> list[Device]:
-    """The NVIDIA GPUs of this machine; none where there is no driver.
-
-    Args:
-        library: NVML, or what stands in for it.
-    """
-    if library is None:
-        try:
-            import pynvml
-
-            pynvml.nvmlInit()
-        except Exception:  # noqa: BLE001  # no package, no driver, no GPU: all the same here
-            return []
-        library = pynvml
-    try:
-        return [_device(library, index) for index in range(library.nvmlDeviceGetCount())]
-    except library.NVMLError:
-        return []
-
-
-def _device(library: Any, index: int) -> Device:
-    handle = library.nvmlDeviceGetHandleByIndex(index)
-
-    def said(ask: Callable[[], Any]) -> Any:
-        try:
-            return ask()
-        except library.NVMLError:  # not of every kind of GPU, nor of a part of one
-            return None
-
-    memory = said(lambda: library.nvmlDeviceGetMemoryInfo(handle))
-    rates = said(lambda: library.nvmlDeviceGetUtilizationRates(handle))
-    power = said(lambda: library.nvmlDeviceGetPowerUsage(handle))
-    celsius = library.NVML_TEMPERATURE_GPU
-    return Device(
-        index=index,
-        uuid=_text(said(lambda: library.nvmlDeviceGetUUID(handle))),
-        name=_text(said(lambda: library.nvmlDeviceGetName(handle))),
-        memory_gib=None if memory is None else memory.total / GIB,
-        memory_used_gib=None if memory is None else memory.used / GIB,
-        utilisation=None if rates is None else rates.gpu / 100,
-        temperature_c=said(lambda: library.nvmlDeviceGetTemperature(handle, celsius)),
-        power_w=None if power is None else power / 1000,
-    )
-
-
-def _text(said: str | bytes | None) -> str:
-    # NVML's older bindings say bytes.
-    return said.decode(errors="replace") if isinstance(said, bytes) else said or ""
+    used, total = host_memory()
+    return Sample(total, used, tuple(devices()))
 
 
 def _nodes() -> list[Seen]:
     if not ray.is_initialized():  # asked, it would start a cluster of its own
         raise RuntimeError("this process is on none")
-    known = ray.nodes()
-    free = available_resources_per_node()
-    living = {each["NodeManagerAddress"] for each in known if each["Alive"]}
-    return [
-        _seen(each, free.get(each["NodeID"]))
-        for each in known
-        # Ray remembers every node there ever was, also those that came back.
-        if each["Alive"] or each["NodeManagerAddress"] not in living
-    ]
+    known = counted(held=True, gone=True)
+    living = {node.address for node in known if node.alive}
+    # Ray remembers every node there ever was, also those that came back.
+    return [_seen(node) for node in known if node.alive or node.address not in living]
 
 
-def _seen(node: Mapping[str, Any], free: Mapping[str, float] | None) -> Seen:
-    alive = bool(node["Alive"])
-    # Of a node that is gone, nothing is there to be had.
-    cpus, gpus = (node["Resources"].get(name, 0.0) if alive else 0.0 for name in ("CPU", GPU))
-    left = {"CPU": cpus, GPU: gpus} if free is None else free
+def _seen(node: Counted) -> Seen:
+    (cpus, cpus_used), (gpus, gpus_used) = map(node.of, ("CPU", GPU))
     return Seen(
-        id=node["NodeID"],
-        name=node["NodeManagerAddress"],
-        host=node["NodeManagerHostname"],
-        alive=alive,
+        id=node.id,
+        name=node.address,
+        host=node.host,
+        alive=node.alive,
         cpus=cpus,
-        cpus_used=cpus - left.get("CPU", 0.0),
+        cpus_used=cpus_used,
         gpus=gpus,
-        gpus_used=gpus - left.get(GPU, 0.0),
+        gpus_used=gpus_used,
     )
 
 

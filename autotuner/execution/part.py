@@ -17,7 +17,8 @@ from autotuner.addresses import free_port
 from autotuner.backends.base import Backend, Server
 from autotuner.engines.base import Engine
 from autotuner.errors import InfrastructureError
-from autotuner.execution.gate import GATE_SECONDS, Gauge, nvidia_gauge, wait_clear
+from autotuner.execution.gate import GATE_SECONDS, wait_clear
+from autotuner.execution.nvidia import Gauge, nvidia_gauge
 from autotuner.execution.parcel import packed, unpack
 from autotuner.execution.reservation import GPU, Reservation
 from autotuner.execution.trial import Assignment, fresh

@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 
 from autotuner.engines.base import Told
-from autotuner.execution.gate import GpuUse
+from autotuner.execution.nvidia import GpuUse
 from autotuner.study import telemetry
 from autotuner.study.model import GIB
 from autotuner.study.telemetry import Samples
@@ -192,7 +192,7 @@ class HostProbe:
     def __call__(self) -> Mapping[str, float | None]:
         return {
             telemetry.HOST_CPU: self._share(),
-            telemetry.HOST_MEMORY: psutil.virtual_memory().used / GIB,
+            telemetry.HOST_MEMORY: host_memory()[0],
         }
 
     def _share(self) -> float | None:
@@ -203,6 +203,13 @@ class HostProbe:
             return None
         self._before = busy, total
         return min(max((busy - before_busy) / passed, 0.0), 1.0)
+
+
+def host_memory() -> tuple[float, float]:
+    """GiB of this machine's memory that nobody else could have now, and GiB of all of it. What
+    caches hold is not in use: it is there to be had."""
+    memory = psutil.virtual_memory()
+    return (memory.total - memory.available) / GIB, memory.total / GIB
 
 
 def cpu_times(cpus: Set[int]) -> tuple[float, float]:

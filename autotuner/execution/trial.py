@@ -17,8 +17,9 @@ from autotuner.backends.base import Backend, Server
 from autotuner.benchmarks.base import Benchmark
 from autotuner.engines.base import Diagnosis, Engine
 from autotuner.errors import ConfigError, FailureClass, InfrastructureError, TrialError
-from autotuner.execution.gate import Gauge, nvidia_gauge, nvidia_use, wait_clear
+from autotuner.execution.gate import wait_clear
 from autotuner.execution.loadrunner import LoadRunner
+from autotuner.execution.nvidia import Gauge, nvidia_gauge, nvidia_use
 from autotuner.execution.readiness import NotReady, ServerDied, wait_ready
 from autotuner.execution.reservation import GPU
 from autotuner.execution.sampling import (

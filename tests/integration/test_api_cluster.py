@@ -20,7 +20,8 @@ from fastapi.testclient import TestClient
 from autotuner.api.app import application
 from autotuner.api.service import Service, service
 from autotuner.backends.guarded import this_process
-from autotuner.execution.observed import Observed, Sample, Seen, devices
+from autotuner.execution.nvidia import devices
+from autotuner.execution.observed import Observed, Sample, Seen
 from autotuner.settings import Settings
 from autotuner.study.model import GIB
 from autotuner.study.study import Study, StudyState, timestamp

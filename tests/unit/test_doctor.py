@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from autotuner.execution.doctor import Patient, disk_at, gpus_by
-from autotuner.execution.gate import GpuMemory
+from autotuner.execution.nvidia import GpuMemory
 from autotuner.serving import Finding
 from autotuner.settings import Site
 from autotuner.study.spec import StudySpec

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from autotuner.execution.gate import FLOOR_GIB, GATE_SECONDS, GpuMemory, nvidia_gauge, wait_clear
+from autotuner.execution.gate import FLOOR_GIB, GATE_SECONDS, wait_clear
+from autotuner.execution.nvidia import GpuMemory, nvidia_gauge
 
 
 class Clock:

@@ -10,7 +10,8 @@ import pytest
 
 from autotuner.engines.simulated import SIMULATED
 from autotuner.errors import InfrastructureError
-from autotuner.execution.gate import GATE_SECONDS, GpuMemory
+from autotuner.execution.gate import GATE_SECONDS
+from autotuner.execution.nvidia import GpuMemory
 from autotuner.execution.parcel import unpack
 from autotuner.execution.part import PartRun, directory_of
 from autotuner.execution.trial import TrialRun

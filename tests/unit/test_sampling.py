@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from autotuner.engines.base import Told
@@ -21,7 +23,7 @@ from autotuner.engines.sglang import SGLANG
 from autotuner.engines.vllm import VLLM
 from autotuner.execution import sampling
 from autotuner.execution import trial as execution
-from autotuner.execution.gate import GpuUse, nvidia_use
+from autotuner.execution.nvidia import GpuUse, nvidia_use
 from autotuner.execution.sampling import (
     HostProbe,
     LoadProbe,
@@ -316,6 +318,12 @@ def test_a_host_has_a_share_of_its_cpus_and_memory() -> None:
     found = probe()
     assert found[telemetry.HOST_CPU] == pytest.approx(0.75), "and it is not lost"
     assert (found[telemetry.HOST_MEMORY] or 0) > 0.01
+
+
+def test_memory_that_is_there_to_be_had_is_not_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = SimpleNamespace(total=64 * GIB, available=48 * GIB, used=30 * GIB, free=2 * GIB)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: said)
+    assert sampling.host_memory() == (16.0, 64.0)
 
 
 def test_cpus_are_counted_one_by_one() -> None:

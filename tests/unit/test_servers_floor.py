@@ -54,8 +54,9 @@ from autotuner.engines.vllm import VLLM
 from autotuner.errors import ConfigError, FailureClass, InfrastructureError, TrialError
 from autotuner.execution import loadrunner
 from autotuner.execution import trial as execution
-from autotuner.execution.gate import GATE_SECONDS, Gauge, GpuMemory
+from autotuner.execution.gate import GATE_SECONDS
 from autotuner.execution.loadrunner import LoadRunner
+from autotuner.execution.nvidia import Gauge, GpuMemory
 from autotuner.execution.readiness import NotReady, ServerDied, wait_ready
 from autotuner.execution.reservation import Reservation, granted
 from autotuner.execution.trial import Assignment, Kinds, TrialRun, run_trial
