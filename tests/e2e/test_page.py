@@ -549,6 +549,24 @@ def test_time_goes_on_without_events(seen: Watched, host: Hosted) -> None:
     expect(progress.get_by_role("progressbar")).to_be_visible()
 
 
+def test_without_a_budget_nothing_is_said_of_what_is_left(seen: Watched, host: Hosted) -> None:
+    page = seen.page
+    unknown = {"budget": None, "eta": None}
+    answer = {**asked(host, "studies/running-now"), **unknown}
+    page.route("**/v1/studies/running-now", lambda route: route.fulfill(json=answer))
+    found = asked(host, "studies")
+    rows = {**found, "items": [{**each, **unknown} for each in found["items"]]}
+    page.route("**/v1/studies?*", lambda route: route.fulfill(json=rows))
+    seen.go("/studies/running-now")
+    progress = page.get_by_role("region", name="Progress")
+    expect(progress).to_contain_text(re.compile(r"12\strials"))
+    expect(progress.get_by_role("progressbar")).to_have_count(0)
+    expect(progress).not_to_contain_text(re.compile("left|null|NaN|undefined"))
+    seen.go("/studies")
+    expect(row(page, "running-now")).to_contain_text(re.compile(r"12\strials"))
+    expect(page.locator("main")).not_to_contain_text(re.compile("null|NaN|undefined"))
+
+
 def test_the_log_of_a_study_is_followed_while_it_is_open(seen: Watched, host: Hosted) -> None:
     page = seen.go("/studies/running-now")
     page.get_by_text("Log of the study", exact=True).click()
