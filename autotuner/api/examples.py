@@ -177,7 +177,7 @@ REPORT: dict[str, Any] = {
             "failure": "out of memory under load",
             "count": 1,
             "trials": [4],
-            "reasons": [{"reason": "CUDA out of memory", "count": 1}],
+            "reasons": [{"reason": "CUDA out of memory", "count": 1, "reasons": 1}],
             "advice": ["lower gpu-memory-utilization"],
         }
     ],

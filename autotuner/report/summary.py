@@ -195,8 +195,10 @@ def failures(trials: Sequence[Trial]) -> list[dict[str, Any]]:
             "failure": failure,
             "count": len(group),
             "trials": [trial.number for trial in group],
-            "reasons": _counted(trial.reason for trial in group if trial.reason),
-            "advice": [each["reason"] for each in _counted(t.advice for t in group if t.advice)],
+            "reasons": by_cause(Counter(trial.reason for trial in group if trial.reason)),
+            "advice": [
+                said for said, _ in Counter(t.advice for t in group if t.advice).most_common()
+            ],
         }
         for failure, group in _grouped(
             (trial for trial in trials if _unanswered(trial)), lambda trial: _failure(trial)
@@ -284,7 +286,3 @@ def _grouped(trials: Iterable[Trial], key: Callable[[Trial], str]) -> list[tuple
     for trial in trials:
         groups.setdefault(key(trial), []).append(trial)
     return sorted(groups.items(), key=lambda group: -len(group[1]))
-
-
-def _counted(reasons: Iterable[str]) -> list[dict[str, Any]]:
-    return [{"reason": text, "count": count} for text, count in Counter(reasons).most_common()]

@@ -292,14 +292,14 @@ def test_failures_are_grouped_by_class_and_refusals_by_reason() -> None:
             "failure": "out of memory at load",
             "count": 3,
             "trials": [1, 2, 3],
-            "reasons": [{"reason": "4 GiB", "count": 2}, {"reason": "2 GiB", "count": 1}],
+            "reasons": [{"reason": "4 GiB", "count": 3, "reasons": 2}],
             "advice": ["raise mem-fraction-static"],
         },
         {
             "failure": "infrastructure",
             "count": 1,
             "trials": [0],
-            "reasons": [{"reason": "node died", "count": 1}],
+            "reasons": [{"reason": "node died", "count": 1, "reasons": 1}],
             "advice": [],
         },
     ]

@@ -29,8 +29,7 @@ export function planPanel() {
 }
 
 function drawn(plan) {
-  const refused = Object.entries(plan.refused ?? {});
-  const doubted = Object.entries(plan.doubted ?? {});
+  const { refusals = [], doubts = [] } = plan;
   return [
     el("dl", { class: "plan-numbers" }, [
       ["Points", plan.size === null ? "no end" : quantity(plan.size)],
@@ -41,12 +40,13 @@ function drawn(plan) {
       ["GPU-hours", quantity(plan.gpu_hours_expected, "GPU-h")],
     ].map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)))),
     plan.notes.map((note) => el("p", { class: "note info" }, note)),
-    refused.length > 0 && reasons("Refused without a launch", refused, plan.looked_at),
-    doubted.length > 0 && reasons("Tried last", doubted, plan.looked_at),
+    refusals.length > 0 && reasons("Refused without a launch", refusals, plan.looked_at),
+    doubts.length > 0 && reasons("Tried last", doubts, plan.looked_at),
     el("h3", {}, `First ${counted(plan.launches.length, "launch")}`),
     plan.launches.map((each) => details(
       el("span", {}, each.name, " ", parameterList(each.parameters)),
       each.image && el("p", { class: "soft" }, `image ${each.image}, `),
+      each.runtime && el("p", { class: "soft" }, `image and command of the runtime ${each.runtime}, with these arguments`),
       el("p", { class: "soft" }, each.gpus ? counted(each.gpus, "GPU") : "no GPU"),
       code(commandOf(each), { label: `Copy the command of ${each.name}` }),
     )),
@@ -54,10 +54,12 @@ function drawn(plan) {
   ];
 }
 
-function reasons(title, entries, lookedAt) {
-  const all = entries.reduce((sum, [, count]) => sum + count, 0);
+/** Reasons by cause: one stands for all that differ in their numbers only. */
+function reasons(title, causes, lookedAt) {
+  const all = causes.reduce((sum, { count }) => sum + count, 0);
   return details(`${title}: ${all.toLocaleString("en")} of ${lookedAt.toLocaleString("en")} points`,
-    el("ul", { class: "reasons" }, entries.map(([reason, count]) => el("li", {}, el("strong", {}, `${count}× `), reason))));
+    el("ul", { class: "reasons" }, causes.map(({ reason, count, reasons: different }) =>
+      el("li", {}, el("strong", {}, `${count}× `), different > 1 ? "e.g. " : "", reason))));
 }
 
 /** A launch as one writes it in a shell. */

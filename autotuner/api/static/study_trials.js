@@ -409,6 +409,7 @@ function groupOf(view, group) {
           el(
             "li",
             { class: "soft" },
+            each.reasons > 1 ? "e.g. " : "",
             each.reason.split("\n")[0],
             each.count > 1 ? ` (${quantity(each.count)} times)` : "",
           ),
