@@ -6,11 +6,17 @@ import { counted, details, duration, el, parameterList, quantity } from "./ui.js
 /** The panel of a plan: `rest()` without one, `wait()`, `show(plan)`, `fail(problem)`. */
 export function planPanel() {
   const body = el("div", { class: "plan-body", "aria-live": "polite" });
-  const node = el("section", { class: "card plan", "aria-labelledby": "plan-title" },
-    el("h2", { id: "plan-title" }, "Plan"), body);
+  const node = el(
+    "section",
+    { class: "card plan", "aria-labelledby": "plan-title" },
+    el("h2", { id: "plan-title" }, "Plan"),
+    body,
+  );
   const rest = () => {
     node.removeAttribute("aria-busy");
-    body.replaceChildren(el("p", { class: "soft" }, "What the study would do is shown here, once it is complete and without mistakes."));
+    body.replaceChildren(
+      el("p", { class: "soft" }, "What the study would do is shown here, once it is complete and without mistakes."),
+    );
   };
   rest();
   return {
@@ -31,35 +37,51 @@ export function planPanel() {
 function drawn(plan) {
   const { refusals = [], doubts = [] } = plan;
   return [
-    el("dl", { class: "plan-numbers" }, [
-      ["Points", plan.size === null ? "no end" : quantity(plan.size)],
-      ["Trials", plan.trials === null ? "until the space ends" : quantity(plan.trials)],
-      ["Load points", quantity(plan.load_points.length)],
-      ["Expected", duration(plan.seconds_expected)],
-      ["At most", duration(plan.seconds_at_most)],
-      ["GPU-hours", quantity(plan.gpu_hours_expected, "GPU-h")],
-    ].map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)))),
+    el(
+      "dl",
+      { class: "plan-numbers" },
+      [
+        ["Points", plan.size === null ? "no end" : quantity(plan.size)],
+        ["Trials", plan.trials === null ? "until the space ends" : quantity(plan.trials)],
+        ["Load points", quantity(plan.load_points.length)],
+        ["Expected", duration(plan.seconds_expected)],
+        ["At most", duration(plan.seconds_at_most)],
+        ["GPU-hours", quantity(plan.gpu_hours_expected, "GPU-h")],
+      ].map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))),
+    ),
     plan.notes.map((note) => el("p", { class: "note info" }, note)),
     refusals.length > 0 && reasons("Refused without a launch", refusals, plan.looked_at),
     doubts.length > 0 && reasons("Tried last", doubts, plan.looked_at),
     el("h3", {}, `First ${counted(plan.launches.length, "launch")}`),
-    plan.launches.map((each) => details(
-      el("span", {}, each.name, " ", parameterList(each.parameters)),
-      each.image && el("p", { class: "soft" }, `image ${each.image}, `),
-      each.runtime && el("p", { class: "soft" }, `image and command of the runtime ${each.runtime}, with these arguments`),
-      el("p", { class: "soft" }, each.gpus ? counted(each.gpus, "GPU") : "no GPU"),
-      code(commandOf(each), { label: `Copy the command of ${each.name}` }),
-    )),
-    Object.entries(plan.exports ?? {}).map(([name, text]) => details(`Needs beside: ${name}`, code(text, { label: `Copy ${name}` }))),
+    plan.launches.map((each) =>
+      details(
+        el("span", {}, each.name, " ", parameterList(each.parameters)),
+        each.image && el("p", { class: "soft" }, `image ${each.image}, `),
+        each.runtime &&
+          el("p", { class: "soft" }, `image and command of the runtime ${each.runtime}, with these arguments`),
+        el("p", { class: "soft" }, each.gpus ? counted(each.gpus, "GPU") : "no GPU"),
+        code(commandOf(each), { label: `Copy the command of ${each.name}` }),
+      ),
+    ),
+    Object.entries(plan.exports ?? {}).map(([name, text]) =>
+      details(`Needs beside: ${name}`, code(text, { label: `Copy ${name}` })),
+    ),
   ];
 }
 
 /** Reasons by cause: one stands for all that differ in their numbers only. */
 function reasons(title, causes, lookedAt) {
   const all = causes.reduce((sum, { count }) => sum + count, 0);
-  return details(`${title}: ${all.toLocaleString("en")} of ${lookedAt.toLocaleString("en")} points`,
-    el("ul", { class: "reasons" }, causes.map(({ reason, count, reasons: different }) =>
-      el("li", {}, el("strong", {}, `${count}× `), different > 1 ? "e.g. " : "", reason))));
+  return details(
+    `${title}: ${all.toLocaleString("en")} of ${lookedAt.toLocaleString("en")} points`,
+    el(
+      "ul",
+      { class: "reasons" },
+      causes.map(({ reason, count, reasons: different }) =>
+        el("li", {}, el("strong", {}, `${count}× `), different > 1 ? "e.g. " : "", reason),
+      ),
+    ),
+  );
 }
 
 /** A launch as one writes it in a shell. */
