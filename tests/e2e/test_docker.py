@@ -14,6 +14,7 @@ import pytest
 from tests import dockerd
 from tests.dockerd import daemon
 from tests.processes import ours
+from tests.shapes import shape
 
 __all__ = ["daemon"]
 
@@ -120,12 +121,3 @@ def test_the_same_study_runs_in_containers_and_as_processes(
     code, out, _ = autotuner(tmp_path / "docker", "report", "same")
     assert code == 0
     assert out
-
-
-def shape(content: Any) -> Any:
-    """What a report holds, without its numbers."""
-    if isinstance(content, dict):
-        return {name: shape(each) for name, each in content.items()}
-    if isinstance(content, list):
-        return [shape(each) for each in content[:1]]
-    return None

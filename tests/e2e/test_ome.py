@@ -1,5 +1,6 @@
-"""A whole study of real vLLM through the OME backend: the API server is the tests' own, OME is
-played by a hook that runs the rendered command, all else is real. Takes minutes."""
+"""A whole study of real vLLM through the OME backend, and the same as processes: the API server is
+the tests' own, OME is played by a hook that runs the rendered command, all else is real. Takes
+minutes."""
 
 from __future__ import annotations
 
@@ -17,9 +18,10 @@ import yaml
 
 from tests.fakes.crd import ome_resources
 from tests.fakes.kube import FakeKube
-from tests.fakes.ome import SERVICES, FakeOME, runs_for_real
+from tests.fakes.ome import NODE, SERVICES, FakeOME, runs_for_real
 from tests.places import end_reapers
 from tests.processes import started, wait_for
+from tests.shapes import shape
 
 ROOT = Path(__file__).parent.parent.parent
 VLLM = ROOT / ".venv-vllm" / "bin" / "python"
@@ -33,13 +35,17 @@ pytestmark = [
     ),
 ]
 
-# The example's, smaller: two trials at one concurrency.
+SAMPLED = frozenset({"telemetry"})
+"""Of a load point: what is sampled meanwhile, on the server's own machine."""
+
+# The example's, smaller: two trials at one concurrency. It says nothing of where its servers run.
 STUDY = """
 name: {name}
 model: {{path: {model}, served_name: tiny-llama}}
 engine:
   kind: vllm
   version: 0.32.0
+  command: [{python}, -m, vllm.entrypoints.openai.api_server]
   arguments: {{max-model-len: 2048, enforce-eager: true}}
   environment: {{VLLM_CPU_KVCACHE_SPACE: 1, HF_HUB_OFFLINE: 1, OMP_NUM_THREADS: 1}}
 backend: {{ome: {{model: tiny-llama, runtime: vllm-tiny, lease_seconds: 15}}}}
@@ -74,7 +80,7 @@ def kube(tmp_path: Path) -> Iterator[FakeKube]:
 def study_file(directory: Path, name: str, *, requests: int = 16) -> Path:
     file = directory / f"{name}.yaml"
     # So many seconds that even a busy machine gets through the requests.
-    text = STUDY.format(name=name, model=MODEL, requests=requests, seconds=300)
+    text = STUDY.format(name=name, model=MODEL, python=VLLM, requests=requests, seconds=300)
     file.write_text(text)
     return file
 
@@ -88,12 +94,12 @@ def settings(home: Path) -> dict[str, str]:
     }
 
 
-def report_of(file: Path, home: Path) -> tuple[int, dict[str, Any], str]:
-    """Run a study through the OME backend; its exit code, its report and what it said."""
+def report_of(file: Path, home: Path, backend: str = "ome") -> tuple[int, dict[str, Any], str]:
+    """Run a study through a backend; its exit code, its report and what it said."""
     done = subprocess.run(
         [
             *(sys.executable, "-m", "autotuner", "run", str(file)),
-            *("--backend", "ome", "--json"),
+            *("--backend", backend, "--json"),
         ],
         cwd=ROOT,
         env={**os.environ, **settings(home)},
@@ -106,11 +112,12 @@ def report_of(file: Path, home: Path) -> tuple[int, dict[str, Any], str]:
     return done.returncode, json.loads(done.stdout), done.stderr
 
 
-@pytest.mark.timeout(900)
-def test_a_study_of_real_vllm_through_ome_measures_and_leaves_nothing(
+@pytest.mark.timeout(1800)
+def test_a_study_of_real_vllm_through_ome_measures_as_processes_do_and_leaves_nothing(
     kube: FakeKube, tmp_path: Path
 ) -> None:
-    code, report, said = report_of(study_file(tmp_path, "ome-study"), tmp_path)
+    file = study_file(tmp_path, "ome-study")
+    code, report, said = report_of(file, tmp_path)
     assert code == 0, said
     measured = [trial for trial in report["trials"] if trial["state"] == "COMPLETE"]
     assert len(measured) >= 2, said
@@ -129,6 +136,16 @@ def test_a_study_of_real_vllm_through_ome_measures_and_leaves_nothing(
     forwards = [each for each in kube.requests if each.path.endswith("/portforward")]
     assert len({each.path for each in forwards}) == len(made), "each by a port-forward of its own"
     assert kube.find(SERVICES) == kube.find("pods") == []
+    assert {trial["node"] for trial in report["trials"]} == {NODE}
+    (tmp_path / "process").mkdir()
+    code, process, said = report_of(file, tmp_path / "process", "process")
+    assert code == 0, said
+    # Nobody samples a server that is not on this machine.
+    assert shape(report, without=SAMPLED) == shape(process, without=SAMPLED)
+    assert [t["state"] for t in report["trials"]] == [t["state"] for t in process["trials"]]
+    for name in SAMPLED:
+        assert {bool(point[name]) for point in points(report)} == {False}, name
+        assert {bool(point[name]) for point in points(process)} == {True}, name
     swept = subprocess.run(
         [sys.executable, "-m", "autotuner", "sweep", "--backend", "ome"],
         env={**os.environ, **settings(tmp_path)},
@@ -138,6 +155,10 @@ def test_a_study_of_real_vllm_through_ome_measures_and_leaves_nothing(
         check=True,
     )
     assert swept.stdout.strip() == "nothing was left behind"
+
+
+def points(report: dict[str, Any]) -> list[dict[str, Any]]:
+    return [point for trial in report["trials"] for point in trial["load_points"]]
 
 
 @pytest.mark.timeout(400)
