@@ -229,7 +229,9 @@ onUnauthorized((problem) => {
     title: "A token, please",
     content: () => [
       el("p", {}, problem.detail || "This service answers those who have a token."),
-      field("Token", input, { hint: "Kept in this tab until it is closed. On the service's machine `autotuner token add NAME` makes one." }),
+      field("Token", input, {
+        hint: "Kept in this tab until it is closed. On the service's machine `autotuner token add NAME` makes one.",
+      }),
     ],
     actions: () => [button("Use it", { kind: "primary", type: "submit" })],
     onSubmit: (close) => close(input.value.trim()),

@@ -39,7 +39,12 @@ const SECTIONS = [
   ["limits", "Limits", ["limits"], (draft) => fieldsOf(draft, [], FIELDS.limits)],
   ["verdict", "Verdict", ["verdict"], (draft) => fieldsOf(draft, [], FIELDS.verdict)],
   ["backend", "Backend", ["backend"], backendSection],
-  ["benchmark", "Benchmark", ["benchmark"], (draft) => kindSection(draft, "benchmark", "Who measures", BENCHMARKS, "genai-bench")],
+  [
+    "benchmark",
+    "Benchmark",
+    ["benchmark"],
+    (draft) => kindSection(draft, "benchmark", "Who measures", BENCHMARKS, "genai-bench"),
+  ],
 ];
 const FOLDED = ["verdict", "backend", "benchmark", "quantization", "limits"];
 
@@ -65,7 +70,10 @@ async function renderDuplicate(root, { name }, signal) {
   const stem = name.replace(/-copy(-\d+)?$/, "");
   const others = await read("studies", { q: stem.slice(0, 40), per_page: 200 }, { signal });
   const { content } = await send("POST", "convert", { yaml: study.yaml }, { signal });
-  const free = freeName(name, others.items.map((each) => each.name));
+  const free = freeName(
+    name,
+    others.items.map((each) => each.name),
+  );
   await render(root, { content: put(content, ["name"], free), from: name, mode: "duplicate" }, signal);
 }
 
@@ -75,7 +83,10 @@ async function render(root, { content, yaml: text, study, from, presets = [], mo
   draft.applied = { names: [], how: "union", parameters: {}, conflicts: [] };
   const [known, engines] = await Promise.all([
     allPresets(signal),
-    read("engines", {}, { signal }).then((answer) => answer.items, () => []),
+    read("engines", {}, { signal }).then(
+      (answer) => answer.items,
+      () => [],
+    ),
     sheet("form.css"),
   ]);
   const may = await mayChange();
@@ -87,11 +98,22 @@ async function render(root, { content, yaml: text, study, from, presets = [], mo
   desk.attach(form);
   fill(
     root,
-    el("div", { class: "page-head form-head" },
+    el(
+      "div",
+      { class: "page-head form-head" },
       el("h1", {}, mode === "edit" ? `Edit ${study.name}` : mode === "duplicate" ? `Duplicate ${from}` : "New study"),
-      desk.actions),
-    study && UNDER_WAY.includes(study.state) && el("p", { class: "note" }, `${study.name} is ${study.state.toLowerCase()}: cancel it before it is changed. `, linkButton("Watch it", `#/studies/${study.name}`)),
-    !may && el("p", { class: "note" }, "Your token may look, not save: what is written here can be copied from the YAML."),
+      desk.actions,
+    ),
+    study &&
+      UNDER_WAY.includes(study.state) &&
+      el(
+        "p",
+        { class: "note" },
+        `${study.name} is ${study.state.toLowerCase()}: cancel it before it is changed. `,
+        linkButton("Watch it", `#/studies/${study.name}`),
+      ),
+    !may &&
+      el("p", { class: "note" }, "Your token may look, not save: what is written here can be copied from the YAML."),
     el("div", { class: "form-layout" }, form, el("div", { class: "form-side" }, desk.yaml.node, desk.plan.node)),
     draft.lists,
   );
@@ -119,8 +141,14 @@ function drawn(draft, signal) {
     const body = el("div", { class: "section-body", dataset: keys.length ? { where: keys[0] } : {} });
     const said = el("span", { class: "soft said" });
     const open = !FOLDED.includes(id) || keys.some((key) => draft.at([key]) !== undefined);
-    form.append(el("details", { class: "card form-section", id: `section-${id}`, open },
-      el("summary", {}, el("h2", {}, title), said), body));
+    form.append(
+      el(
+        "details",
+        { class: "card form-section", id: `section-${id}`, open },
+        el("summary", {}, el("h2", {}, title), said),
+        body,
+      ),
+    );
     const tell = () => {
       said.textContent = keys.some((key) => draft.at([key]) !== undefined) ? "" : "as usual";
     };
@@ -153,15 +181,19 @@ function workplace(draft, { mode, study, signal }) {
   let saved = null;
 
   const convertForm = debounced(() => convert({ content: ordered(draft.content) }, written), 250);
-  const convertYaml = debounced(() => convert({ yaml: yaml.text() }, (answer) => {
-    unread = answer.content === null;
-    if (answer.content) draft.replace(answer.content);
-    // A task of the earlier system has become the study that it is.
-    if (answer.yaml !== yaml.text()) {
-      yaml.set(answer.yaml);
-      tellNotes(answer.notes);
-    }
-  }), 400);
+  const convertYaml = debounced(
+    () =>
+      convert({ yaml: yaml.text() }, (answer) => {
+        unread = answer.content === null;
+        if (answer.content) draft.replace(answer.content);
+        // A task of the earlier system has become the study that it is.
+        if (answer.yaml !== yaml.text()) {
+          yaml.set(answer.yaml);
+          tellNotes(answer.notes);
+        }
+      }),
+    400,
+  );
   const planned = debounced(ask, 600);
 
   draft.onChange((by) => {
@@ -246,15 +278,25 @@ function workplace(draft, { mode, study, signal }) {
       firstProblem(form)?.focus();
       return;
     }
-    if (mode === "edit" && hasResults(study) && !(await confirmed({
-      title: `Save ${study.name} and delete its results?`,
-      body: "It has been measured. The trials, their logs and the verdict belong to the question as it was; saving deletes them. To keep them, duplicate the study instead.",
-      action: "Save and delete the results", keep: "Keep the results",
-    }))) return;
+    if (
+      mode === "edit" &&
+      hasResults(study) &&
+      !(await confirmed({
+        title: `Save ${study.name} and delete its results?`,
+        body: "It has been measured. The trials, their logs and the verdict belong to the question as it was; saving deletes them. To keep them, duplicate the study instead.",
+        action: "Save and delete the results",
+        keep: "Keep the results",
+      }))
+    )
+      return;
     const text = yaml.text();
-    const row = await attempt(() => (mode === "edit"
-      ? send("PUT", address("studies", study.name), text, { signal })
-      : send("POST", "studies", text, { signal, query: start ? { start: true } : {} })), mode === "edit" ? "Saved" : start ? "Created and started" : "Created");
+    const row = await attempt(
+      () =>
+        mode === "edit"
+          ? send("PUT", address("studies", study.name), text, { signal })
+          : send("POST", "studies", text, { signal, query: start ? { start: true } : {} }),
+      mode === "edit" ? "Saved" : start ? "Created and started" : "Created",
+    );
     if (!row) return;
     if (mode === "edit" && start) {
       await attempt(() => send("POST", address("studies", row.name, "start"), undefined, { signal }), "Started");
@@ -275,19 +317,33 @@ function workplace(draft, { mode, study, signal }) {
   }
 
   const verb = mode === "edit" ? "Save" : "Create";
-  const actions = el("div", { class: "actions" }, status,
+  const actions = el(
+    "div",
+    { class: "actions" },
+    status,
     linkButton("Discard", study ? `#/studies/${encodeURIComponent(study.name)}` : "#/studies", { kind: "quiet" }),
     button(verb, { onClick: () => submit(false) }),
-    button(`${verb} and start`, { icon: "play", kind: "primary", onClick: () => submit(true) }));
+    button(`${verb} and start`, { icon: "play", kind: "primary", onClick: () => submit(true) }),
+  );
 
-  beforeLeaving(() => saved || !dirty() || confirmed({
-    title: "Leave without saving?",
-    body: "What was written here is not saved.",
-    action: "Leave", keep: "Stay",
-  }));
-  addEventListener("beforeunload", (event) => {
-    if (!saved && dirty()) event.preventDefault();
-  }, { signal });
+  beforeLeaving(
+    () =>
+      saved ||
+      !dirty() ||
+      confirmed({
+        title: "Leave without saving?",
+        body: "What was written here is not saved.",
+        action: "Leave",
+        keep: "Stay",
+      }),
+  );
+  addEventListener(
+    "beforeunload",
+    (event) => {
+      if (!saved && dirty()) event.preventDefault();
+    },
+    { signal },
+  );
 
   return {
     yaml,
@@ -320,10 +376,7 @@ function searchSpace(draft, signal) {
   draft.applyPresets = (names) => picker.apply(names);
   return [
     picker.node,
-    draft.kinds.map((kind) => [
-      draft.several && el("h3", {}, engineName(kind)),
-      spaceRows(draft, kind),
-    ]),
+    draft.kinds.map((kind) => [draft.several && el("h3", {}, engineName(kind)), spaceRows(draft, kind)]),
   ];
 }
 
@@ -339,17 +392,21 @@ function searchSection(draft) {
 function kindSection(draft, block, label, table, usual, section = block, fields = []) {
   const kind = draft.at([block, "kind"]) ?? "";
   const kinds = [...new Set([...Object.keys(table), ...(kind ? [kind] : [])])];
-  const control = select([["", `${usual} (default)`], ...kinds.filter((each) => each !== usual || kind === usual).map((each) => [each])], kind, {
-    dataset: { key: `${block}.kind` },
-    onChange: (chosen) => {
-      let content = put(draft.content, [block, "kind"], chosen || undefined);
-      const kept = (table[chosen || usual] ?? []).map((each) => each.path[0]);
-      for (const { path } of table[kind || usual] ?? []) {
-        if (!kept.includes(path[0])) content = put(content, [block, ...path], undefined);
-      }
-      draft.change(content, { redraw: [section] });
+  const control = select(
+    [["", `${usual} (default)`], ...kinds.filter((each) => each !== usual || kind === usual).map((each) => [each])],
+    kind,
+    {
+      dataset: { key: `${block}.kind` },
+      onChange: (chosen) => {
+        let content = put(draft.content, [block, "kind"], chosen || undefined);
+        const kept = (table[chosen || usual] ?? []).map((each) => each.path[0]);
+        for (const { path } of table[kind || usual] ?? []) {
+          if (!kept.includes(path[0])) content = put(content, [block, ...path], undefined);
+        }
+        draft.change(content, { redraw: [section] });
+      },
     },
-  });
+  );
   const node = field(label, control);
   node.dataset.where = `${block}.kind`;
   const options = (table[kind || usual] ?? []).map((each) => fieldOf(draft, [block], each));
@@ -359,27 +416,54 @@ function kindSection(draft, block, label, table, usual, section = block, fields 
 function scheduler(draft) {
   const on = draft.at(["scheduler"]) !== undefined && draft.at(["scheduler"]) !== null;
   return [
-    el("label", { class: "tick", dataset: { where: "scheduler" } }, el("input", {
-      type: "checkbox", checked: on, dataset: { key: "scheduler" },
-      onChange: (event) => draft.put(["scheduler"], event.target.checked ? { kind: "asha" } : undefined, { redraw: ["search"] }),
-    }), el("span", {}, "Stop weak trials early (ASHA)", el("small", { class: "soft" }, "A weak trial ends before its last load point."))),
+    el(
+      "label",
+      { class: "tick", dataset: { where: "scheduler" } },
+      el("input", {
+        type: "checkbox",
+        checked: on,
+        dataset: { key: "scheduler" },
+        onChange: (event) =>
+          draft.put(["scheduler"], event.target.checked ? { kind: "asha" } : undefined, { redraw: ["search"] }),
+      }),
+      el(
+        "span",
+        {},
+        "Stop weak trials early (ASHA)",
+        el("small", { class: "soft" }, "A weak trial ends before its last load point."),
+      ),
+    ),
     on && fieldsOf(draft, [], FIELDS.scheduler),
   ];
 }
 
 function prior(draft) {
   const on = draft.at(["prior"]) !== undefined && draft.at(["prior"]) !== null;
-  const kind = on ? draft.at(["prior", "kind"]) ?? "study" : "";
-  const control = select([["", "none"], ["study", "an earlier study"], ["aiconfigurator", "NVIDIA's performance model"]], kind, {
-    dataset: { key: "prior.kind" },
-    onChange: (chosen) => {
-      const first = draft.at(["prior", "first"]);
-      draft.put(["prior"], chosen ? { kind: chosen, ...(first !== undefined && { first }) } : undefined, { redraw: ["search"] });
+  const kind = on ? (draft.at(["prior", "kind"]) ?? "study") : "";
+  const control = select(
+    [
+      ["", "none"],
+      ["study", "an earlier study"],
+      ["aiconfigurator", "NVIDIA's performance model"],
+    ],
+    kind,
+    {
+      dataset: { key: "prior.kind" },
+      onChange: (chosen) => {
+        const first = draft.at(["prior", "first"]);
+        draft.put(["prior"], chosen ? { kind: chosen, ...(first !== undefined && { first }) } : undefined, {
+          redraw: ["search"],
+        });
+      },
     },
-  });
+  );
   const node = field("What is believed before", control, { hint: "It orders what is tried first." });
   node.dataset.where = "prior.kind";
-  return el("div", { class: "fields" }, node,
+  return el(
+    "div",
+    { class: "fields" },
+    node,
     kind && (PRIORS[kind] ?? []).map((each) => fieldOf(draft, ["prior"], each)),
-    kind && FIELDS.prior.map((each) => fieldOf(draft, [], each)));
+    kind && FIELDS.prior.map((each) => fieldOf(draft, [], each)),
+  );
 }

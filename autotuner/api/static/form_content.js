@@ -3,9 +3,26 @@
 import { same } from "./form_values.js";
 
 const ORDER = [
-  "name", "description", "model", "engine", "backend", "presets", "merge", "space", "quantization",
-  "workload", "benchmark", "objectives", "constraints", "slo", "search", "scheduler", "prior",
-  "hardware", "verdict", "limits",
+  "name",
+  "description",
+  "model",
+  "engine",
+  "backend",
+  "presets",
+  "merge",
+  "space",
+  "quantization",
+  "workload",
+  "benchmark",
+  "objectives",
+  "constraints",
+  "slo",
+  "search",
+  "scheduler",
+  "prior",
+  "hardware",
+  "verdict",
+  "limits",
 ];
 
 // An empty block of these says something: that the block's own defaults are wanted.
@@ -14,8 +31,7 @@ const MEANT_EMPTY = new Set(["scheduler"]);
 /** What stands at a place, or undefined. */
 export function at(content, path) {
   return path.reduce(
-    (node, key) => (node && typeof node === "object" && Object.hasOwn(node, key)
-      ? node[key] : undefined),
+    (node, key) => (node && typeof node === "object" && Object.hasOwn(node, key) ? node[key] : undefined),
     content,
   );
 }
@@ -77,8 +93,5 @@ export function freeName(name, taken) {
 }
 
 function isEmpty(value) {
-  return (
-    value !== null && typeof value === "object" && !Array.isArray(value) &&
-    !Object.keys(value).length
-  );
+  return value !== null && typeof value === "object" && !Array.isArray(value) && !Object.keys(value).length;
 }

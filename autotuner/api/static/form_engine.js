@@ -11,16 +11,22 @@ export function withEngines(content, kinds) {
   const [first] = [content.engine?.kind].flat();
   const { kind: _, settings = {}, ...engine } = content.engine ?? {};
   if (Array.isArray(content.engine?.kind)) {
-    const kept = (block) => Object.fromEntries(
-      Object.entries(block ?? {}).filter(([kind]) => kinds.includes(kind)),
+    const kept = (block) => Object.fromEntries(Object.entries(block ?? {}).filter(([kind]) => kinds.includes(kind)));
+    const moved = put(
+      { ...content, engine: { ...content.engine, kind: kinds } },
+      ["engine", "settings"],
+      kept(settings),
     );
-    const moved = put({ ...content, engine: { ...content.engine, kind: kinds } }, ["engine", "settings"], kept(settings));
     return put(moved, ["space"], kept(content.space));
   }
   const { nothing, ...own } = split(engine);
   const moved = { ...content, engine: { kind: kinds, ...nothing } };
   const settled = put(moved, ["engine", "settings", first], own);
-  return put(settled, ["space"], content.space && Object.keys(content.space).length ? { [first]: content.space } : undefined);
+  return put(
+    settled,
+    ["space"],
+    content.space && Object.keys(content.space).length ? { [first]: content.space } : undefined,
+  );
 }
 
 /** The content for one of its engines. */
@@ -43,7 +49,8 @@ export function engineSection(draft) {
   const known = (draft.engines ?? []).map((each) => each.kind);
   const free = known.filter((kind) => !kinds.includes(kind));
   const another = select([["", "Compare with another engine …"], ...free.map((kind) => [kind, engineName(kind)])], "", {
-    "aria-label": "Compare with another engine", dataset: { key: "engine-add" },
+    "aria-label": "Compare with another engine",
+    dataset: { key: "engine-add" },
     onChange: (kind) => kind && choose(withEngines(draft.content, [...kinds, kind])),
   });
 
@@ -54,10 +61,14 @@ export function engineSection(draft) {
 
   if (!draft.several) {
     const options = [...new Set([...known, ...kinds])];
-    const control = select(options.map((kind) => [kind, engineName(kind)]), kinds[0] ?? "", {
-      dataset: { key: "engine.kind" },
-      onChange: (kind) => choose(put(draft.content, ["engine", "kind"], kind)),
-    });
+    const control = select(
+      options.map((kind) => [kind, engineName(kind)]),
+      kinds[0] ?? "",
+      {
+        dataset: { key: "engine.kind" },
+        onChange: (kind) => choose(put(draft.content, ["engine", "kind"], kind)),
+      },
+    );
     if (!kinds.length) control.prepend(el("option", { value: "", selected: true }, "Choose an engine …"));
     const node = field("Engine", control);
     node.dataset.where = "engine.kind";
@@ -65,22 +76,42 @@ export function engineSection(draft) {
     return [fieldsOf(draft, ["engine"], ENGINE_FIELDS, [node]), several];
   }
   return [
-    el("ol", { class: "chips", "aria-label": "Engines", dataset: { where: "engine.kind" } }, kinds.map((kind, place) => el("li", { class: "chip-on" },
-      engineName(kind) + (place === 0 ? " (baseline)" : ""),
-      place > 0 && button(`Make ${engineName(kind)} the baseline`, {
-        icon: "star", kind: "quiet", bare: true,
-        onClick: () => choose(withEngines(draft.content, [kind, ...kinds.filter((each) => each !== kind)])),
-      }),
-      button(`Take ${engineName(kind)} out`, {
-        icon: "close", kind: "quiet", bare: true,
-        onClick: () => {
-          const rest = kinds.filter((each) => each !== kind);
-          choose(rest.length > 1 ? withEngines(draft.content, rest) : withEngine(draft.content, rest[0]));
-        },
-      })))),
+    el(
+      "ol",
+      { class: "chips", "aria-label": "Engines", dataset: { where: "engine.kind" } },
+      kinds.map((kind, place) =>
+        el(
+          "li",
+          { class: "chip-on" },
+          engineName(kind) + (place === 0 ? " (baseline)" : ""),
+          place > 0 &&
+            button(`Make ${engineName(kind)} the baseline`, {
+              icon: "star",
+              kind: "quiet",
+              bare: true,
+              onClick: () => choose(withEngines(draft.content, [kind, ...kinds.filter((each) => each !== kind)])),
+            }),
+          button(`Take ${engineName(kind)} out`, {
+            icon: "close",
+            kind: "quiet",
+            bare: true,
+            onClick: () => {
+              const rest = kinds.filter((each) => each !== kind);
+              choose(rest.length > 1 ? withEngines(draft.content, rest) : withEngine(draft.content, rest[0]));
+            },
+          }),
+        ),
+      ),
+    ),
     free.length > 0 && another,
-    kinds.map((kind) => el("section", { class: "sub" }, el("h3", {}, engineName(kind)),
-      fieldsOf(draft, draft.enginePath(kind), ENGINE_FIELDS))),
+    kinds.map((kind) =>
+      el(
+        "section",
+        { class: "sub" },
+        el("h3", {}, engineName(kind)),
+        fieldsOf(draft, draft.enginePath(kind), ENGINE_FIELDS),
+      ),
+    ),
   ];
 }
 
@@ -88,10 +119,17 @@ export function engineSection(draft) {
 export function backendSection(draft) {
   const kind = at(draft.content, ["backend", "kind"]) ?? "";
   const options = [...new Set([...Object.keys(BACKENDS), ...(kind ? [kind] : [])])];
-  const control = select([["", "process (default)"], ...options.filter((each) => each !== "process" || kind === "process").map((each) => [each])], kind, {
-    dataset: { key: "backend.kind" },
-    onChange: (chosen) => draft.put(["backend", "kind"], chosen || undefined, { redraw: ["backend"] }),
-  });
+  const control = select(
+    [
+      ["", "process (default)"],
+      ...options.filter((each) => each !== "process" || kind === "process").map((each) => [each]),
+    ],
+    kind,
+    {
+      dataset: { key: "backend.kind" },
+      onChange: (chosen) => draft.put(["backend", "kind"], chosen || undefined, { redraw: ["backend"] }),
+    },
+  );
   const node = field("Where servers run", control, {
     hint: "process: a program on the trial's machine; docker: a container there; ome: an InferenceService on Kubernetes.",
   });
@@ -105,7 +143,7 @@ export async function catalogs(draft, signal, then) {
   for (const kind of draft.kinds) {
     const known = draft.engines?.find((each) => each.kind === kind);
     const said = at(draft.content, [...draft.enginePath(kind), "version"]);
-    const version = known?.versions.includes(said) ? said : known?.default ?? known?.versions.at(-1);
+    const version = known?.versions.includes(said) ? said : (known?.default ?? known?.versions.at(-1));
     if (!version || draft.catalogs.get(kind)?.version === version) continue;
     try {
       const answer = await read(`${address("engines", kind, version)}/flags`, {}, { signal });

@@ -9,10 +9,23 @@ export function fieldsOf(draft, base, fields, before = []) {
   const hidden = (each) => each.rare && draft.at([...base, ...each.path]) === undefined;
   const rare = fields.filter(hidden);
   return [
-    el("div", { class: "fields" }, before,
-      fields.filter((each) => !hidden(each)).map((each) => fieldOf(draft, base, each))),
-    rare.length > 0 && el("details", { class: "rare" }, el("summary", {}, "More settings"),
-      el("div", { class: "fields" }, rare.map((each) => fieldOf(draft, base, each)))),
+    el(
+      "div",
+      { class: "fields" },
+      before,
+      fields.filter((each) => !hidden(each)).map((each) => fieldOf(draft, base, each)),
+    ),
+    rare.length > 0 &&
+      el(
+        "details",
+        { class: "rare" },
+        el("summary", {}, "More settings"),
+        el(
+          "div",
+          { class: "fields" },
+          rare.map((each) => fieldOf(draft, base, each)),
+        ),
+      ),
   ];
 }
 
@@ -38,8 +51,9 @@ export function suggestions(draft, name, options) {
   const known = draft.lists.querySelector(`#${id}`);
   const list = known ?? draft.lists.appendChild(el("datalist", { id }));
   if (list.childElementCount !== options.length || !known) {
-    list.replaceChildren(...options.map((each) => [each].flat())
-      .map(([value, label]) => el("option", { value, label })));
+    list.replaceChildren(
+      ...options.map((each) => [each].flat()).map(([value, label]) => el("option", { value, label })),
+    );
   }
   return id;
 }
@@ -47,30 +61,45 @@ export function suggestions(draft, name, options) {
 /** The flags of an engine, as far as its catalog is known. */
 export function flagNames(draft, kind) {
   const flags = draft.catalogs.get(kind)?.flags ?? [];
-  return suggestions(draft, `flags-${kind}`, flags.map((flag) => [flag.name, flag.kind]));
+  return suggestions(
+    draft,
+    `flags-${kind}`,
+    flags.map((flag) => [flag.name, flag.kind]),
+  );
 }
 
 const CONTROLS = {
-  text: (draft, path) => input(draft, path, {
-    shown: (value) => (typeof value === "string" ? value : JSON.stringify(value)),
-    read: (text) => text.trim() || undefined,
-  }),
-  value: (draft, path) => input(draft, path, {
-    shown: textOf, read: (text) => (text.trim() ? valueOf(text) : undefined),
-  }),
-  area: (draft, path) => area(draft, path, {
-    rows: 2, shown: String, read: (text) => text || undefined,
-  }),
-  number: (draft, path, { from }) => input(draft, path, {
-    inputmode: "decimal", shown: textOf, read: (text) => (text.trim() ? valueOf(text) : undefined),
-    dataset: from === undefined ? {} : { from },
-  }),
+  text: (draft, path) =>
+    input(draft, path, {
+      shown: (value) => (typeof value === "string" ? value : JSON.stringify(value)),
+      read: (text) => text.trim() || undefined,
+    }),
+  value: (draft, path) =>
+    input(draft, path, {
+      shown: textOf,
+      read: (text) => (text.trim() ? valueOf(text) : undefined),
+    }),
+  area: (draft, path) =>
+    area(draft, path, {
+      rows: 2,
+      shown: String,
+      read: (text) => text || undefined,
+    }),
+  number: (draft, path, { from }) =>
+    input(draft, path, {
+      inputmode: "decimal",
+      shown: textOf,
+      read: (text) => (text.trim() ? valueOf(text) : undefined),
+      dataset: from === undefined ? {} : { from },
+    }),
   select: (draft, path, { options, usual, redraw = [] }) => {
     const value = draft.at(path) ?? "";
     const known = ["", ...options];
     return select(
-      (known.includes(value) ? known : [...known, value])
-        .map((each) => [each, each || (usual ? `${usual} (default)` : "–")]),
+      (known.includes(value) ? known : [...known, value]).map((each) => [
+        each,
+        each || (usual ? `${usual} (default)` : "–"),
+      ]),
       value,
       { onChange: (chosen) => draft.put(path, chosen || undefined, { redraw }) },
     );
@@ -78,29 +107,32 @@ const CONTROLS = {
   version: (draft, path) => {
     const known = draft.engines?.find((each) => samePath(path, draft.enginePath(each.kind)));
     return input(draft, path, {
-      shown: String, read: (text) => text.trim() || undefined,
+      shown: String,
+      read: (text) => text.trim() || undefined,
       list: suggestions(draft, path.join("-"), known?.versions ?? []),
     });
   },
-  words: (draft, path, { texts = false }) => input(draft, path, {
-    shown: (value) => (Array.isArray(value)
-      ? (texts ? value.join(", ") : textOfValues(value)) : textOf(value)),
-    read: (text) => {
-      const values = texts ? split(text) : valuesOf(text);
-      return values.length ? values : undefined;
-    },
-  }),
-  texts: (draft, path) => area(draft, path, {
-    shown: (value) => [value].flat().join("\n"),
-    read: (text) => {
-      const lines = text.split("\n").filter((line) => line !== "");
-      return lines.length ? lines : undefined;
-    },
-  }),
-  items: (draft, path) => area(draft, path, {
-    shown: (value) => JSON.stringify(value, null, 1),
-    read: (text) => (text.trim() ? valueOf(text) : undefined),
-  }),
+  words: (draft, path, { texts = false }) =>
+    input(draft, path, {
+      shown: (value) => (Array.isArray(value) ? (texts ? value.join(", ") : textOfValues(value)) : textOf(value)),
+      read: (text) => {
+        const values = texts ? split(text) : valuesOf(text);
+        return values.length ? values : undefined;
+      },
+    }),
+  texts: (draft, path) =>
+    area(draft, path, {
+      shown: (value) => [value].flat().join("\n"),
+      read: (text) => {
+        const lines = text.split("\n").filter((line) => line !== "");
+        return lines.length ? lines : undefined;
+      },
+    }),
+  items: (draft, path) =>
+    area(draft, path, {
+      shown: (value) => JSON.stringify(value, null, 1),
+      read: (text) => (text.trim() ? valueOf(text) : undefined),
+    }),
 };
 
 function samePath(path, base) {
@@ -110,7 +142,10 @@ function samePath(path, base) {
 function input(draft, path, { shown, read, ...more }) {
   const value = draft.at(path);
   return el("input", {
-    type: "text", autocomplete: "off", spellcheck: "false", ...more,
+    type: "text",
+    autocomplete: "off",
+    spellcheck: "false",
+    ...more,
     value: value === undefined || value === null ? "" : shown(value),
     onInput: (event) => draft.put(path, read(event.target.value)),
   });
@@ -119,7 +154,9 @@ function input(draft, path, { shown, read, ...more }) {
 function area(draft, path, { shown, read, rows = 2, ...more }) {
   const value = draft.at(path);
   const node = el("textarea", {
-    rows, spellcheck: "false", ...more,
+    rows,
+    spellcheck: "false",
+    ...more,
     value: value === undefined || value === null ? "" : shown(value),
     onInput: (event) => draft.put(path, read(event.target.value)),
   });
@@ -141,7 +178,9 @@ function pairs(draft, path, { label, help, noun, texts = false, names: suggested
       ...entries.map(([name, value]) => row(name, value)),
       ...open.map((each) => row("", undefined, each)),
       button(`Add ${article(noun)} ${noun}`, {
-        icon: "plus", kind: "quiet", key: `${path.join(".")}-add`,
+        icon: "plus",
+        kind: "quiet",
+        key: `${path.join(".")}-add`,
         onClick: () => {
           open.push({});
           draw();
@@ -157,8 +196,13 @@ function pairs(draft, path, { label, help, noun, texts = false, names: suggested
     const key = [...path, name || "new"].join(".");
     const read = (text) => (texts ? text : valueOf(text));
     const nameInput = el("input", {
-      type: "text", value: name, "aria-label": `${label}: name`, spellcheck: "false",
-      list, autocomplete: "off", dataset: { key: `${key}-name` },
+      type: "text",
+      value: name,
+      "aria-label": `${label}: name`,
+      spellcheck: "false",
+      list,
+      autocomplete: "off",
+      dataset: { key: `${key}-name` },
       onChange: () => {
         const next = nameInput.value.trim();
         if (!next || next === current || Object.hasOwn(block(), next)) {
@@ -177,13 +221,18 @@ function pairs(draft, path, { label, help, noun, texts = false, names: suggested
       },
     });
     const valueInput = el("input", {
-      type: "text", value: value === undefined ? "" : texts ? String(value) : textOf(value),
-      "aria-label": name ? `${label}: ${name}` : `${label}: value`, spellcheck: "false",
-      autocomplete: "off", dataset: { key: `${key}-value` },
+      type: "text",
+      value: value === undefined ? "" : texts ? String(value) : textOf(value),
+      "aria-label": name ? `${label}: ${name}` : `${label}: value`,
+      spellcheck: "false",
+      autocomplete: "off",
+      dataset: { key: `${key}-value` },
       onInput: () => current && draft.change(put(current, read(valueInput.value))),
     });
     const remove = button(`Remove ${name || `this ${noun}`}`, {
-      icon: "close", kind: "quiet", bare: true,
+      icon: "close",
+      kind: "quiet",
+      bare: true,
       onClick: () => {
         if (fresh) open.splice(open.indexOf(fresh), 1);
         if (current) draft.put([...path, current], undefined);

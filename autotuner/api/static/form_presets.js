@@ -20,9 +20,7 @@ export function filled(space, before, merged) {
   const kept = Object.fromEntries(own);
   const added = Object.entries(merged).filter(([name]) => !Object.hasOwn(kept, name));
   // A row that a person took out stays out while the same preset is applied.
-  const wanted = added.filter(
-    ([name]) => !Object.hasOwn(before, name) || Object.hasOwn(space ?? {}, name),
-  );
+  const wanted = added.filter(([name]) => !Object.hasOwn(before, name) || Object.hasOwn(space ?? {}, name));
   return { ...kept, ...Object.fromEntries(wanted) };
 }
 
@@ -68,38 +66,85 @@ export function presetPicker(draft, signal) {
 
   function draw() {
     const named = draft.at(["presets"]) ?? [];
-    const free = draft.presets.filter((each) => !applied.names.includes(each.name) &&
-      (each.engine === null || draft.kinds.includes(each.engine)));
-    const chosen = select([["", "Apply a preset …"], ...free.map((each) => [each.name,
-      `${each.name}: ${Object.keys(each.parameters).length} parameters`])], "", {
-      dataset: { key: "preset-add" },
-      onChange: (name) => name && apply([...applied.names, name], applied.how),
-    });
+    const free = draft.presets.filter(
+      (each) => !applied.names.includes(each.name) && (each.engine === null || draft.kinds.includes(each.engine)),
+    );
+    const chosen = select(
+      [
+        ["", "Apply a preset …"],
+        ...free.map((each) => [each.name, `${each.name}: ${Object.keys(each.parameters).length} parameters`]),
+      ],
+      "",
+      {
+        dataset: { key: "preset-add" },
+        onChange: (name) => name && apply([...applied.names, name], applied.how),
+      },
+    );
     host.replaceChildren(
       ...(Array.isArray(named) && named.length ? [fromFile(named)] : []),
-      el("div", { class: "fields" }, field("Presets", chosen, {
-        hint: "Ready-made spaces. They fill the rows below, which stay yours to change.",
-      }), applied.names.length > 1 && field("Merged as", select(MERGES, applied.how, {
-        onChange: (how) => apply(applied.names, how),
-      }))),
-      applied.names.length ? el("ul", { class: "chips", "aria-label": "Applied presets" },
-        applied.names.map((name) => el("li", { class: "chip-on" }, name, button(`Remove the preset ${name}`, {
-          icon: "close", kind: "quiet", bare: true,
-          onClick: () => apply(applied.names.filter((each) => each !== name), applied.how),
-        })))) : "",
-      applied.conflicts.length ? el("div", { class: "conflicts", role: "status" },
-        el("strong", {}, "The presets do not agree"),
-        el("ul", {}, applied.conflicts.map((each) => el("li", {}, each)))) : "",
+      el(
+        "div",
+        { class: "fields" },
+        field("Presets", chosen, {
+          hint: "Ready-made spaces. They fill the rows below, which stay yours to change.",
+        }),
+        applied.names.length > 1 &&
+          field(
+            "Merged as",
+            select(MERGES, applied.how, {
+              onChange: (how) => apply(applied.names, how),
+            }),
+          ),
+      ),
+      applied.names.length
+        ? el(
+            "ul",
+            { class: "chips", "aria-label": "Applied presets" },
+            applied.names.map((name) =>
+              el(
+                "li",
+                { class: "chip-on" },
+                name,
+                button(`Remove the preset ${name}`, {
+                  icon: "close",
+                  kind: "quiet",
+                  bare: true,
+                  onClick: () =>
+                    apply(
+                      applied.names.filter((each) => each !== name),
+                      applied.how,
+                    ),
+                }),
+              ),
+            ),
+          )
+        : "",
+      applied.conflicts.length
+        ? el(
+            "div",
+            { class: "conflicts", role: "status" },
+            el("strong", {}, "The presets do not agree"),
+            el(
+              "ul",
+              {},
+              applied.conflicts.map((each) => el("li", {}, each)),
+            ),
+          )
+        : "",
     );
   }
 
   function fromFile(named) {
-    return el("p", { class: "note" }, "The file names presets, which are merged when it is read: ",
-      el("code", {}, named.join(", ")), " ",
+    return el(
+      "p",
+      { class: "note" },
+      "The file names presets, which are merged when it is read: ",
+      el("code", {}, named.join(", ")),
+      " ",
       button("Turn them into rows", {
-        onClick: () => apply([...new Set([...applied.names, ...named])],
-          draft.at(["merge"]) ?? applied.how),
-      }));
+        onClick: () => apply([...new Set([...applied.names, ...named])], draft.at(["merge"]) ?? applied.how),
+      }),
+    );
   }
 
   draw();

@@ -11,7 +11,9 @@ export function placeProblems(form, problems) {
   for (const old of form.querySelectorAll(".field-problem")) old.remove();
   for (const control of form.querySelectorAll('[aria-invalid="true"]')) {
     control.removeAttribute("aria-invalid");
-    const described = (control.getAttribute("aria-describedby") ?? "").split(" ").filter((id) => !id.startsWith("problem-"));
+    const described = (control.getAttribute("aria-describedby") ?? "")
+      .split(" ")
+      .filter((id) => !id.startsWith("problem-"));
     control.setAttribute("aria-describedby", described.join(" "));
   }
   const nodes = new Map([...form.querySelectorAll("[data-where]")].map((node) => [node.dataset.where, node]));
@@ -42,7 +44,9 @@ function show(node, { where, problem, allowed, hint }) {
   const more = [
     allowed?.length > 0 && `allowed: ${allowed.slice(0, 12).join(", ")}${allowed.length > 12 ? ", …" : ""}`,
     hint,
-  ].filter(Boolean).join(" · ");
+  ]
+    .filter(Boolean)
+    .join(" · ");
   const deeper = node.dataset.where === where ? "" : `${where.slice(node.dataset.where.length + 1)}: `;
   const said = el("p", { class: "field-problem", id }, deeper + problem, more && el("small", {}, ` ${more}`));
   const place = node.matches("tr") ? node.lastElementChild : node;

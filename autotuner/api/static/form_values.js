@@ -46,15 +46,14 @@ export function valuesOf(text) {
   const parts = split(text);
   const values = parts.map(valueOf);
   const words = values.some((value) => value !== null && typeof value !== "boolean");
-  return words
-    ? values.map((value, at) => (typeof value === "boolean" ? parts[at] : value))
-    : values;
+  return words ? values.map((value, at) => (typeof value === "boolean" ? parts[at] : value)) : values;
 }
 
 /** The text that `valuesOf` reads as these values. */
 export function textOfValues(values) {
-  const plain = values.map((value) => (split(textOf(value)).length === 1 ? textOf(value)
-    : JSON.stringify(value))).join(", ");
+  const plain = values
+    .map((value) => (split(textOf(value)).length === 1 ? textOf(value) : JSON.stringify(value)))
+    .join(", ");
   return same(valuesOf(plain), values) ? plain : JSON.stringify(values);
 }
 
@@ -94,9 +93,7 @@ export function conditionOf(text) {
     if (colon < 0) return [each, [true]];
     return [each.slice(0, colon).trim(), valuesOf(each.slice(colon + 1))];
   });
-  return Object.fromEntries(
-    pairs.map(([name, values]) => [name, values.length === 1 ? values[0] : values]),
-  );
+  return Object.fromEntries(pairs.map(([name, values]) => [name, values.length === 1 ? values[0] : values]));
 }
 
 /** The text that `conditionOf` reads as this condition. */

@@ -5,8 +5,14 @@ export const HOUR = 60 * MINUTE;
 
 // Up to so many milliseconds, a tick every so many.
 const TICKS = [
-  [10 * MINUTE, MINUTE], [30 * MINUTE, 5 * MINUTE], [HOUR, 10 * MINUTE], [2 * HOUR, 15 * MINUTE],
-  [4 * HOUR, 30 * MINUTE], [8 * HOUR, HOUR], [24 * HOUR, 2 * HOUR], [48 * HOUR, 6 * HOUR],
+  [10 * MINUTE, MINUTE],
+  [30 * MINUTE, 5 * MINUTE],
+  [HOUR, 10 * MINUTE],
+  [2 * HOUR, 15 * MINUTE],
+  [4 * HOUR, 30 * MINUTE],
+  [8 * HOUR, HOUR],
+  [24 * HOUR, 2 * HOUR],
+  [48 * HOUR, 6 * HOUR],
   [7 * 24 * HOUR, 24 * HOUR],
 ];
 
@@ -26,10 +32,19 @@ export function ticks(from, to, offset = 0) {
 /** Milliseconds that a zone is ahead of UTC at a time. */
 export function zoneOffset(zone, at) {
   const parts = new Intl.DateTimeFormat("en-US", {
-    timeZone: zone, hourCycle: "h23", year: "numeric", month: "numeric", day: "numeric", hour: "numeric", minute: "numeric", second: "numeric",
+    timeZone: zone,
+    hourCycle: "h23",
+    year: "numeric",
+    month: "numeric",
+    day: "numeric",
+    hour: "numeric",
+    minute: "numeric",
+    second: "numeric",
   }).formatToParts(new Date(at));
   const part = Object.fromEntries(parts.map((each) => [each.type, Number(each.value)]));
-  return Date.UTC(part.year, part.month - 1, part.day, part.hour, part.minute, part.second) - Math.floor(at / 1000) * 1000;
+  return (
+    Date.UTC(part.year, part.month - 1, part.day, part.hour, part.minute, part.second) - Math.floor(at / 1000) * 1000
+  );
 }
 
 /**
@@ -47,9 +62,14 @@ export function lanes(trials) {
       found.get(key).trials.push(trial);
     }
   }
-  const order = (one, other) => one.node.localeCompare(other.node, "en", { numeric: true }) || String(one.gpu ?? "").localeCompare(String(other.gpu ?? ""), "en", { numeric: true });
+  const order = (one, other) =>
+    one.node.localeCompare(other.node, "en", { numeric: true }) ||
+    String(one.gpu ?? "").localeCompare(String(other.gpu ?? ""), "en", { numeric: true });
   return [...found.values()].sort(order).map(({ node, gpu, trials: own }) => ({
-    node, gpu, label: labelOf(node, gpu, own), rows: stacked(own),
+    node,
+    gpu,
+    label: labelOf(node, gpu, own),
+    rows: stacked(own),
   }));
 }
 

@@ -43,7 +43,11 @@ export function occurrences(lines, text) {
 export function logView({ address, label, file, empty = "Nothing has been written yet." }) {
   const lines = [];
   const text = el("div", { class: "log-text" });
-  const box = el("div", { class: "log-box", tabindex: "0", role: "log", "aria-label": label, "aria-live": "off" }, text);
+  const box = el(
+    "div",
+    { class: "log-box", tabindex: "0", role: "log", "aria-label": label, "aria-live": "off" },
+    text,
+  );
   const state = el("span", { class: "soft log-state", role: "status" });
   const found = el("span", { class: "soft found", role: "status" });
   let blocks = [];
@@ -53,10 +57,20 @@ export function logView({ address, label, file, empty = "Nothing has been writte
   let at = -1;
   let wanted = "";
 
-  const followButton = button("Follow", { icon: "play", "aria-pressed": "true", onClick: () => setFollowing(!following) });
-  const wrapButton = button("Wrap", { "aria-pressed": "false", onClick: () => setWrap(wrapButton.getAttribute("aria-pressed") !== "true") });
+  const followButton = button("Follow", {
+    icon: "play",
+    "aria-pressed": "true",
+    onClick: () => setFollowing(!following),
+  });
+  const wrapButton = button("Wrap", {
+    "aria-pressed": "false",
+    onClick: () => setWrap(wrapButton.getAttribute("aria-pressed") !== "true"),
+  });
   const search = el("input", {
-    type: "search", placeholder: "Search", autocomplete: "off", spellcheck: "false",
+    type: "search",
+    placeholder: "Search",
+    autocomplete: "off",
+    spellcheck: "false",
     onInput: debounced(() => seek(search.value), 150),
     onKeydown: (event) => {
       if (event.key !== "Enter") return;
@@ -65,25 +79,46 @@ export function logView({ address, label, file, empty = "Nothing has been writte
       else move(event.shiftKey ? -1 : 1);
     },
   });
-  const node = el("section", { class: "log-view", "aria-label": label },
-    el("div", { class: "log-bar" },
-      followButton, wrapButton,
-      el("div", { class: "log-search" }, field("Search the log", search, { hidden: true }),
+  const node = el(
+    "section",
+    { class: "log-view", "aria-label": label },
+    el(
+      "div",
+      { class: "log-bar" },
+      followButton,
+      wrapButton,
+      el(
+        "div",
+        { class: "log-search" },
+        field("Search the log", search, { hidden: true }),
         button("Previous match", { icon: "chevron", kind: "quiet up", bare: true, onClick: () => move(-1) }),
-        button("Next match", { icon: "chevron", kind: "quiet down", bare: true, onClick: () => move(1) }), found),
-      el("span", { class: "grow" }), state,
+        button("Next match", { icon: "chevron", kind: "quiet down", bare: true, onClick: () => move(1) }),
+        found,
+      ),
+      el("span", { class: "grow" }),
+      state,
       copyButton("Copy the log", () => lines.join("\n"), { kind: "quiet" }),
-      button("Download", { icon: "download", kind: "quiet", onClick: () => download(address, { download: true }, file).catch(toastProblem) })),
-    box);
+      button("Download", {
+        icon: "download",
+        kind: "quiet",
+        onClick: () => download(address, { download: true }, file).catch(toastProblem),
+      }),
+    ),
+    box,
+  );
 
   // A person who scrolls up reads; at the end again, it goes on.
   let placed = 0;
-  box.addEventListener("scroll", () => {
-    const low = box.scrollHeight - box.scrollTop - box.clientHeight < 24;
-    if (box.scrollTop < placed - 2 && !low) setFollowing(false, { jump: false });
-    else if (low && !following && box.scrollTop > placed) setFollowing(true, { jump: false });
-    placed = box.scrollTop;
-  }, { passive: true });
+  box.addEventListener(
+    "scroll",
+    () => {
+      const low = box.scrollHeight - box.scrollTop - box.clientHeight < 24;
+      if (box.scrollTop < placed - 2 && !low) setFollowing(false, { jump: false });
+      else if (low && !following && box.scrollTop > placed) setFollowing(true, { jump: false });
+      placed = box.scrollTop;
+    },
+    { passive: true },
+  );
 
   function setFollowing(on, { jump = true } = {}) {
     following = on;
@@ -176,7 +211,11 @@ export function logView({ address, label, file, empty = "Nothing has been writte
   }
 
   function sayFound() {
-    found.textContent = !wanted ? "" : matches.length ? `${(at + 1).toLocaleString("en")} of ${matches.length.toLocaleString("en")}` : "none";
+    found.textContent = !wanted
+      ? ""
+      : matches.length
+        ? `${(at + 1).toLocaleString("en")} of ${matches.length.toLocaleString("en")}`
+        : "none";
   }
 
   function rangeOf({ line, start, end }) {
@@ -189,13 +228,24 @@ export function logView({ address, label, file, empty = "Nothing has been writte
     const node = block.node.firstChild;
     let offset = 0;
     for (let each = first; each < line; each += 1) offset += lines[each].length + 1;
-    return { block: block.node, range: new StaticRange({ startContainer: node, startOffset: offset + start, endContainer: node, endOffset: offset + end }) };
+    return {
+      block: block.node,
+      range: new StaticRange({
+        startContainer: node,
+        startOffset: offset + start,
+        endContainer: node,
+        endOffset: offset + end,
+      }),
+    };
   }
 
   function mark() {
     if (!("highlights" in CSS)) return;
     const from = Math.max(0, Math.min(at - MARKED / 2, matches.length - MARKED));
-    CSS.highlights.set("log-found", new Highlight(...matches.slice(from, from + MARKED).map((each) => rangeOf(each).range)));
+    CSS.highlights.set(
+      "log-found",
+      new Highlight(...matches.slice(from, from + MARKED).map((each) => rangeOf(each).range)),
+    );
     CSS.highlights.set("log-current", new Highlight(...(at >= 0 ? [rangeOf(matches[at]).range] : [])));
   }
 
@@ -229,7 +279,8 @@ export function logView({ address, label, file, empty = "Nothing has been writte
       });
       try {
         await follow(address, {
-          query: { follow: true, tail: MOST + 1 }, signal,
+          query: { follow: true, tail: MOST + 1 },
+          signal,
           onState: (each) => {
             live = { open: "live", retrying: "connection lost, trying again", ended: "complete" }[each];
             if (!signal.aborted) tell();

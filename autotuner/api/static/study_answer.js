@@ -222,7 +222,10 @@ export function finals(view) {
             cell: (each) =>
               each.candidate === found.reference
                 ? "reference"
-                : [percent(each.gain), known(each.low) ? el("small", { class: "nowrap" }, span(each.low, each.high)) : null],
+                : [
+                    percent(each.gain),
+                    known(each.low) ? el("small", { class: "nowrap" }, span(each.low, each.high)) : null,
+                  ],
           },
           { key: "interval", title: "Interval", cell: (each) => (known(each.low) ? interval(each, reach) : "") },
           { key: "told", title: "Told apart", cell: (each) => apart(each, found.reference) },

@@ -154,7 +154,11 @@ export function frontChart(view) {
   const names = view.report.study.objectives.map((each) => each.name);
   if (names.length < 2) return null;
   const axes = { x: names[1], y: names[0] };
-  const pick = (side) => field(side, choiceOf(names, axes[side], (name) => ((axes[side] = name), drawn.update())));
+  const pick = (side) =>
+    field(
+      side,
+      choiceOf(names, axes[side], (name) => ((axes[side] = name), drawn.update())),
+    );
   const drawn = chart({
     heading: "Pareto front",
     controls: names.length > 2 ? [pick("x"), pick("y")] : [],

@@ -6,13 +6,27 @@ import { MISSING, duration, el, quantity, select } from "./ui.js";
 /** Plots: heading, unit, and the series of each; shares are shown in percent. */
 export const PLOTS = [
   ["KV cache", "share", [["kv_usage", "in use"]]],
-  ["Requests in the server", "", [["running", "running"], ["waiting", "waiting"]]],
+  [
+    "Requests in the server",
+    "",
+    [
+      ["running", "running"],
+      ["waiting", "waiting"],
+    ],
+  ],
   ["Preemptions", "", [["preemptions", "preempted so far"]]],
   ["Prefix cache", "share", [["prefix_hit_rate", "hit rate"]]],
   ["GPU utilisation", "share", [["gpu_utilisation", "computing"]]],
   ["GPU memory in GiB", "GiB", [["gpu_memory_gib", "in use"]]],
   ["GPU power in W", "W", [["gpu_power_w", "power"]]],
-  ["CPU", "share", [["host_cpu", "machine"], ["load_cpu", "load generator (of a core)"]]],
+  [
+    "CPU",
+    "share",
+    [
+      ["host_cpu", "machine"],
+      ["load_cpu", "load generator (of a core)"],
+    ],
+  ],
   ["Host memory in GiB", "GiB", [["host_memory_gib", "in use"]]],
 ];
 
@@ -50,7 +64,10 @@ function grown(values, at) {
 export function onOneAxis(telemetry, phases, points) {
   return telemetry.map((each) => {
     const alike = points.filter((one) => one.name === each.load);
-    const place = Math.max(0, alike.findIndex((one) => one.index === each.index));
+    const place = Math.max(
+      0,
+      alike.findIndex((one) => one.index === each.index),
+    );
     const begun = phases.filter((one) => one.name === each.load)[place]?.start ?? 0;
     const label = alike[place]?.probe ? `${each.load}, probe ${place + 1}` : each.load;
     return { index: each.index, label, seconds: each.seconds.map((at) => at + begun), series: plotted(each) };
@@ -65,7 +82,12 @@ export function onOneAxis(telemetry, phases, points) {
 export function telemetryPlots(signal) {
   const charts = el("div", { class: "telemetry-plots" });
   const chooser = el("div", { class: "actions" });
-  const node = el("section", { class: "stack", "aria-label": "Telemetry" }, el("div", { class: "section-head" }, el("h2", {}, "Telemetry"), chooser), charts);
+  const node = el(
+    "section",
+    { class: "stack", "aria-label": "Telemetry" },
+    el("div", { class: "section-head" }, el("h2", {}, "Telemetry"), chooser),
+    charts,
+  );
   let drawn = [];
   let shape = "";
   let chosen = ""; // the index of a load point, as the select has it
@@ -78,30 +100,47 @@ export function telemetryPlots(signal) {
     if (next === shape) return drawn.forEach((each) => each.update());
     shape = next;
     if (!choices.some(([index]) => index === chosen)) chosen = "";
-    chooser.replaceChildren(select([["", "All load points"], ...choices], chosen, {
-      "aria-label": "Load point", onChange: (index) => {
-        chosen = index;
-        drawn.forEach((each) => each.update());
-      },
-    }));
+    chooser.replaceChildren(
+      select([["", "All load points"], ...choices], chosen, {
+        "aria-label": "Load point",
+        onChange: (index) => {
+          chosen = index;
+          drawn.forEach((each) => each.update());
+        },
+      }),
+    );
     drawn = present().map(([heading, unit, series]) => plot(heading, unit, series));
-    charts.replaceChildren(...(drawn.length ? drawn.map((each) => each.node)
-      : [el("p", { class: "soft" }, "Nothing was sampled: it is, once a second, while a load point is measured on a real server.")]));
+    charts.replaceChildren(
+      ...(drawn.length
+        ? drawn.map((each) => each.node)
+        : [
+            el(
+              "p",
+              { class: "soft" },
+              "Nothing was sampled: it is, once a second, while a load point is measured on a real server.",
+            ),
+          ]),
+    );
     chooser.hidden = !drawn.length;
   }
 
   /** Plots of which something was seen. */
   function present() {
-    return PLOTS.map(([heading, unit, series]) => [heading, unit, series.filter(([signal_]) =>
-      parts.some((part) => part.series[signal_]?.some((value) => value !== null)))])
-      .filter(([, , series]) => series.length);
+    return PLOTS.map(([heading, unit, series]) => [
+      heading,
+      unit,
+      series.filter(([signal_]) => parts.some((part) => part.series[signal_]?.some((value) => value !== null))),
+    ]).filter(([, , series]) => series.length);
   }
 
   const shown = () => parts.filter((each) => !chosen || String(each.index) === chosen);
 
   function plot(heading, unit, series) {
     return chart({
-      heading, height: 150, link: "telemetry", signal,
+      heading,
+      height: 150,
+      link: "telemetry",
+      signal,
       option: (now) => option(now, unit, series),
       table: () => table(unit, series),
     });
@@ -111,39 +150,92 @@ export function telemetryPlots(signal) {
     const written = (value) => quantity(value, unit);
     return {
       grid: { left: 52, right: 12, top: series.length > 1 ? 28 : 12, bottom: 24 },
-      legend: series.length > 1 ? legend(now, series.map(([, label]) => label)) : { show: false },
+      legend:
+        series.length > 1
+          ? legend(
+              now,
+              series.map(([, label]) => label),
+            )
+          : { show: false },
       tooltip: {
-        trigger: "axis", axisPointer: { type: "line" },
+        trigger: "axis",
+        axisPointer: { type: "line" },
         formatter: (points) => {
           const at = points[0]?.value[0];
-          const lines = points.filter((each) => each.value[1] !== null).map((each) => [each.seriesName, written(each.value[1])]);
+          const lines = points
+            .filter((each) => each.value[1] !== null)
+            .map((each) => [each.seriesName, written(each.value[1])]);
           return tip(`${duration(at)} after the start`, lines);
         },
       },
       xAxis: axis(now, { format: (seconds) => duration(seconds), min: "dataMin", max: "dataMax" }),
-      yAxis: axis(now, { vertical: true, scale: unit !== "share" ? false : undefined, min: 0, max: unit === "share" ? 1 : null, splitNumber: 3, ...(!unit && { minInterval: 1 }), ...(unit === "share" && { interval: 0.5 }), format: (value) => (unit === "share" ? `${Math.round(value * 100)} %` : quantity(value, "")) }),
+      yAxis: axis(now, {
+        vertical: true,
+        scale: unit !== "share" ? false : undefined,
+        min: 0,
+        max: unit === "share" ? 1 : null,
+        splitNumber: 3,
+        ...(!unit && { minInterval: 1 }),
+        ...(unit === "share" && { interval: 0.5 }),
+        format: (value) => (unit === "share" ? `${Math.round(value * 100)} %` : quantity(value, "")),
+      }),
       series: series.map(([name, label], place) => ({
-        name: label, type: "line", showSymbol: false, connectNulls: false, lineStyle: { width: 1.6 },
+        name: label,
+        type: "line",
+        showSymbol: false,
+        connectNulls: false,
+        lineStyle: { width: 1.6 },
         areaStyle: place === 0 ? { color: faded(now.series[0], 0.12) } : undefined,
         color: now.series[place],
         // A gap between load points, where nothing was sampled.
-        data: shown().flatMap((part) => [...part.seconds.map((at, index) => [at, part.series[name]?.[index] ?? null]), [part.seconds.at(-1) ?? 0, null]]),
-        markArea: place > 0 || chosen ? undefined : {
-          silent: true, itemStyle: { color: faded(now.mark, 0.07) },
-          data: shown().filter((_, index) => index % 2).map((part) => [{ xAxis: part.seconds[0] }, { xAxis: part.seconds.at(-1) }]),
-        },
+        data: shown().flatMap((part) => [
+          ...part.seconds.map((at, index) => [at, part.series[name]?.[index] ?? null]),
+          [part.seconds.at(-1) ?? 0, null],
+        ]),
+        markArea:
+          place > 0 || chosen
+            ? undefined
+            : {
+                silent: true,
+                itemStyle: { color: faded(now.mark, 0.07) },
+                data: shown()
+                  .filter((_, index) => index % 2)
+                  .map((part) => [{ xAxis: part.seconds[0] }, { xAxis: part.seconds.at(-1) }]),
+              },
       })),
     };
   }
 
   function table(unit, series) {
-    const rows = shown().flatMap((part) => series.map(([name, label]) => {
-      const values = (part.series[name] ?? []).filter((value) => value !== null);
-      const mean = values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null;
-      return { load: part.label, label, mean, most: values.length ? Math.max(...values) : null, last: values.at(-1) ?? null };
-    }));
-    const number = (key, title) => ({ key, title, number: true, cell: (row) => (row[key] === null ? MISSING : quantity(row[key], unit)) });
-    return { rows, columns: [{ key: "load", title: "Load point", heads: true }, { key: "label", title: "Signal" }, number("mean", "Mean"), number("most", "Most"), number("last", "Last")] };
+    const rows = shown().flatMap((part) =>
+      series.map(([name, label]) => {
+        const values = (part.series[name] ?? []).filter((value) => value !== null);
+        const mean = values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null;
+        return {
+          load: part.label,
+          label,
+          mean,
+          most: values.length ? Math.max(...values) : null,
+          last: values.at(-1) ?? null,
+        };
+      }),
+    );
+    const number = (key, title) => ({
+      key,
+      title,
+      number: true,
+      cell: (row) => (row[key] === null ? MISSING : quantity(row[key], unit)),
+    });
+    return {
+      rows,
+      columns: [
+        { key: "load", title: "Load point", heads: true },
+        { key: "label", title: "Signal" },
+        number("mean", "Mean"),
+        number("most", "Most"),
+        number("last", "Last"),
+      ],
+    };
   }
 
   return { node, update };

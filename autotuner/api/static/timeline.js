@@ -7,12 +7,33 @@ import { sheet } from "./sheet.js";
 import { table } from "./tables.js";
 import { phaseClass } from "./trial.js";
 import {
-  counted, details, duration, el, empty, field, fill, linkButton, moment, problemNote, select, stateBadge,
-  stateSign, timeZone,
+  counted,
+  details,
+  duration,
+  el,
+  empty,
+  field,
+  fill,
+  linkButton,
+  moment,
+  problemNote,
+  select,
+  stateBadge,
+  stateSign,
+  timeZone,
 } from "./ui.js";
 
 const REFRESH_SECONDS = 5;
-const HOURS = [[0.5, "30 minutes"], [1, "hour"], [2, "2 hours"], [4, "4 hours"], [8, "8 hours"], [24, "24 hours"], [72, "3 days"], [168, "7 days"]];
+const HOURS = [
+  [0.5, "30 minutes"],
+  [1, "hour"],
+  [2, "2 hours"],
+  [4, "4 hours"],
+  [8, "8 hours"],
+  [24, "24 hours"],
+  [72, "3 days"],
+  [168, "7 days"],
+];
 const STATES = ["COMPLETE", "INFEASIBLE", "STOPPED", "FAILED", "CANCELLED", "DEPLOYING", "BENCHMARKING"];
 
 export const views = [{ path: "/timeline", title: "Timeline", render }];
@@ -62,22 +83,32 @@ async function render(root, { query }, signal) {
     const before = names.size;
     for (const trial of answer.trials) names.add(trial.study);
     if (studyFilter.childElementCount && names.size === before) return;
-    fill(studyFilter, field("Study", select([["", "All studies"], ...[...names].sort().map((name) => [name])], asked.study, {
-      dataset: { key: "timeline-study" },
-      onChange: (name) => {
-        asked.study = name;
-        hours.disabled = Boolean(name);
-        again();
-      },
-    })));
+    fill(
+      studyFilter,
+      field(
+        "Study",
+        select([["", "All studies"], ...[...names].sort().map((name) => [name])], asked.study, {
+          dataset: { key: "timeline-study" },
+          onChange: (name) => {
+            asked.study = name;
+            hours.disabled = Boolean(name);
+            again();
+          },
+        }),
+      ),
+    );
   }
 
-  const hours = select(HOURS.map(([value, label]) => [value, `the last ${label}`]), asked.hours, {
-    onChange: (value) => {
-      asked.hours = Number(value);
-      again();
+  const hours = select(
+    HOURS.map(([value, label]) => [value, `the last ${label}`]),
+    asked.hours,
+    {
+      onChange: (value) => {
+        asked.hours = Number(value);
+        again();
+      },
     },
-  });
+  );
   hours.disabled = Boolean(asked.study);
   root.append(
     el("div", { class: "page-head" }, el("h1", {}, "Timeline"), count),
@@ -86,14 +117,26 @@ async function render(root, { query }, signal) {
   );
   // What runs grows to the right: every five seconds, as long as somebody looks.
   await refresh();
-  poll(async () => {
-    await refresh();
-  }, REFRESH_SECONDS, signal);
+  poll(
+    async () => {
+      await refresh();
+    },
+    REFRESH_SECONDS,
+    signal,
+  );
 }
 
 function nothing({ hours, study }) {
-  return empty("Nothing ran", el("p", {}, study ? `No trial of ${study} was launched yet.` : `No trial was launched in the last ${hours} hours.`),
-    el("div", { class: "actions" }, linkButton("New study", "#/new", { icon: "plus", kind: "primary" }), linkButton("Studies", "#/studies")));
+  return empty(
+    "Nothing ran",
+    el("p", {}, study ? `No trial of ${study} was launched yet.` : `No trial was launched in the last ${hours} hours.`),
+    el(
+      "div",
+      { class: "actions" },
+      linkButton("New study", "#/new", { icon: "plus", kind: "primary" }),
+      linkButton("Studies", "#/studies"),
+    ),
+  );
 }
 
 function chart(answer, trials, { study }) {
@@ -106,23 +149,60 @@ function chart(answer, trials, { study }) {
   const length = to - from;
   const zone = zoneOffset(timeZone(), to);
   const tickTimes = ticks(from, to, zone);
-  const clock = (at) => (length > 48 * 3600_000 ? moment(new Date(at).toISOString()).slice(5, 16) : moment(new Date(at).toISOString(), { date: false }).split("\u00a0")[0]);
+  const clock = (at) =>
+    length > 48 * 3600_000
+      ? moment(new Date(at).toISOString()).slice(5, 16)
+      : moment(new Date(at).toISOString(), { date: false }).split("\u00a0")[0];
   const found = lanes(trials);
-  return el("div", { class: "stack" },
-    el("section", { class: "card gantt", "aria-label": "Trials by place and time" },
+  return el(
+    "div",
+    { class: "stack" },
+    el(
+      "section",
+      { class: "card gantt", "aria-label": "Trials by place and time" },
       legend(),
-      el("div", { class: "gantt-scroll" },
-        el("div", { class: "gantt-grid" },
+      el(
+        "div",
+        { class: "gantt-scroll" },
+        el(
+          "div",
+          { class: "gantt-grid" },
           found.map((lane, at) => [
-            (at === 0 || found[at - 1].node !== lane.node) && el("h2", { class: "gantt-node" }, lane.node || "not placed yet"),
-            el("div", { class: "gantt-lane" },
+            (at === 0 || found[at - 1].node !== lane.node) &&
+              el("h2", { class: "gantt-node" }, lane.node || "not placed yet"),
+            el(
+              "div",
+              { class: "gantt-lane" },
               el("span", { class: "gantt-label", title: lane.gpu }, lane.label),
-              el("div", { class: "gantt-rows" },
-                el("div", { class: "gantt-lines", "aria-hidden": "true" }, tickTimes.map((each) => line(each, from, length))),
-                lane.rows.map((row) => el("div", { class: "gantt-row" }, row.map((trial) => bar(trial, from, to, now, lane)))))),
+              el(
+                "div",
+                { class: "gantt-rows" },
+                el(
+                  "div",
+                  { class: "gantt-lines", "aria-hidden": "true" },
+                  tickTimes.map((each) => line(each, from, length)),
+                ),
+                lane.rows.map((row) =>
+                  el(
+                    "div",
+                    { class: "gantt-row" },
+                    row.map((trial) => bar(trial, from, to, now, lane)),
+                  ),
+                ),
+              ),
+            ),
           ]),
-          el("div", { class: "gantt-axis", "aria-hidden": "true" }, tickTimes.filter((each) => to - each > length * 0.06).map((each) => tick(each, from, length, clock)), tick(to, from, length, clock, "end"))))),
-    details("As a table", asTable(trials, now)));
+          el(
+            "div",
+            { class: "gantt-axis", "aria-hidden": "true" },
+            tickTimes.filter((each) => to - each > length * 0.06).map((each) => tick(each, from, length, clock)),
+            tick(to, from, length, clock, "end"),
+          ),
+        ),
+      ),
+    ),
+    details("As a table", asTable(trials, now)),
+  );
 }
 
 function placed(node, at, from, length) {
@@ -142,13 +222,16 @@ function bar(trial, from, to, now, lane) {
   const share = (Math.min(end, to) - left) / (to - from);
   const seconds = (end - start) / 1000;
   const name = `${trial.study}, trial ${trial.number}`;
-  const node = el("a", {
-    class: `bar ${trial.state} ${trial.state === "COMPLETE" && trial.feasible === false ? "unfit" : ""} ${share < 0.02 ? "narrow" : ""}`.trim(),
-    href: `#/studies/${encodeURIComponent(trial.study)}/trials/${trial.number}?log=server`,
-    "aria-label": `${name}: ${trial.state.toLowerCase()}, ${duration(seconds)}, began ${moment(trial.started_at)}`,
-    title: tooltip(trial, seconds),
-    dataset: { key: [trial.study, trial.number, lane.node, lane.label].join("/") },
-  },
+  const node = el(
+    "a",
+    {
+      class:
+        `bar ${trial.state} ${trial.state === "COMPLETE" && trial.feasible === false ? "unfit" : ""} ${share < 0.02 ? "narrow" : ""}`.trim(),
+      href: `#/studies/${encodeURIComponent(trial.study)}/trials/${trial.number}?log=server`,
+      "aria-label": `${name}: ${trial.state.toLowerCase()}, ${duration(seconds)}, began ${moment(trial.started_at)}`,
+      title: tooltip(trial, seconds),
+      dataset: { key: [trial.study, trial.number, lane.node, lane.label].join("/") },
+    },
     segments(trial, now).map((each, at) => {
       const part = el("i", { class: phaseClass(each.name, at) });
       part.style.left = `${each.from * 100}%`;
@@ -156,7 +239,8 @@ function bar(trial, from, to, now, lane) {
       return part;
     }),
     el("span", { class: "bar-sign" }, stateSign(trial.state)),
-    share > 0.05 && el("span", { class: "bar-text" }, `${trial.number} · ${duration(seconds)}`));
+    share > 0.05 && el("span", { class: "bar-text" }, `${trial.number} · ${duration(seconds)}`),
+  );
   node.style.left = `${((left - from) / (to - from)) * 100}%`;
   node.style.width = `${share * 100}%`;
   return node;
@@ -166,31 +250,65 @@ function tooltip(trial, seconds) {
   return [
     `${trial.study}, trial ${trial.number}${trial.repeat_of === null ? "" : ` (repeats ${trial.repeat_of})`}`,
     `${trial.state.toLowerCase()}, ${duration(seconds)}`,
-    ...Object.entries(trial.objectives ?? {}).filter(([, value]) => value !== null).map(([name, value]) => `${name}: ${Number(value.toPrecision(4))}`),
+    ...Object.entries(trial.objectives ?? {})
+      .filter(([, value]) => value !== null)
+      .map(([name, value]) => `${name}: ${Number(value.toPrecision(4))}`),
     ...trial.phases.map((each) => `${each.name}: ${duration(each.end - each.start)}`),
     "Opens the trial at its logs",
   ].join("\n");
 }
 
 function legend() {
-  return el("div", { class: "gantt-legend" },
+  return el(
+    "div",
+    { class: "gantt-legend" },
     STATES.map((state) => stateBadge(state)),
     el("span", { class: "soft" }, "Phases:"),
-    [["deploy", "deploy"], ["load-0", "load points"], ["stop", "stop"]].map(([kind, label]) => el("span", { class: "phase-key" }, el("i", { class: `phase ${kind}`, "aria-hidden": "true" }), label)));
+    [
+      ["deploy", "deploy"],
+      ["load-0", "load points"],
+      ["stop", "stop"],
+    ].map(([kind, label]) =>
+      el("span", { class: "phase-key" }, el("i", { class: `phase ${kind}`, "aria-hidden": "true" }), label),
+    ),
+  );
 }
 
 function asTable(trials, now) {
   return table({
-    caption: "Trials by place and time", compact: true,
+    caption: "Trials by place and time",
+    compact: true,
     rows: [...trials].sort((one, other) => Date.parse(other.started_at) - Date.parse(one.started_at)),
     columns: [
-      { key: "trial", title: "Trial", heads: true, cell: (each) => el("a", { href: `#/studies/${encodeURIComponent(each.study)}/trials/${each.number}` }, `${each.study} ${each.number}`) },
+      {
+        key: "trial",
+        title: "Trial",
+        heads: true,
+        cell: (each) =>
+          el(
+            "a",
+            { href: `#/studies/${encodeURIComponent(each.study)}/trials/${each.number}` },
+            `${each.study} ${each.number}`,
+          ),
+      },
       { key: "state", title: "State", cell: (each) => stateBadge(each.state) },
       { key: "node", title: "Node" },
       { key: "gpus", title: "GPUs", cell: (each) => each.gpu_ids.join(", ") || "none" },
       { key: "started", title: "Started", cell: (each) => moment(each.started_at) },
-      { key: "seconds", title: "Duration", number: true, cell: (each) => { const { start, end } = span(each, now); return duration((end - start) / 1000); } },
-      { key: "phases", title: "Phases", cell: (each) => each.phases.map((phase) => `${phase.name} ${duration(phase.end - phase.start)}`).join(", ") },
+      {
+        key: "seconds",
+        title: "Duration",
+        number: true,
+        cell: (each) => {
+          const { start, end } = span(each, now);
+          return duration((end - start) / 1000);
+        },
+      },
+      {
+        key: "phases",
+        title: "Phases",
+        cell: (each) => each.phases.map((phase) => `${phase.name} ${duration(phase.end - phase.start)}`).join(", "),
+      },
     ],
   });
 }

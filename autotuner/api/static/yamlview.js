@@ -12,17 +12,31 @@ export function yamlView({ label, onType }) {
   const told = freshId("yaml-problems");
   const gutter = el("div", { class: "gutter", "aria-hidden": "true" });
   const area = el("textarea", {
-    "aria-label": label, spellcheck: "false", autocapitalize: "off", autocomplete: "off",
-    wrap: "off", "aria-describedby": told, class: "yaml-text",
+    "aria-label": label,
+    spellcheck: "false",
+    autocapitalize: "off",
+    autocomplete: "off",
+    wrap: "off",
+    "aria-describedby": told,
+    class: "yaml-text",
   });
   const list = el("ul", { class: "yaml-problems", id: told, "aria-live": "polite" });
   let marked = new Map();
 
   function number() {
     const count = area.value.split("\n").length;
-    gutter.replaceChildren(...Array.from({ length: count }, (_, at) => el("div", {
-      class: marked.has(at + 1) ? "bad" : null, title: marked.get(at + 1),
-    }, String(at + 1))));
+    gutter.replaceChildren(
+      ...Array.from({ length: count }, (_, at) =>
+        el(
+          "div",
+          {
+            class: marked.has(at + 1) ? "bad" : null,
+            title: marked.get(at + 1),
+          },
+          String(at + 1),
+        ),
+      ),
+    );
     gutter.scrollTop = area.scrollTop;
   }
 
@@ -63,11 +77,20 @@ export function yamlView({ label, onType }) {
     },
     mark(problems) {
       marked = new Map(problems.filter((each) => each.line).map((each) => [each.line, each.problem]));
-      list.replaceChildren(...problems.map((each) => el("li", {},
-        each.line ? el("button", { type: "button", class: "line", onClick: () => to(each.line) }, `line ${each.line}`) : "",
-        el("span", {}, `${each.where ? `${each.where}: ` : ""}${each.problem}`),
-        each.allowed?.length > 0 && el("small", { class: "soft" }, `allowed: ${shortened(each.allowed)}`),
-        each.hint && el("small", { class: "soft" }, each.hint))));
+      list.replaceChildren(
+        ...problems.map((each) =>
+          el(
+            "li",
+            {},
+            each.line
+              ? el("button", { type: "button", class: "line", onClick: () => to(each.line) }, `line ${each.line}`)
+              : "",
+            el("span", {}, `${each.where ? `${each.where}: ` : ""}${each.problem}`),
+            each.allowed?.length > 0 && el("small", { class: "soft" }, `allowed: ${shortened(each.allowed)}`),
+            each.hint && el("small", { class: "soft" }, each.hint),
+          ),
+        ),
+      );
       area.setAttribute("aria-invalid", String(problems.length > 0));
       number();
     },
