@@ -252,14 +252,14 @@ def report(name: str, html: Path | None, as_json: bool) -> None:
 @_JSON
 def export(name: str, form: str, trial: int | None, as_json: bool) -> None:
     """Print the launch of the best trial, to serve with."""
-    from autotuner import export as words
+    from autotuner.export import exported, launch_json
     from autotuner.settings import Settings
 
     spec, point = _studies().chosen(name, trial)
     if as_json:
-        _print_json(words.launch_json(spec, point))
+        _print_json(launch_json(spec, point))
     else:
-        click.echo(words.exported(spec, point, form, Settings().site))
+        click.echo(exported(spec, point, form, Settings().site))
 
 
 @cli.command()
@@ -586,7 +586,8 @@ def _run(
     from autotuner.execution.cluster import address
     from autotuner.report.live import Display
     from autotuner.settings import Settings
-    from autotuner.study.study import STUDY_LOG, StudyState
+    from autotuner.study.files import STUDY_LOG
+    from autotuner.study.study import StudyState
 
     place, site = Path(study.directory), Settings().site
     backend = job.backend.open(study.spec.backend.options, site)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -63,7 +63,7 @@ def plan(job: Job, *, trials: int = 3, site: Site | None = None) -> dict[str, An
     site = site or Site()
     backend = job.backend.open(spec.backend.options, site)
     launches = [] if refusal else [_planned(job, backend, {}, 0)]
-    launches += _first_trials(job, backend, foresight, trials, launches)
+    launches += _first_trials(job, backend, foresight, trials)
     known = [number for number in (known_of.launches, spec.budget) if number is not None]
     budget = min(known, default=space.size())
     # A table needs none.
@@ -100,7 +100,7 @@ def plan(job: Job, *, trials: int = 3, site: Site | None = None) -> dict[str, An
 
 
 def _first_trials(
-    job: Job, backend: Backend, foresight: Foresight, most: int, before: Sequence[dict[str, Any]]
+    job: Job, backend: Backend, foresight: Foresight, most: int
 ) -> list[dict[str, Any]]:
     """The first trials of the search, those left out that start the same server as another."""
     searcher = job.searcher()
@@ -108,19 +108,20 @@ def _first_trials(
     # as the searcher does not look at answers, which a plan has none of.
     searcher.tell(Trial(BASELINE, {}, state=TrialState.CANCELLED))
     found: list[dict[str, Any]] = []
+    launched = {_identity(job, {})}
     for _ in range(ASKED):
         point = searcher.ask() if len(found) < most else None
         if point is None:
             break
         number = len(found) + 1
-        planned = _planned(job, backend, point, number)
         if foresight.refuse(point) is not None:
             refusal = FailureClass.REFUSED
             searcher.tell(Trial(number, point, state=TrialState.INFEASIBLE, failure=refusal))
         elif foresight.doubt(point) is not None:
             continue  # tried after the others, as in the loop of a study
-        elif not _same_server(planned, [*before, *found]):
-            found.append(planned)
+        elif (identity := _identity(job, point)) not in launched:
+            launched.add(identity)
+            found.append(_planned(job, backend, point, number))
     return found
 
 
@@ -238,15 +239,13 @@ def _known(job: Job, foresight: Foresight) -> _Known:
     if size is not None and size <= looked_at:
         launches = len(launched)
         if size <= TOLD_APART:
-            servers = {_server(job, {})} | {_server(job, point) for point in launched}
-            launches = len(servers) - 1
+            launches = len({_identity(job, point) for point in ({}, *launched)}) - 1
     by_count = dict(refused.most_common()), dict(doubted.most_common())
     return _Known(looked_at, *by_count, launches)
 
 
-def _server(job: Job, point: Parameters) -> tuple[object, ...]:
-    launch = job.rules.launch(job.spec, point, port=EXPORT_PORT)
-    return (launch.argv, *sorted(launch.environment.items()))
+def _identity(job: Job, point: Parameters) -> Hashable:
+    return job.rules.launch(job.spec, point, port=EXPORT_PORT).identity
 
 
 def _planned(job: Job, backend: Backend, point: Parameters, number: int) -> dict[str, Any]:
@@ -311,10 +310,3 @@ def _load_seconds(job: Job, site: Site) -> Callable[[Load], float]:
         return lambda load: load.seconds_at_most
     opened = benchmark.open(job.spec, site) if isinstance(benchmark, Opened) else benchmark
     return opened.seconds_at_most
-
-
-def _same_server(planned: Mapping[str, Any], others: Iterable[Mapping[str, Any]]) -> bool:
-    return any(
-        planned["argv"] == other["argv"] and planned["environment"] == other["environment"]
-        for other in others
-    )

@@ -70,6 +70,11 @@ class LaunchSpec:
     def argv(self) -> tuple[str, ...]:
         return self.command + self.arguments
 
+    @property
+    def identity(self) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+        """Equal for launches that would start the very same server, on the same port."""
+        return self.argv, tuple(sorted(self.environment.items()))
+
 
 @dataclass(frozen=True)
 class MemoryRequest:

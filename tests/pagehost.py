@@ -28,9 +28,10 @@ from autotuner.benchmarks.base import Recorded
 from autotuner.execution.virtual import replay_study
 from autotuner.job import Job, checked, local_paths
 from autotuner.settings import Settings
+from autotuner.study.files import STUDY_LOG
 from autotuner.study.loading import parse_study, read_study
 from autotuner.study.spec import StudySpec
-from autotuner.study.study import STUDY_LOG, Study, StudyState
+from autotuner.study.study import Study, StudyState
 from autotuner.study.trial import Trial, TrialState
 
 ROOT = Path(__file__).parent.parent

@@ -13,10 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from autotuner.errors import ConfigError, FailureClass
 from autotuner.serving import Ending, LaunchSpec, Slot
 from autotuner.settings import Site
+from autotuner.study.model import GIB
 
 LABEL_STUDY, LABEL_TRIAL, LABEL_OWNER = "autotuner.study", "autotuner.trial", "autotuner.owner"
 HOST = "host"
-GIB = 2**30
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)([kmgt]?)b?", re.IGNORECASE)
 _LOG_DRIVER = {"Type": "json-file", "Config": {"max-size": "1g", "mode": "blocking"}}

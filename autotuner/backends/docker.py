@@ -20,7 +20,6 @@ from typing import Any
 
 from autotuner.backends.base import Backend, BackendKind, Server
 from autotuner.backends.container import (
-    GIB,
     HOST,
     LABEL_OWNER,
     LABEL_STUDY,
@@ -43,10 +42,11 @@ from autotuner.errors import InfrastructureError
 from autotuner.files import locked
 from autotuner.serving import Ending, Finding, LaunchSpec, Place, Plan, Slot
 from autotuner.settings import Site, masked
+from autotuner.study.files import SERVER_LOG
+from autotuner.study.model import GIB
 from autotuner.study.space import Parameters
 from autotuner.study.spec import StudySpec, options_of
 
-LOG = "server.log"
 GONE_SECONDS = 30.0
 """The reaper's interval, and what a daemon takes to remove a container with much memory."""
 GRACE_SECONDS = 3.0
@@ -169,7 +169,7 @@ class _Container:
         self.name: str = request["name"]
         self.url: str | None = request["url"]
         self._create: Mapping[str, Any] = request["create"]
-        self._log = Path(request["directory"]) / LOG
+        self._log = Path(request["directory"]) / SERVER_LOG
         self._secrets = secrets
         self._ending: Ending | None = None
         self._follower: threading.Thread | None = None

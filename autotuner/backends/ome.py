@@ -54,10 +54,10 @@ from autotuner.errors import ConfigError, InfrastructureError
 from autotuner.plugins import load_kind
 from autotuner.serving import Ending, Finding, LaunchSpec, Place, Plan, Slot
 from autotuner.settings import Site
+from autotuner.study.files import SERVER_LOG
 from autotuner.study.space import Parameters
 from autotuner.study.spec import StudySpec, options_of
 
-LOG = "server.log"
 LOOK_SECONDS = 1.0
 """Between two looks at a server's place; each costs two or three requests."""
 
@@ -297,7 +297,7 @@ class OMEServer:
         self._broken: InfrastructureError | None = None
         self._ending: Ending | None = None
         self._stopped = False
-        self._log = Log(Path(plan.request["directory"]) / LOG)
+        self._log = Log(Path(plan.request["directory"]) / SERVER_LOG)
         self._read_at, self._heard_all = clock(), False
         self._node: str | None = None
         self._url: str | None = None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
@@ -18,6 +17,7 @@ from typing import Any
 from autotuner.backends.ome_forward import Far
 from autotuner.backends.ome_manifest import GROUP, SERVICE_OF, SERVICES, VERSION
 from autotuner.errors import InfrastructureError
+from autotuner.kubeconfig import api_client, inside
 
 _TIMEOUT = (5, 30)
 """Seconds to connect and to answer. A call without them may hang for ever."""
@@ -49,18 +49,12 @@ class Cluster:
         Args:
             context: of the kubeconfig; its current one by default.
         """
-        try:
-            from kubernetes import client
-        except ImportError as error:
-            raise InfrastructureError(
-                f"the package {error.name!r} is not installed: pip install 'autotuner[kubernetes]'"
-            ) from error
+        self._api = api_client(context)
+        from kubernetes import client
 
         self.namespace = namespace
-        self._context = context
         # The library has types in its newer versions only.
         self._library: Any = client
-        self._api = self._opened()
         self._objects: Any = client.CustomObjectsApi(self._api)
         self._core: Any = client.CoreV1Api(self._api)
         self._services = (GROUP, VERSION, namespace, SERVICES)
@@ -74,7 +68,7 @@ class Cluster:
     @property
     def inside(self) -> bool:
         """Whether this process runs in a pod, and so reaches the addresses of Services."""
-        return "KUBERNETES_SERVICE_HOST" in os.environ
+        return inside()
 
     def version(self) -> str:
         with _asked("the API server's version"):
@@ -237,25 +231,6 @@ class Cluster:
                 ports=str(port),
             )
             return Far(forward.socket(port), lambda: _clear(forward.websocket))
-
-    def _opened(self) -> Any:
-        import yaml
-        from kubernetes import config
-
-        load: Any = config
-        # The library reads the variable once, when it is imported.
-        file = os.environ.get("KUBECONFIG")
-        try:
-            if self.inside and not (self._context or file):
-                configuration = self._library.Configuration()
-                load.load_incluster_config(configuration)
-                return self._library.ApiClient(configuration)
-            return load.new_client_from_config(file, context=self._context or None)
-        except (config.ConfigException, OSError, yaml.YAMLError) as error:
-            raise InfrastructureError(
-                f"no Kubernetes cluster is configured: {error}; set KUBECONFIG (and "
-                "AUTOTUNER_KUBE_CONTEXT), or run in a pod with a ServiceAccount"
-            ) from error
 
 
 class _Bad(InfrastructureError):

@@ -17,10 +17,9 @@ from autotuner.errors import InfrastructureError
 from autotuner.files import replace
 from autotuner.serving import HERE, Ending, Finding, LaunchSpec, Plan, Slot
 from autotuner.settings import Site, masked, without_proxy
+from autotuner.study.files import SERVER_LOG
 from autotuner.study.space import Parameters
 from autotuner.study.spec import NoOptions, StudySpec, options_of
-
-LOG = "server.log"
 
 GONE_SECONDS = 10.0
 
@@ -94,7 +93,7 @@ class _ProcessServer:
 
     def __init__(self, plan: Plan, site: Site) -> None:
         request = plan.request
-        self._log = Path(request["directory"]) / LOG
+        self._log = Path(request["directory"]) / SERVER_LOG
         self._program = request["argv"][0]
         self._environment = {
             **surroundings(site),

@@ -33,9 +33,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
-from kubernetes import client, config
+from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
+
+from autotuner.errors import InfrastructureError
+from autotuner.kubeconfig import api_client
 
 MARK = "$MARK"
 LOG, WINDOW, RESULTS = "genai-bench.log", "window.json", "results"
@@ -217,7 +220,10 @@ class Cluster:
     """
 
     def __init__(self, context: str) -> None:
-        api = _opened(context)
+        try:
+            api = api_client(context)
+        except InfrastructureError as error:
+            raise ClusterFault(str(error)) from error
         self._objects: Any = client.CustomObjectsApi(api)
         self._core: Any = client.CoreV1Api(api)
 
@@ -312,19 +318,6 @@ class _NotNow(ClusterFault):
 def _read(answer: Any) -> bytes:
     """The whole of an answer, without which its connection is not given back."""
     return bytes(answer.data)
-
-
-def _opened(context: str) -> Any:
-    load: Any = config
-    inside = "KUBERNETES_SERVICE_HOST" in os.environ
-    try:
-        if inside and not (context or os.environ.get("KUBECONFIG")):
-            configuration = client.Configuration()
-            load.load_incluster_config(configuration)
-            return client.ApiClient(configuration)
-        return load.new_client_from_config(context=context or None)
-    except (config.ConfigException, OSError) as error:
-        raise ClusterFault(f"no Kubernetes cluster is configured: {error}") from error
 
 
 def _asked(what: str, call: Callable[[], T], *, patience: float = PATIENCE_SECONDS) -> T | None:

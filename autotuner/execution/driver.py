@@ -25,7 +25,6 @@ from autotuner.execution.bridge import Asker, Canceller, Cluster, Decider, Telle
 from autotuner.execution.everywhere import prepare_everywhere, sweep_everywhere
 from autotuner.execution.loop import Listener, StudyLoop
 from autotuner.execution.nodes import Counted, connected, counted
-from autotuner.execution.parcel import DRIVER_FILE
 from autotuner.execution.placer import AHEAD, OVERTAKEN, UNLEARNT_AHEAD, Placer
 from autotuner.execution.prometheus import Telemetry
 from autotuner.execution.reservation import Node, Reservation, cannot_hold, reservation
@@ -35,6 +34,7 @@ from autotuner.plugins import load_kind
 from autotuner.search.base import Scheduler, Searcher, SearchKind
 from autotuner.settings import Site
 from autotuner.store import Store
+from autotuner.study.files import DRIVER_FILE
 from autotuner.study.space import Parameters
 from autotuner.study.study import Study, StudyState
 from autotuner.study.trial import Trial

@@ -13,8 +13,8 @@ from autotuner.backends.guarded import Guarded, labels
 from autotuner.backends.process import surroundings
 from autotuner.errors import InfrastructureError
 from autotuner.settings import Site
+from autotuner.study.files import RUNNER_LOG
 
-LOG = "runner.log"
 WATCH_SECONDS = 0.5
 STARTUP_SECONDS = 120.0
 
@@ -37,7 +37,7 @@ class LoadRunner:
     ) -> None:
         """Start it; `started` hears its PID before the first load."""
         self._started = started
-        self._log = directory / LOG
+        self._log = directory / RUNNER_LOG
         with self._log.open("ab") as log:
             self._program = Guarded(
                 argv,

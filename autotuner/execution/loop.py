@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,7 +94,7 @@ class StudyLoop:
         self._clock = clock
         self._began = clock()
         self._trials: dict[int, Trial] = {}
-        self._launches: dict[str, int] = {}
+        self._launches: dict[Hashable, int] = {}
         self._twins: dict[int, list[Parameters]] = {}
         self._again: list[Trial] = []
         self._broke: dict[int, list[str]] = {}
@@ -436,10 +436,8 @@ class StudyLoop:
         (reason, count), *_ = by_cause(reasons)
         return f"{reason} ({count} of {len(self._trials)} trials)"
 
-    def _identity(self, point: Parameters) -> str:
-        """Two points with the same identity would start the very same server."""
-        launch = self._engine.launch(self._spec, point, port=0)
-        return repr((launch.argv, sorted(launch.environment.items())))
+    def _identity(self, point: Parameters) -> Hashable:
+        return self._engine.launch(self._spec, point, port=0).identity
 
     def _answer_like(self, number: int, point: Parameters) -> None:
         twin = self._trials[number]

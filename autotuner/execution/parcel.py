@@ -6,13 +6,11 @@ import io
 import tarfile
 from pathlib import Path
 
+from autotuner.study.files import DRIVER_FILE
+
 LARGEST_FILE = 8 * 2**20
 LARGEST_PARCEL = 64 * 2**20
 """Bytes, before compression: it travels through Ray's memory."""
-
-
-DRIVER_FILE = "driver"
-"""In a study's directory: who drives it. Whoever reads it there sees what the driver sees."""
 
 
 def files_for(driver: str, directory: Path) -> bytes:

@@ -25,6 +25,7 @@ from autotuner.execution.trial import Assignment, fresh
 from autotuner.plugins import load_kind
 from autotuner.serving import Ending, Plan, Slot
 from autotuner.settings import Site
+from autotuner.study.files import part_directory
 
 ANSWER_SECONDS = 60.0
 """For the actor of a part to answer: it may have to start first."""
@@ -195,4 +196,4 @@ class _Part(PartRun):
 
 def directory_of(assignment: Assignment, rank: int) -> Path:
     """Where a part's logs go, in its trial's directory; at the same path on every node."""
-    return Path(assignment.directory) / f"part-{rank}"
+    return Path(assignment.directory) / part_directory(rank)

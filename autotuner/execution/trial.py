@@ -33,6 +33,7 @@ from autotuner.execution.sampling import (
 from autotuner.execution.spanning import Part, SpanningServer
 from autotuner.serving import HERE, Endpoint, LaunchSpec, Plan, Slot
 from autotuner.settings import Site
+from autotuner.study.files import PLAN, TELEMETRY, load_directory
 from autotuner.study.metrics import METRICS, metrics_of
 from autotuner.study.objective import latency_bounds
 from autotuner.study.space import Parameters
@@ -42,9 +43,6 @@ from autotuner.study.trial import LoadPoint, Outcome, Phase, TrialState
 from autotuner.study.workload import Load
 
 TAIL_LINES = 40
-
-TELEMETRY = "telemetry.json"
-"""In the directory of a load point: what was sampled meanwhile."""
 
 DEPLOY, STOP = "deploy", "stop"
 
@@ -138,7 +136,7 @@ class TrialRun:
                 spec, self._assignment.parameters, port=slot.port, place=place
             )
             plan = _planned(backend, launch, slot)
-            _write_json(self._directory / "plan.json", plan.to_json())
+            _write_json(self._directory / PLAN, plan.to_json())
             self._launch = launch
             # What a killed trial left on this machine may still hold the GPU given to this one.
             backend.sweep()
@@ -187,7 +185,7 @@ class TrialRun:
         assert self._runner is not None, "deploy first"
         assert self._launch is not None
         benchmark = self._kinds.benchmark
-        into = self._directory / f"load-{load.index}"
+        into = self._directory / load_directory(load.index)
         into.mkdir(parents=True, exist_ok=True)
         command = benchmark.command(
             self._endpoint, load, into, api=self._kinds.engine.api, tokenizer=self._spec.tokenizer
@@ -398,34 +396,6 @@ def outcome_of(
         phases=tuple(phases),
         observed=observed or {},
     )
-
-
-def run_trial(
-    assignment: Assignment,
-    kinds: Kinds,
-    *,
-    gpu_ids: tuple[str, ...] = (),
-    site: Site | None = None,
-    notify: Callable[[TrialState, str], None] = lambda state, note: None,
-) -> Outcome:
-    """A whole trial in this process; `notify` hears of each state and phase as it begins.
-
-    Raises:
-        InfrastructureError: the machine is at fault; nothing is left running.
-    """
-    run = TrialRun(assignment, kinds, gpu_ids=gpu_ids, site=site)
-    error: TrialError | None = None
-    try:
-        notify(TrialState.DEPLOYING, "")
-        run.deploy()
-        while (load := assignment.spec.next_load(run.load_points)) is not None:
-            notify(TrialState.BENCHMARKING, load.name)
-            run.measure(load)
-    except TrialError as caught:
-        error = caught
-    finally:
-        run.stop()
-    return run.outcome(error)
 
 
 def _planned(backend: Backend, launch: LaunchSpec, slot: Slot) -> Plan:

@@ -1,5 +1,5 @@
-"""The loop of a study in virtual time: the same searcher, scheduler, store and verdict as on a
-cluster, in one process, with a benchmark that knows its answers."""
+"""For research and tests: the loop of a study in virtual time. The same searcher, scheduler, store
+and verdict as on a cluster, in one process, with a benchmark that knows its answers."""
 
 from __future__ import annotations
 

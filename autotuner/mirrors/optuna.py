@@ -145,7 +145,7 @@ def mirror(storage: BaseStorage, study: Study, pictures: Sequence[FrozenTrial]) 
     if id is None:
         id = _made(storage, study)
     for there, picture in zip(shown, pictures, strict=False):
-        _bring_up(storage, there, picture)
+        _bring_up(storage, id, there, picture)
     for picture in pictures[len(shown) :]:
         storage.create_new_trial(id, template_trial=picture)
 
@@ -336,10 +336,10 @@ def _shows(trial: FrozenTrial) -> tuple[Any, ...]:
     )
 
 
-def _bring_up(storage: BaseStorage, there: FrozenTrial, picture: FrozenTrial) -> None:
+def _bring_up(storage: BaseStorage, study: int, there: FrozenTrial, picture: FrozenTrial) -> None:
     if there.state.is_finished():
         return
-    id = there._trial_id
+    id = storage.get_trial_id_from_study_id_trial_number(study, there.number)
     for step, value in _new(there.intermediate_values, picture.intermediate_values).items():
         storage.set_trial_intermediate_value(id, step, value)
     for name, value in _new(there.user_attrs, picture.user_attrs).items():

@@ -77,16 +77,6 @@ class StudyFile:
         )
 
 
-def load_study(path: Path) -> StudySpec:
-    """Read a study file.
-
-    Raises:
-        ConfigError: the file cannot be read or parsed, or does not say a study; every mistake
-            found is in it.
-    """
-    return parse_study(read_study(path))
-
-
 def read_study(path: Path) -> StudyFile:
     """The file's values and marks, not yet checked."""
     try:

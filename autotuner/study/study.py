@@ -12,10 +12,6 @@ LEASE_SECONDS = 60.0
 """A driver on another machine that has not renewed its lease for so long is dead."""
 
 
-STUDY_LOG = "study.log"
-"""In a study's directory: what happened, as lines for people."""
-
-
 class StudyState(StrEnum):
     PENDING = "PENDING"
     RUNNING = "RUNNING"

@@ -27,8 +27,9 @@ import psutil
 
 from autotuner.backends.guarded import this_process
 from autotuner.store import Store
+from autotuner.study.files import STUDY_LOG
 from autotuner.study.metrics import METRICS
-from autotuner.study.study import STUDY_LOG, Study, StudyState, timestamp
+from autotuner.study.study import Study, StudyState, timestamp
 from autotuner.study.trial import LoadPoint, Phase, Trial, TrialState
 from tests.builders import spec
 from tests.processes import started, tree

@@ -19,8 +19,9 @@ from playwright.sync_api import Browser, Page, Route, expect
 from autotuner.api.tokens import Role, issue, token_file
 from autotuner.report import words
 from autotuner.report.summary import SEEN
+from autotuner.study.files import STUDY_LOG
 from autotuner.study.metrics import METRICS
-from autotuner.study.study import STUDY_LOG, StudyState
+from autotuner.study.study import StudyState
 from autotuner.study.trial import TrialState
 from tests import pagehost
 from tests.pagehost import Hosted, Watched, chromium, hosted, violations, watched

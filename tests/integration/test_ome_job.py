@@ -23,7 +23,7 @@ from autotuner.addresses import free_port
 from autotuner.benchmarks.ome_job import OME_JOB
 from autotuner.errors import FailureClass, InfrastructureError, TrialError
 from autotuner.execution.loadrunner import LoadRunner
-from autotuner.execution.trial import Assignment, Kinds, run_trial
+from autotuner.execution.trial import Assignment, Kinds
 from autotuner.plugins import load_kind
 from autotuner.serving import Endpoint
 from autotuner.settings import Site
@@ -34,6 +34,7 @@ from tests.fakes.kube import Change, FakeKube, Refused
 from tests.fakes.ome import FakeOME, serves
 from tests.processes import wait_for
 from tests.simulated import TOKENIZER
+from tests.trials import run_trial
 
 pytestmark = pytest.mark.skipif(not have_schemas(), reason=MISSING)
 
@@ -435,10 +436,14 @@ def test_a_cluster_without_the_kind_is_said(
         started().run()
 
 
+@pytest.mark.parametrize("text", [None, "clusters: [\n"])
 def test_without_a_cluster_the_runner_says_so(
-    started: Callable[..., Trial], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    started: Callable[..., Trial], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str | None
 ) -> None:
-    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    config = tmp_path / "broken"
+    if text is not None:
+        config.write_text(text)
+    monkeypatch.setenv("KUBECONFIG", str(config))
     with pytest.raises(InfrastructureError, match="no Kubernetes cluster is configured"):
         started().run()
 

@@ -16,7 +16,8 @@ from autotuner.backends.guarded import Guarded
 from autotuner.errors import InfrastructureError
 from autotuner.store import Store
 from autotuner.studies import Studies
-from autotuner.study.study import STUDY_LOG, Study, StudyState
+from autotuner.study.files import STUDY_LOG
+from autotuner.study.study import Study, StudyState
 from autotuner.study.trial import TrialState
 from tests.builders import spec, trial
 from tests.integration.test_cli import autotuner

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from autotuner.execution.trial import Assignment, Kinds, run_trial
+from autotuner.execution.trial import Assignment, Kinds
 from autotuner.plugins import load_kind
 from autotuner.settings import Site
 from autotuner.study.spec import StudySpec
 from autotuner.study.trial import TrialState
 from tests.processes import ours
 from tests.simulated import study_file
+from tests.trials import run_trial
 
 pytestmark = pytest.mark.slow
 

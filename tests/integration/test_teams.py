@@ -29,7 +29,8 @@ from autotuner.benchmarks.replay import REPLAY
 from autotuner.execution.virtual import replay_study
 from autotuner.job import Job, checked
 from autotuner.settings import Settings
-from autotuner.study.study import STUDY_LOG, StudyState
+from autotuner.study.files import STUDY_LOG
+from autotuner.study.study import StudyState
 from autotuner.study.trial import TrialState
 from tests.builders import spec, study_content, trial
 from tests.integration.test_roles import FILLED, FLAG, HERE, ROWS, Idle

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from autotuner.errors import FailureClass, InfrastructureError
-from autotuner.execution.trial import Assignment, Kinds, run_trial
+from autotuner.execution.trial import Assignment, Kinds
 from autotuner.plugins import load_kind
 from autotuner.settings import Site
 from autotuner.study.spec import StudySpec
 from autotuner.study.trial import Outcome, TrialState
 from tests.processes import ours
 from tests.simulated import study_file
+from tests.trials import run_trial
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from autotuner.errors import ConfigError
-from autotuner.study.loading import load_study, located, parse_study, read_study, read_study_text
+from autotuner.study.loading import located, parse_study, read_study, read_study_text
 from autotuner.study.spec import StudySpec
 from tests.builders import spec, study_content
 
@@ -39,7 +39,7 @@ def error(text: str, name: str = "study.yaml") -> ConfigError:
 def test_a_yaml_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     path.write_text(HEAD + "space:\n  max-num-seqs: [1, 2]\n", encoding="utf-8")
-    study = load_study(path)
+    study = parse_study(read_study(path))
     assert study.name == "small"
     assert study.space == {"max-num-seqs": [1, 2]}
     assert study.workload.concurrency == [1, 4]
@@ -49,7 +49,7 @@ def test_a_yaml_file_is_read(tmp_path: Path) -> None:
 def test_a_json_file_says_the_same(tmp_path: Path, indent: Any) -> None:
     path = tmp_path / "study.json"
     path.write_text(json.dumps(study_content(), indent=indent), encoding="utf-8")
-    assert load_study(path) == spec()
+    assert parse_study(read_study(path)) == spec()
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from autotuner.execution import parcel
+from autotuner.study.files import DRIVER_FILE
 
 
 def test_files_arrive_as_they_were(tmp_path: Path) -> None:
@@ -55,8 +56,8 @@ def test_files_are_sent_only_to_a_driver_that_does_not_see_them(tmp_path: Path) 
     trial.mkdir(parents=True)
     (trial / "server.log").write_text("said")
     assert parcel.files_for("host 1:2", trial)
-    (tmp_path / parcel.DRIVER_FILE).write_text("host 9:9")
+    (tmp_path / DRIVER_FILE).write_text("host 9:9")
     assert parcel.files_for("host 1:2", trial)
-    (tmp_path / parcel.DRIVER_FILE).write_text("host 1:2")
+    (tmp_path / DRIVER_FILE).write_text("host 1:2")
     assert parcel.files_for("host 1:2", trial) == b""
     assert parcel.files_for("", trial) == b""

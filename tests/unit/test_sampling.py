@@ -33,10 +33,11 @@ from autotuner.execution.sampling import (
     server_probe,
     signals_in,
 )
-from autotuner.execution.trial import Assignment, run_trial
+from autotuner.execution.trial import Assignment
 from autotuner.study import telemetry
 from autotuner.study.model import GIB
 from autotuner.study.trial import Outcome, TrialState
+from tests.trials import run_trial
 from tests.unit.test_servers_floor import Runner, Stage, Started, assignment, kinds_of
 
 DATA = Path(__file__).parent.parent / "data" / "metrics"

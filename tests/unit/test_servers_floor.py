@@ -59,7 +59,7 @@ from autotuner.execution.loadrunner import LoadRunner
 from autotuner.execution.nvidia import Gauge, GpuMemory
 from autotuner.execution.readiness import NotReady, ServerDied, wait_ready
 from autotuner.execution.reservation import Reservation, granted
-from autotuner.execution.trial import Assignment, Kinds, TrialRun, run_trial
+from autotuner.execution.trial import Assignment, Kinds, TrialRun
 from autotuner.job import load_job
 from autotuner.plan import plan
 from autotuner.plugins import kinds, load_kind
@@ -71,6 +71,7 @@ from autotuner.study.trial import TrialState
 from autotuner.study.workload import Load
 from tests.builders import measurement, request, spec, study_content
 from tests.processes import wait_for
+from tests.trials import run_trial
 
 ROOT = Path(__file__).parent.parent.parent
 RECORDED = ROOT / "tests" / "data" / "genai-bench" / "load-0" / "results"

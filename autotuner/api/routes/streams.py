@@ -32,7 +32,7 @@ from autotuner.api.story import Story
 from autotuner.api.tokens import Role
 from autotuner.errors import InfrastructureError, MissingStudyError
 from autotuner.settings import MASK, masked, secrets_in
-from autotuner.study.study import STUDY_LOG
+from autotuner.study.files import STUDY_LOG
 from autotuner.study.trial import Trial
 
 router = APIRouter(tags=["streams"])

@@ -8,13 +8,13 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 
-from autotuner import export as words
 from autotuner.api import documents, examples, schemas
 from autotuner.api.problems import answers
 from autotuner.api.security import needs
 from autotuner.api.service import Asked, Service
 from autotuner.api.tokens import Role
 from autotuner.errors import AutotunerError, ConfigError, MissingStudyError, StudyStateError
+from autotuner.export import exported, launch_json
 from autotuner.job import Job, checked
 from autotuner.plan import first_plan
 from autotuner.plan import plan as plan_of
@@ -304,8 +304,8 @@ def export(
         return PlainTextResponse(yaml_text(stored(study)))
     spec, point = asked.studies.chosen(name, trial)
     if format == "json":
-        return JSONResponse(words.launch_json(spec, point))
-    return PlainTextResponse(words.exported(spec, point, format, asked.settings.site) + "\n")
+        return JSONResponse(launch_json(spec, point))
+    return PlainTextResponse(exported(spec, point, format, asked.settings.site) + "\n")
 
 
 # The report is one file, with its style in it and no script.

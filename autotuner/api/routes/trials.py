@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import JSONResponse
 
-from autotuner import export as words
 from autotuner.api import schemas
 from autotuner.api.follow import CHUNK_BYTES, Log, below, text
 from autotuner.api.problems import NotFound, answers
@@ -22,10 +21,11 @@ from autotuner.api.service import Asked
 from autotuner.api.tokens import Role
 from autotuner.benchmarks.base import Recorded
 from autotuner.errors import ConfigError, MissingStudyError
-from autotuner.execution.loadrunner import LOG as RUNNER_LOG
+from autotuner.export import command_text, launch_of
 from autotuner.plugins import load_kind
 from autotuner.report.summary import trial_summary
 from autotuner.report.words import load_points
+from autotuner.study.files import PLAN, RUNNER_LOG, SERVER_LOG, TELEMETRY, load_directory
 from autotuner.study.study import Study
 from autotuner.study.trial import Trial
 
@@ -35,11 +35,8 @@ VIEWER = [Depends(needs(Role.VIEWER))]
 Number = Annotated[int, Query(ge=0)]
 Source = Literal["server", "benchmark", "trial"]
 
-LOGS = {"server": "server.log", "benchmark": RUNNER_LOG}
+LOGS = {"server": SERVER_LOG, "benchmark": RUNNER_LOG}
 """In a trial's directory."""
-
-TELEMETRY = "telemetry.json"
-"""In a load point's directory."""
 
 LARGEST_BYTES = 2**24
 """Of a file that is shown parsed: servers may write there too."""
@@ -94,7 +91,7 @@ def show_trial(name: str, number: int, asked: Asked) -> Response:
         {
             **trial_summary(trial, study.spec.bounds),
             **_launch(study, trial),
-            "plan": _json(directory, "plan.json"),
+            "plan": _json(directory, PLAN),
             "telemetry": _telemetry(trial, directory),
             "files": _files(directory),
             "logs": {
@@ -123,10 +120,10 @@ def _launch(study: Study, trial: Trial) -> dict[str, Any]:
     if isinstance(load_kind("benchmark", study.spec.benchmark.kind), Recorded):
         return {"argv": [], "command": ""}
     try:
-        launch = words.launch_of(study.spec, trial.parameters)
+        launch = launch_of(study.spec, trial.parameters)
     except (ConfigError, ValueError):
         return {"argv": [], "command": ""}
-    return {"argv": list(launch.argv), "command": words.command_text(launch)}
+    return {"argv": list(launch.argv), "command": command_text(launch)}
 
 
 def _directory(study: Study, trial: Trial) -> Path | None:
@@ -140,7 +137,7 @@ def _directory(study: Study, trial: Trial) -> Path | None:
 def _telemetry(trial: Trial, directory: Path | None) -> list[dict[str, Any]]:
     found = []
     for point in trial.load_points:
-        said = _json(directory, f"load-{point.index}/{TELEMETRY}")
+        said = _json(directory, f"{load_directory(point.index)}/{TELEMETRY}")
         if said is not None:
             found.append({"load": point.name, "index": point.index, **said})
     return found
