@@ -40,7 +40,8 @@ def api_client(context: str = "") -> Any:
             return client.ApiClient(configuration)
         return load.new_client_from_config(file, context=context or None)
     except (config.ConfigException, OSError, yaml.YAMLError) as error:
+        said = " ".join(str(error).split())  # YAML's are of several lines
         raise InfrastructureError(
-            f"no Kubernetes cluster is configured: {error}; set KUBECONFIG (and "
+            f"no Kubernetes cluster is configured: {said}; set KUBECONFIG (and "
             "AUTOTUNER_KUBE_CONTEXT), or run in a pod with a ServiceAccount"
         ) from error
