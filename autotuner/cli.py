@@ -223,7 +223,11 @@ def status(name: str, as_json: bool) -> None:
 @_JSON
 def list_studies(as_json: bool) -> None:
     """List all studies, the newest first."""
-    remote.show_list(list(_studies().rows()), as_json, maker="autotuner run")
+    studies = _studies()
+    remote.show_list(list(studies.rows()), as_json, maker="autotuner run")
+    for each in studies.unreadable():
+        by = f"autotuner {each.version}" if each.version else "another version of autotuner"
+        click.echo(f"{each.name}: stored by {by}, which reads it; this one does not", err=True)
 
 
 @cli.command()
@@ -623,11 +627,13 @@ def _run(
 @contextmanager
 def _failing(studies: Studies, study: Study) -> Iterator[None]:
     """A study that ends before it began is not left waiting for its driver."""
+    from autotuner.backends.owners import this_owner
     from autotuner.study.study import StudyState, timestamp
 
     def end(state: StudyState, reason: str) -> None:
-        now = studies.show(study.name)[0]
-        if not now.state.ended:
+        now = studies.store.stored(study.name)
+        ours = now.driver in ("", this_owner())  # else another has taken it over since
+        if ours and not now.state.ended:
             studies.store.set_state(
                 study.name, state, was=now, reason=reason, driver="", ended_at=timestamp()
             )

@@ -160,8 +160,8 @@ class Settings(BaseSettings):
     hub_cache: Path | None = Field(
         default=None,
         validation_alias=_either("HUB_CACHE", "HF_HOME"),
-        description="Hugging Face's directory on every node, HF_HOME of servers and load generators; "
-        "containers get it, to read and write.",
+        description="Hugging Face's directory on every node, HF_HOME of servers and load "
+        "generators; containers get it, to read and write.",
     )
     mounts: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),

@@ -117,7 +117,7 @@ def _end_studies(jobs: RayJobs) -> None:
     store = Store(settings.store_url)
     studies = Studies(store, settings.studies, runner=jobs)
     ending = []
-    for study in store.studies():
+    for study in store.all_stored():
         try:
             if studies.under_way(study) and study.job and jobs.alive(study.job):
                 ending.append(study.job)

@@ -167,7 +167,7 @@ def process_identity(pid: int) -> str:
 
 
 def this_process() -> str:
-    """``HOST PID:START``: who drives a study."""
+    """``HOST PID:START``."""
     return f"{socket.gethostname()} {process_identity(os.getpid())}"
 
 

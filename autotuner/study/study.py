@@ -32,7 +32,7 @@ class Study:
 
     Attributes:
         directory: absolute; the trials' plans, logs and results lie in it.
-        driver: ``HOST PID:START`` of the process that runs it, while it is RUNNING.
+        driver: the process that runs it, while it is RUNNING; see `backends.owners`.
         job: id of the job that was last asked to run it; empty for one that a person runs.
         team: whose it is, see `sees`; empty: of none.
         renewed_at: when the driver last said that it is alive; its lease is LEASE_SECONDS long.

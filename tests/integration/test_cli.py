@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ import psutil
 import pytest
 
 from autotuner.client import Row
+from autotuner.store import Store
+from autotuner.study.study import Study
+from tests.builders import spec
 from tests.processes import alive, command_holds, local_ray, ours, started, tree, wait_for
 from tests.simulated import study_file
 
@@ -208,6 +212,23 @@ def test_a_machine_that_fails_is_exit_code_3(tmp_path: Path) -> None:
     assert "port" in done.stderr
     status = json.loads(autotuner("status", "broken", "--json", home=tmp_path).stdout)
     assert status["state"] == "FAILED"
+
+
+def test_a_study_of_another_version_is_named_and_in_nobodys_way(tmp_path: Path) -> None:
+    with closing(Store(f"sqlite:///{tmp_path}/autotuner.db")) as store:
+        for name in ("known", "unknown"):
+            store.create(Study(spec(name=name), str(tmp_path), created_at="2026-01-01T00:00:00Z"))
+        with store._engine.begin() as connection:
+            connection.exec_driver_sql(
+                "UPDATE studies SET spec = '{\"x\": 1}', version = '9.1' WHERE name = 'unknown'"
+            )
+    done = autotuner("list", "--json", home=tmp_path)
+    assert done.returncode == 0
+    assert [each["name"] for each in json.loads(done.stdout)] == ["known"]
+    assert done.stderr == "unknown: stored by autotuner 9.1, which reads it; this one does not\n"
+    refused = autotuner("status", "unknown", home=tmp_path)
+    assert refused.returncode == 2
+    assert "9.1" in refused.stderr
 
 
 def test_a_full_disk_is_exit_code_3_and_no_traceback(tmp_path: Path) -> None:
