@@ -74,19 +74,12 @@ def plan(job: Job, *, trials: int = 3, site: Site | None = None) -> dict[str, An
     return {
         "name": spec.name,
         "size": space.size(),
-        "looked_at": known_of.looked_at,
-        "refused": known_of.refused,
-        "refusals": by_cause(known_of.refused),
-        "doubted": known_of.doubted,
-        "doubts": by_cause(known_of.doubted),
+        **known_of.said(),
         "baseline_refused": refusal,
         "trials": budget,
         "load_points": [load.name for load in spec.loads()],
         "load_seconds_at_most": sum(load.max_seconds for load in spec.loads()),
-        "finals": cost.finals,
-        "seconds_expected": cost.expected,
-        "seconds_at_most": cost.at_most,
-        "gpu_hours_expected": None if cost.expected is None else cost.expected * gpus / 3600,
+        **cost.said(gpus),
         "limits": {
             "trials": spec.budget,
             "hours": spec.limits.hours,
@@ -138,6 +131,16 @@ class _Cost(NamedTuple):
     expected: float | None
     at_most: float | None
     ended_by: str
+
+    def said(self, gpus: int) -> dict[str, Any]:
+        """As a plan says it, for launches of so many GPUs."""
+        hours = None if self.expected is None else self.expected * gpus / 3600
+        return {
+            "finals": self.finals,
+            "seconds_expected": self.expected,
+            "seconds_at_most": self.at_most,
+            "gpu_hours_expected": hours,
+        }
 
 
 def _cost(
@@ -214,6 +217,15 @@ class _Known:
     refused: dict[str, int]
     doubted: dict[str, int]
     launches: int | None
+
+    def said(self) -> dict[str, Any]:
+        return {
+            "looked_at": self.looked_at,
+            "refused": self.refused,
+            "refusals": by_cause(self.refused),
+            "doubted": self.doubted,
+            "doubts": by_cause(self.doubted),
+        }
 
 
 def _known(job: Job, foresight: Foresight) -> _Known:

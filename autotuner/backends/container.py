@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from autotuner.addresses import LOOPBACK
 from autotuner.errors import ConfigError, FailureClass
 from autotuner.serving import Ending, LaunchSpec, Slot
 from autotuner.settings import Site
@@ -118,37 +119,46 @@ def create_request(
     environment = {"MODEL_PATH": launch.model_path}
     if cache:
         environment["HF_HOME"] = str(cache)
-    host: dict[str, Any] = {
-        "NetworkMode": options.network,
-        "IpcMode": options.ipc,
-        "Mounts": mounts(launch, site, cache),
-        "LogConfig": _LOG_DRIVER,
-    }
+    if slot.gpu_ids:
+        _no_gpus_of_its_own(launch)
+    else:
+        # Where NVIDIA's runtime is the daemon's default, images made for it ask for all GPUs.
+        environment["NVIDIA_VISIBLE_DEVICES"] = "void"
     body: dict[str, Any] = {
         "Image": reference(launch.image, site.registry),
         "Entrypoint": list(launch.command),
         "Cmd": list(launch.arguments),
         "Labels": {LABEL_STUDY: slot.study, LABEL_TRIAL: str(slot.trial)},
-        "HostConfig": host,
+        "HostConfig": _host_config(launch, slot, options, mounts(launch, site, cache)),
+    }
+    if options.user:
+        body["User"] = options.user
+    if options.network != HOST:
+        body["ExposedPorts"] = {f"{launch.port}/tcp": {}}
+    body["Env"] = variables({**environment, **launch.environment})
+    return body
+
+
+def _host_config(
+    launch: LaunchSpec, slot: Slot, options: DockerOptions, shared: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """What a container has of its machine."""
+    host: dict[str, Any] = {
+        "NetworkMode": options.network,
+        "IpcMode": options.ipc,
+        "Mounts": shared,
+        "LogConfig": _LOG_DRIVER,
     }
     if slot.gpu_ids:
-        _no_gpus_of_its_own(launch)
         host["DeviceRequests"] = [{"DeviceIDs": list(slot.gpu_ids), "Capabilities": [["gpu"]]}]
-    else:
-        # Where NVIDIA's runtime is the daemon's default, images made for it ask for all GPUs.
-        environment["NVIDIA_VISIBLE_DEVICES"] = "void"
     if options.shm_size:
         host["ShmSize"] = bytes_of(options.shm_size)
     if options.memory:
         host["Memory"] = host["MemorySwap"] = bytes_of(options.memory)
-    if options.user:
-        body["User"] = options.user
     if options.network != HOST:
         port = f"{launch.port}/tcp"
-        body["ExposedPorts"] = {port: {}}
-        host["PortBindings"] = {port: [{"HostIp": "127.0.0.1", "HostPort": str(launch.port)}]}
-    body["Env"] = variables({**environment, **launch.environment})
-    return body
+        host["PortBindings"] = {port: [{"HostIp": LOOPBACK, "HostPort": str(launch.port)}]}
+    return host
 
 
 def variables(environment: Mapping[str, str]) -> list[str]:

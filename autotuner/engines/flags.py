@@ -40,68 +40,75 @@ def check_flags(spec: StudySpec, catalog: Catalog, owned: Mapping[str, str]) -> 
     Raises:
         ConfigError: with every mistake found.
     """
-    errors: list[ConfigError] = []
-    seen: dict[str, str] = {}
-
-    def check(name: str, value: Any, where: str) -> None:
-        try:
-            catalog.check(name, value, where)
-        except ConfigError as error:
-            errors.append(error)
-
-    def claim(name: str, where: str) -> bool:
-        flag = catalog.find(name)
-        true_name = flag.name if flag else name
-        if true_name in owned:
-            errors.append(
-                ConfigError(
-                    f"--{true_name} is set by autotuner", where=where, hint=owned[true_name]
-                )
-            )
-            return False
-        if true_name in seen:
-            errors.append(
-                ConfigError(f"--{true_name} is already set by {seen[true_name]}", where=where)
-            )
-            return False
-        # vLLM takes a dotted key for the whole JSON again, and the last one wins.
-        clash = next((n for n in seen if _same_json(n, true_name)), None)
-        if clash is not None:
-            errors.append(
-                ConfigError(
-                    f"--{true_name} and --{clash} would overwrite each other",
-                    where=where,
-                    hint="give the whole JSON, or all of it by dotted keys",
-                )
-            )
-            return False
-        seen[true_name] = where
-        return True
-
+    checks = _Checks(catalog, owned)
     for name, value in spec.engine.arguments.items():
-        where = f"engine.arguments.{name}"
-        if claim(name, where):
-            check(name, value, where)
+        checks.flag(name, [value], f"engine.arguments.{name}")
     for parameter in spec.parameter_space.parameters:
         where = f"space.{parameter.name}"
         if parameter.name.startswith(ENVIRONMENT):
-            errors += _environment_errors(parameter, where)
-        elif parameter.name.startswith(QUANTIZATION):
-            continue
-        elif claim(parameter.name, where):
-            for value in extremes(parameter):
-                known = len(errors)
-                check(parameter.name, value, where)
-                if len(errors) > known:
-                    break
+            checks.errors += _environment_errors(parameter, where)
+        elif not parameter.name.startswith(QUANTIZATION):
+            checks.flag(parameter.name, extremes(parameter), where)
     varied = spec.parameter_space.names
     for name in (n for n in spec.space if n not in varied and not n.startswith(ENVIRONMENT)):
         if catalog.find(name) is None:  # an empty list takes nothing out under a wrong name
-            check(name, "", f"space.{name}")
+            checks.value(name, "", f"space.{name}")
     if spec.quantization is not None:
-        errors += check_quantization(spec.quantization, catalog, _settled(spec, catalog))
-    if errors:
-        raise errors[0].with_others(errors[1:])
+        settled = _settled(spec, catalog)
+        checks.errors += check_quantization(spec.quantization, catalog, settled)
+    if checks.errors:
+        raise checks.errors[0].with_others(checks.errors[1:])
+
+
+class _Checks:
+    """A study's flags, checked one after another; each may be set in one place only.
+
+    Args:
+        owned: see `check_flags`.
+    """
+
+    def __init__(self, catalog: Catalog, owned: Mapping[str, str]) -> None:
+        self._catalog, self._owned = catalog, owned
+        self._seen: dict[str, str] = {}
+        self.errors: list[ConfigError] = []
+
+    def flag(self, name: str, values: Iterable[Any], where: str) -> None:
+        """A flag and the values that it gets, as far as the first wrong one."""
+        flag = self._catalog.find(name)
+        true_name = flag.name if flag else name
+        mistake = self._mistake(true_name, where)
+        if mistake is not None:
+            self.errors.append(mistake)
+            return
+        self._seen[true_name] = where
+        for value in values:
+            if not self.value(name, value, where):
+                break
+
+    def value(self, name: str, value: Any, where: str) -> bool:
+        """Whether the flag takes it."""
+        try:
+            self._catalog.check(name, value, where)
+        except ConfigError as error:
+            self.errors.append(error)
+            return False
+        return True
+
+    def _mistake(self, name: str, where: str) -> ConfigError | None:
+        """Why a flag cannot be set here, whatever its value."""
+        if name in self._owned:
+            return ConfigError(f"--{name} is set by autotuner", where=where, hint=self._owned[name])
+        if name in self._seen:
+            return ConfigError(f"--{name} is already set by {self._seen[name]}", where=where)
+        # vLLM takes a dotted key for the whole JSON again, and the last one wins.
+        clash = next((each for each in self._seen if _same_json(each, name)), None)
+        if clash is not None:
+            return ConfigError(
+                f"--{name} and --{clash} would overwrite each other",
+                where=where,
+                hint="give the whole JSON, or all of it by dotted keys",
+            )
+        return None
 
 
 def _settled(spec: StudySpec, catalog: Catalog) -> frozenset[str]:

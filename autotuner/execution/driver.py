@@ -36,6 +36,7 @@ from autotuner.settings import Site
 from autotuner.store import Store
 from autotuner.study.files import DRIVER_FILE
 from autotuner.study.space import Parameters
+from autotuner.study.spec import StudySpec
 from autotuner.study.study import Study, StudyState
 from autotuner.study.trial import Trial
 
@@ -90,16 +91,8 @@ def run_study(
     with connected(address):
         cluster = _Cluster(backend.gpu_resource)
         nodes = list(cluster.now())
-
         recorded = isinstance(load_kind("benchmark", study.spec.benchmark.kind), Recorded)
-
-        def reserve(parameters: Parameters) -> Reservation:
-            if recorded:  # nothing is started
-                return Reservation(1, 0)
-            launch = engine.launch(study.spec, parameters, port=0, place=backend.place)
-            # Whether the cluster has GPUs at all was said when the study began: that its last
-            # node with GPUs has left does not make a trial one for CPUs.
-            return reservation(launch, nodes, resource=backend.gpu_resource)
+        reserve = _nothing if recorded else _reserving(study.spec, engine, backend, nodes)
 
         def can_hold(parameters: Parameters) -> str | None:
             return cannot_hold(reserve(parameters), cluster.lately())
@@ -134,13 +127,8 @@ def run_study(
         mirroring.begun(store.study(study.name), loop.trials)  # as it is since it began
         begun(loop)
         try:
-            with _signals(loop):
+            with _signals(loop), _faults(loop):
                 _tune(study, loop, cluster, reserve, tick, site)
-        except Exception as error:  # Tune's and Ray's are of many kinds
-            if loop.usurped:
-                raise StudyStateError(loop.broken) from error
-            loop.broken = loop.broken or f"the driver failed: {error!r}"[:300]
-            raise InfrastructureError(loop.broken) from error
         finally:
             state = _ended(loop, backend, study.name)
             mirroring.ended()
@@ -152,6 +140,28 @@ def run_study(
         if loop.broken and not loop.cancelled:
             raise InfrastructureError(loop.broken)
         return state
+
+
+def _nothing(_: Parameters) -> Reservation:
+    """What a trial reserves that starts nothing: a CPU for its actor."""
+    return Reservation(1, 0)
+
+
+def _reserving(
+    spec: StudySpec, engine: Rules, backend: Backend, nodes: Sequence[Node]
+) -> Callable[[Parameters], Reservation]:
+    """What a trial of the study reserves, by its parameters.
+
+    Args:
+        nodes: as they were when the study began. Whether the cluster has GPUs at all was said
+            then: that its last node with GPUs has left does not make a trial one for CPUs.
+    """
+
+    def reserve(parameters: Parameters) -> Reservation:
+        launch = engine.launch(spec, parameters, port=0, place=backend.place)
+        return reservation(launch, nodes, resource=backend.gpu_resource)
+
+    return reserve
 
 
 class _Cluster:
@@ -274,6 +284,19 @@ def _signals(loop: StudyLoop) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _faults(loop: StudyLoop) -> Iterator[None]:
+    """What Tune and Ray raise, which is of many kinds, breaks the study, unless it is another
+    driver's by now."""
+    try:
+        yield
+    except Exception as error:
+        if loop.usurped:
+            raise StudyStateError(loop.broken) from error
+        loop.broken = loop.broken or f"the driver failed: {error!r}"[:300]
+        raise InfrastructureError(loop.broken) from error
 
 
 def _ended(loop: StudyLoop, backend: Backend, study: str) -> StudyState:
