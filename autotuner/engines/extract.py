@@ -12,6 +12,7 @@ import enum
 import importlib
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 
@@ -103,4 +104,7 @@ def main(engine: str) -> None:
 
 
 if __name__ == "__main__":
+    # A script's own directory comes first among modules, and ours holds a vllm.py and a sglang.py.
+    here = Path(__file__).resolve().parent
+    sys.path[:] = [each for each in sys.path if Path(each or ".").resolve() != here]
     main(sys.argv[1])

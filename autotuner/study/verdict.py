@@ -154,7 +154,7 @@ def judge(contest: Contest) -> Verdict:
     """The verdict after the rounds so far; with none, whom to launch first."""
     judging = _Judging(contest)
     finding, tied, open_pairs = judging.found()
-    decided = finding is not Finding.UNDECIDED and not open_pairs
+    decided = not open_pairs
     winner = min(tied, key=judging.preference) if tied else None
     return Verdict(
         finding=finding,
@@ -248,7 +248,10 @@ class _Judging:
         hopeful = [each for each in self.finalists if each not in above and self.may(each, base)]
         if not above:
             waiting = [(each, base) for each in hopeful if not self._beaten(each)]
-            return (Finding.UNDECIDED if waiting else Finding.NO_GAIN), [], waiting
+            # Where finals were cut off nobody may have been compared, which is not "no gain".
+            compared = any(self.contrast(each, base) for each in self.finalists)
+            ended = compared and not waiting
+            return (Finding.NO_GAIN if ended else Finding.UNDECIDED), [], waiting
         best = max(above, key=lambda each: self.fit.effects[each])
         tied = [each for each in above if not self.better(best, each)]
         preferred = min(tied, key=self.preference)

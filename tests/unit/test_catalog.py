@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -425,6 +426,28 @@ def test_vllms_real_help_text_is_read_without_its_sentences_and_examples() -> No
 def test_a_text_without_flags_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="no flags"):
         catalog_of_help("vllm", "1", text)
+
+
+def test_an_engine_is_asked_itself_although_a_module_of_ours_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "vllm"
+    modules = {
+        "__init__.py": "__version__ = '7.8.9'",
+        "utils/argparse_utils.py": "from argparse import ArgumentParser as FlexibleArgumentParser",
+        "entrypoints/launchers/cli_args.py": (
+            "def make_arg_parser(parser):\n"
+            "    parser.add_argument('--max-num-seqs', type=int, default=9)\n"
+            "    return parser\n"
+        ),
+    }
+    for name, text in modules.items():
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(text, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    catalog = catalog_of_python("vllm", Path(sys.executable))
+    assert catalog.version == "7.8.9"
+    assert [(flag.name, flag.default) for flag in catalog.flags] == [("max-num-seqs", 9)]
 
 
 def test_a_python_without_the_engine_is_refused() -> None:

@@ -139,6 +139,14 @@ def test_the_last_round_decides_whatever_it_says() -> None:
     assert verdict.finding is Finding.NO_GAIN
 
 
+def test_what_was_cut_off_before_it_was_compared_is_not_no_gain() -> None:
+    # Interrupted in the last round: the defaults were launched once only.
+    verdict = judged({0: 100.0, 1: 130.0}, {1: 131.0}, overrides={1: 1}, most_rounds=2)
+    assert verdict.standing(1).low is None
+    assert verdict.finding is Finding.UNDECIDED
+    assert (verdict.winner, verdict.active) == (None, ())
+
+
 def test_all_worse_than_the_defaults_is_no_gain() -> None:
     verdict = judged(*[{0: 100.0 + i, 1: 50.0 + i, 2: 60.0 + i} for i in (0, 1, 2)])
     assert verdict.finding is Finding.NO_GAIN
