@@ -170,6 +170,7 @@ def run(
     FILE is a study, or a task of the predecessor. Uses the Ray cluster of RAY_ADDRESS, or starts
     a local Ray.
     """
+    from autotuner.execution.cluster import reached
     from autotuner.job import load_job
     from autotuner.plan import first_plan
     from autotuner.settings import Settings
@@ -180,6 +181,7 @@ def run(
     first_plan(job, Settings().site)
     studies = _studies()
     job = _with_prior(studies, job)  # before an old study of this name is deleted
+    reached(os.environ.get("RAY_ADDRESS", ""))  # else the name would be taken for nothing
     study = studies.submit(job, restart=restart)
     sys.exit(_run(studies, study, job, resume=False, html=html, as_json=as_json))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import select
+import socket
 import sys
 import tempfile
 import time
@@ -18,6 +19,7 @@ from autotuner.errors import InfrastructureError
 
 _PROGRAM = Path(__file__).with_name("local_ray.py")
 START_SECONDS, STOP_SECONDS = 120.0, 15.0
+REACH_SECONDS = 10.0
 
 # Ray reads these when it is imported; what the user has set stays.
 _QUIET = {
@@ -73,6 +75,28 @@ def address(
             yield _said(ray, errors)
         finally:
             ray.stop(STOP_SECONDS)
+
+
+def reached(place: str) -> None:
+    """Whether somebody listens at a cluster's address, as far as it names a host and a port.
+
+    Ray itself asks a place where nobody is for minutes, and says so in its own log only.
+
+    Raises:
+        InfrastructureError: nobody does.
+    """
+    host, _, port = place.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), REACH_SECONDS).close()
+    except OSError as error:
+        hint = "  unset RAY_ADDRESS, or start the cluster"
+        ours = place == os.environ.get("RAY_ADDRESS")
+        raise InfrastructureError(
+            f"there is no Ray cluster at {place}: {error.strerror or error}"
+            + (f"\n{hint}" if ours else "")
+        ) from error
 
 
 def _said(ray: Guarded, errors: IO[bytes]) -> str:

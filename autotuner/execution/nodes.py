@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,10 +14,10 @@ from ray._private.state import available_resources_per_node
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from autotuner.errors import InfrastructureError
+from autotuner.execution.cluster import reached
 
 Answer = TypeVar("Answer")
 
-REACH_SECONDS = 10.0
 SECONDS = 60.0
 """For a node to answer, where nothing else is said."""
 
@@ -31,7 +30,7 @@ def connected(address: str | None) -> Iterator[None]:
         InfrastructureError: it cannot be used.
     """
     place = address or os.environ.get("RAY_ADDRESS", "")
-    _reached(place)
+    reached(place)
     try:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
     except (ConnectionError, RuntimeError, OSError, ValueError) as error:
@@ -40,19 +39,6 @@ def connected(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-def _reached(place: str) -> None:
-    """Ray itself asks a place where nobody is for minutes, and says so in its own log only."""
-    host, _, port = place.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), REACH_SECONDS).close()
-    except OSError as error:
-        raise InfrastructureError(
-            f"there is no Ray cluster at {place}: {error.strerror or error}"
-        ) from error
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@ shown."""
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -40,8 +41,8 @@ def test_a_task_of_ome_moves_to_processes() -> None:
     assert any("no model and no runtime of OME" in note for note in job.notes)
 
 
-def test_a_cluster_that_is_not_there_is_said_at_once(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_a_cluster_that_is_not_there_is_said_at_once_and_leaves_no_study(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     monkeypatch.setenv("AUTOTUNER_HOME", str(tmp_path))
@@ -51,9 +52,11 @@ def test_a_cluster_that_is_not_there_is_said_at_once(
         main()
     assert ended.value.code == 3
     assert time.monotonic() - began < 60, "Ray itself takes minutes"
-    listed = CliRunner().invoke(cli, ["status", "quick"])
-    assert "FAILED" in listed.output
-    assert "there is no Ray cluster at 127.0.0.1:1" in listed.output
+    said = capsys.readouterr().err
+    assert "there is no Ray cluster at 127.0.0.1:1: Connection refused" in said
+    assert "unset RAY_ADDRESS, or start the cluster" in said
+    listed = CliRunner().invoke(cli, ["list", "--json"])
+    assert json.loads(listed.output) == [], "its name is not taken"
 
 
 def test_a_sweep_that_could_ask_nobody_says_so(
