@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -18,13 +21,18 @@ from autotuner.study.spec import StudySpec
 from autotuner.study.trial import Trial, TrialState
 from tests.builders import spec, trial
 
+ROOT = Path(__file__).parents[2]
 SAMPLERS = [name for name in get_args(Sampler) if name != "auto"]
+
+DOCUMENTED = "documented"
+"""The searcher that docs/extending.md shows as a whole."""
 
 WAYS: dict[str, dict[str, Any]] = {
     **{kind: {"kind": kind} for kind in kinds("search")},
     **{f"optuna-{each}": {"kind": "optuna", "sampler": each} for each in SAMPLERS},
     "hyperopt-anneal": {"kind": "hyperopt", "algorithm": "anneal"},
     "primed": {"kind": "optuna"},
+    DOCUMENTED: {"kind": DOCUMENTED},
 }
 """Every kind with its defaults, and the other ways of those that have several."""
 
@@ -53,13 +61,28 @@ ENDLESS = {
 }
 
 
+@cache
+def documented() -> SearchKind:
+    text = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"`autotuner_climb.py`:\n\n```python\n(.*?)```", text, re.S)
+    names: dict[str, Any] = {}
+    exec(compile(block, "autotuner_climb.py", "exec", dont_inherit=True), names)
+    found: SearchKind = names["CLIMB"]
+    return found
+
+
+def kind_of(name: str) -> SearchKind:
+    found: SearchKind = documented() if name == DOCUMENTED else load_kind("search", name)
+    return found
+
+
 def study(way: str, space: dict[str, Any], seed: int = 3, **more: Any) -> StudySpec:
     return spec(search={**WAYS[way], "seed": seed}, space=space, **more)
 
 
 def searcher(way: str, space: dict[str, Any], seed: int = 3, **more: Any) -> Searcher:
     asked = study(way, space, seed, **more)
-    made: SearchKind = load_kind("search", asked.search.kind)
+    made: SearchKind = kind_of(asked.search.kind)
     made.check(asked)
     if way != "primed":
         return made.build(asked)
@@ -75,7 +98,7 @@ def able(space: dict[str, Any], **more: Any) -> list[str]:
 def refusal(way: str, space: dict[str, Any], **more: Any) -> ConfigError | None:
     asked = study(way, space, **more)
     try:
-        load_kind("search", asked.search.kind).check(asked)
+        kind_of(asked.search.kind).check(asked)
     except ConfigError as error:
         return error
     return None
@@ -421,7 +444,8 @@ def test_a_wrong_value_of_an_option_is_a_config_error(value: Any) -> None:
 # Searchers that learn.
 
 
-LEARNING = [way for way in able({}) if way not in ("grid", "random")]
+# How well they learn is asked of the shipped ones; a sample in a page only has to keep the contract.
+LEARNING = [way for way in able({}) if way not in ("grid", "random", DOCUMENTED)]
 QUICK = ("optuna", "primed", "optuna-tpe", "optuna-gp", "hyperopt-anneal")
 """The ways that learn within 16 trials; the others think in generations or good quarters."""
 
@@ -517,3 +541,8 @@ def test_given_points_come_first_and_in_their_order() -> None:
     asked = points(list(walk(found)))
     assert asked[:2] == [given[0], given[2]]
     assert len(asked) == 15
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_it_says_whether_it_learns(way: str) -> None:
+    assert isinstance(kind_of(WAYS[way]["kind"]).learns, bool)
