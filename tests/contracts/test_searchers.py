@@ -444,7 +444,7 @@ def test_a_wrong_value_of_an_option_is_a_config_error(value: Any) -> None:
 # Searchers that learn.
 
 
-# How well they learn is asked of the shipped ones; a sample in a page only has to keep the contract.
+# How well they learn is asked of the shipped ones; a page's sample only has to keep the contract.
 LEARNING = [way for way in able({}) if way not in ("grid", "random", DOCUMENTED)]
 QUICK = ("optuna", "primed", "optuna-tpe", "optuna-gp", "hyperopt-anneal")
 """The ways that learn within 16 trials; the others think in generations or good quarters."""
