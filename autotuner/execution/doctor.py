@@ -16,7 +16,7 @@ from autotuner.backends.base import Backend, BackendKind
 from autotuner.benchmarks.base import Recorded
 from autotuner.engines.rules import rules_of
 from autotuner.execution.gate import FLOOR_GIB
-from autotuner.execution.nvidia import Gauge, GpuMemory, nvidia_gauge
+from autotuner.execution.nvidia import Gauge, GpuMemory, nvidia_gauge, unasked
 from autotuner.execution.reservation import GPU, Node, Reservation, cannot_hold, reservation
 from autotuner.plugins import load_kind
 from autotuner.serving import Finding, LaunchSpec, Place
@@ -54,19 +54,30 @@ class Patient:
     def examined(self) -> list[Finding]:
         """What this machine has of what trials need; never raises."""
         spec, backend = self.spec, self.backend
-        found = [_python(), *_packages(), disk_at(self.home)]
+        found = [_python(), _package("ray"), disk_at(self.home)]
+        if self.recorded:
+            return found
+        found.append(_package("genai-bench"))
         if self.site.models is not None:
             found.append(_directory("models", self.site.models, "AUTOTUNER_MODELS"))
         here = backend.gpu_resource == GPU
         if spec is not None and spec.model.path.startswith("/") and here:
             found.append(_directory("model", Path(spec.model.path), "model.path"))
-        found += gpus_by(nvidia_gauge()) if here else []
+        found += gpus_by(nvidia_gauge(), unasked()) if here else []
         launches = baselines(spec, backend.place) if spec else [None]
         return [*found, *(each for launch in launches for each in backend.examine(launch))]
 
     def looked_at(self) -> Examined:
         """`examined`, for whoever compares it with what Ray counts of this machine."""
         return Examined(self.examined(), len(_memories(nvidia_gauge())))
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the study's answers are known: its trials start nothing."""
+        spec = self.spec
+        return spec is not None and isinstance(
+            load_kind("benchmark", spec.benchmark.kind), Recorded
+        )
 
     @property
     def backend(self) -> Backend:
@@ -78,7 +89,7 @@ class Patient:
         spec, backend = self.spec, self.backend
         if spec is None:
             return [Reservation(1.0, 1, resource=backend.gpu_resource)]
-        if isinstance(load_kind("benchmark", spec.benchmark.kind), Recorded):
+        if self.recorded:
             return [Reservation(1.0, 0)]
         return [
             reservation(launch, nodes, resource=backend.gpu_resource)
@@ -160,15 +171,13 @@ def _python() -> Finding:
     return Finding("python", supported, here, "" if supported else "use Python 3.11 or 3.12")
 
 
-def _packages() -> list[Finding]:
-    found = []
-    for package, extra in (("ray", "ray"), ("genai-bench", "genai-bench")):
-        try:
-            found.append(Finding(package, True, version(package)))
-        except PackageNotFoundError:
-            hint = f"install autotuner with its extra {extra} on this machine"
-            found.append(Finding(package, False, "not installed", hint))
-    return found
+def _package(name: str) -> Finding:
+    """One that our extra of the same name brings."""
+    try:
+        return Finding(name, True, version(name))
+    except PackageNotFoundError:
+        hint = f"install autotuner with its extra {name} on this machine"
+        return Finding(name, False, "not installed", hint)
 
 
 def disk_at(home: Path, free_gib: Callable[[Path], float] | None = None) -> Finding:
@@ -195,8 +204,15 @@ def _directory(name: str, path: Path, said_by: str) -> Finding:
     return Finding(name, False, f"no directory {path}", hint)
 
 
-def gpus_by(gauge: Gauge) -> list[Finding]:
-    """A finding for each GPU that the gauge knows, counted from 0."""
+def gpus_by(gauge: Gauge, problem: str = "") -> list[Finding]:
+    """A finding for each GPU that the gauge knows, counted from 0.
+
+    Args:
+        problem: why NVIDIA's library cannot be asked here, or nothing.
+    """
+    if problem:
+        hint = "install autotuner with its extra ray: else no trial waits until its GPUs are empty"
+        return [Finding("gpus", None, f"not known: {problem}", hint)]
     found = [_gpu(str(gpu), memory) for gpu, memory in enumerate(_memories(gauge))]
     return found or [Finding("gpus", None, "NVIDIA's library knows none on this machine")]
 

@@ -23,11 +23,13 @@ from autotuner.errors import InfrastructureError, StudyStateError
 from autotuner.execution.actor import TrialActor
 from autotuner.execution.bridge import Asker, Canceller, Cluster, Decider, Teller
 from autotuner.execution.everywhere import prepare_everywhere, sweep_everywhere
+from autotuner.execution.gate import unwatched
 from autotuner.execution.loop import Listener, StudyLoop
 from autotuner.execution.nodes import Counted, connected, counted
+from autotuner.execution.nvidia import unasked
 from autotuner.execution.placer import AHEAD, OVERTAKEN, UNLEARNT_AHEAD, Placer
 from autotuner.execution.prometheus import Telemetry
-from autotuner.execution.reservation import Node, Reservation, cannot_hold, reservation
+from autotuner.execution.reservation import GPU, Node, Reservation, cannot_hold, reservation
 from autotuner.foresight import Foresight
 from autotuner.mirrors.base import Mirror, Mirroring
 from autotuner.plugins import load_kind
@@ -121,6 +123,8 @@ def run_study(
         )
         site = site or Site()
         if not recorded:
+            if backend.gpu_resource == GPU and (warning := unwatched(nodes, unasked())):
+                said(warning)
             prepare_everywhere(study.spec, backend, site, said)
         loop.begin()
         telemetry.begun(loop)

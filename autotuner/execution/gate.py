@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from autotuner.execution.nvidia import Gauge
+from autotuner.execution.reservation import Node
 
 FLOOR_GIB = 1.0
 """Used by a GPU that serves nobody, at most: the driver's own, a display's."""
@@ -36,6 +37,20 @@ def wait_clear(
             return held
         sleep(POLL_SECONDS)
     return ""
+
+
+def unwatched(nodes: Sequence[Node], unasked: str) -> str:
+    """What is said once of a study on these nodes where its GPUs cannot be asked, or nothing.
+
+    Args:
+        unasked: why NVIDIA's library cannot be, or nothing.
+    """
+    if not unasked or not any(node.gpus for node in nodes):
+        return ""
+    return (
+        f"nobody waits until GPUs are empty, nor measures what they do: {unasked}; "
+        "install autotuner with its extra ray"
+    )
 
 
 def _held(gpu_ids: Sequence[str], gauge: Gauge) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 from autotuner.study.model import GIB
@@ -49,6 +50,19 @@ class Device:
     utilisation: float | None
     temperature_c: float | None
     power_w: float | None
+
+
+PACKAGE = "nvidia-ml-py"
+"""Python's door to NVML; comes with the extra `ray`."""
+
+
+def unasked(*, there: Callable[[str], object | None] = find_spec) -> str:
+    """Why nobody here can ask NVML at all; empty where its package is installed.
+
+    Args:
+        there: whether Python finds a module.
+    """
+    return "" if there("pynvml") else f"{PACKAGE} is not installed"
 
 
 def nvidia_gauge() -> Gauge:

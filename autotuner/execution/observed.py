@@ -15,7 +15,7 @@ from typing import Any
 import ray
 
 from autotuner.execution.nodes import Counted, counted, on_every_node
-from autotuner.execution.nvidia import Device, devices
+from autotuner.execution.nvidia import Device, devices, unasked
 from autotuner.execution.reservation import GPU
 from autotuner.execution.sampling import host_memory
 
@@ -29,11 +29,16 @@ PATIENCE_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class Sample:
-    """What a machine says of itself: memory in GiB, and its GPUs."""
+    """What a machine says of itself: memory in GiB, and its GPUs.
+
+    Attributes:
+        unasked: why it cannot say anything of GPUs, or nothing.
+    """
 
     memory_gib: float
     memory_used_gib: float
     devices: tuple[Device, ...] = ()
+    unasked: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,14 +116,20 @@ def _node(seen: Seen, said: Sample | str | None) -> dict[str, Any]:
         "memory_gib": sample.memory_gib if sample else None,
         "memory_used_gib": sample.memory_used_gib if sample else None,
         "devices": [asdict(device) for device in sample.devices] if sample else [],
-        "problem": said if isinstance(said, str) else "",
+        "problem": _problem(seen, said),
     }
+
+
+def _problem(seen: Seen, said: Sample | str | None) -> str:
+    if isinstance(said, Sample):  # where Ray counts no GPU, nobody misses what is said of them
+        return f"nothing is known of its GPUs: {said.unasked}" if seen.gpus and said.unasked else ""
+    return said or ""
 
 
 def sample() -> Sample:
     """What this machine says of itself."""
     used, total = host_memory()
-    return Sample(total, used, tuple(devices()))
+    return Sample(total, used, tuple(devices()), unasked())
 
 
 def _nodes() -> list[Seen]:

@@ -244,6 +244,14 @@ def test_every_node_is_asked_at_most_once_in_a_while() -> None:
     assert (node["cpus"], node["gpus"]) == (4.0, 1.0)
 
 
+def test_a_node_whose_gpus_cannot_be_asked_says_so_where_ray_counts_some() -> None:
+    blind = Sample(8.0, 2.0, unasked="nvidia-ml-py is not installed")
+    cluster = Cluster([seen("1", gpus=1.0), seen("2")], {"1": blind, "2": blind})
+    with_gpu, without = cluster.observed()()["nodes"]
+    assert with_gpu["problem"] == "nothing is known of its GPUs: nvidia-ml-py is not installed"
+    assert (with_gpu["memory_gib"], without["problem"]) == (8.0, "")
+
+
 def test_a_cluster_that_does_not_answer_keeps_nobody_waiting() -> None:
     answer = threading.Event()
 

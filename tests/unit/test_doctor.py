@@ -42,6 +42,18 @@ def test_what_a_study_needs_and_does_not_find_is_said_with_what_to_do(tmp_path: 
         assert found[name].hint
 
 
+def test_a_study_whose_answers_are_known_needs_no_engine_and_no_model(tmp_path: Path) -> None:
+    missing = {
+        "engine": {"kind": "vllm", "command": ["/no/such/python", "-m", "vllm"]},
+        "model": {"path": "/no/such/model"},
+    }
+    table = tmp_path / "table.csv"
+    study = spec(**missing, benchmark={"kind": "replay", "table": str(table)})
+    found = by_name(Patient(study, "process", Site(), tmp_path).examined())
+    assert found.keys() == {"python", "ray", "disk"}
+    assert all(each.ok for each in found.values())
+
+
 @pytest.mark.parametrize(("free", "ok"), [(4.9, False), (5.0, True)])
 def test_a_disk_that_is_nearly_full_is_said(tmp_path: Path, free: float, ok: bool) -> None:
     found = disk_at(tmp_path / "not" / "yet", lambda path: free)
@@ -57,6 +69,9 @@ def test_gpus_that_others_hold_are_said() -> None:
     assert held.hint
     (none,) = gpus_by(lambda gpu: None)
     assert none.ok is None
+    (unknown,) = gpus_by(lambda gpu: None, "nvidia-ml-py is not installed")
+    assert (unknown.ok, unknown.said) == (None, "not known: nvidia-ml-py is not installed")
+    assert "extra ray" in unknown.hint
 
 
 def patient(study: StudySpec | None = None, kind: str = "process") -> Patient:

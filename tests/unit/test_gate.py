@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from autotuner.execution.gate import FLOOR_GIB, GATE_SECONDS, wait_clear
-from autotuner.execution.nvidia import GpuMemory, nvidia_gauge
+from autotuner.execution.gate import FLOOR_GIB, GATE_SECONDS, unwatched, wait_clear
+from autotuner.execution.nvidia import GpuMemory, nvidia_gauge, unasked
+from autotuner.execution.reservation import Node
 
 
 class Clock:
@@ -52,3 +53,13 @@ def test_nothing_is_waited_for_where_nobody_can_tell(gpu_ids: tuple[str, ...]) -
 
 def test_a_machine_without_the_driver_has_a_gauge_that_cannot_tell() -> None:
     assert nvidia_gauge()("77") is None
+
+
+def test_a_missing_package_is_said_where_there_are_gpus() -> None:
+    missing = unasked(there=lambda module: None)
+    assert unasked(there=lambda module: module) == ""
+    assert missing == "nvidia-ml-py is not installed"
+    gpus, none = Node(cpus=8.0, gpus=2.0), Node(cpus=8.0, gpus=0.0)
+    assert missing in unwatched([none, gpus], missing)
+    assert unwatched([none], missing) == "", "nobody misses it"
+    assert unwatched([gpus], "") == ""
