@@ -237,6 +237,43 @@ def test_a_wrong_value_is_an_error_with_its_place_and_its_value() -> None:
     assert found.hint.startswith("Requests kept in flight")
 
 
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (("name: small", "name: My Llama"), "it must be lower-case letters, digits and -"),
+        (("[1, 4]", "8"), "8 is not allowed: it must be a list: write [8]"),
+        (("[1, 4]", "[x]"), "'x' is not allowed: it must be a whole number"),
+        (("[1, 4]", "[]"), "[] is not allowed: it must not be empty"),
+        (("\n    - D(100,20)", " D(100,20)"), """it must be a list: write ["D(100,20)"]"""),
+        (("[1, 4]", "[0]"), "0 is not allowed: it must be greater than or equal to 1"),
+    ],
+)
+def test_what_is_asked_of_a_value_is_said_in_a_study_files_words(
+    changed: tuple[str, str], said: str
+) -> None:
+    assert changed[0] in HEAD
+    found = error(HEAD.replace(*changed))
+    assert said in found.problem
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("description: 4\n", 'it must be text: write "4"'),
+        ("description: [4]\n", "[4] is not allowed: it must be text"),
+        ("objectives: ttft_p90\n", "it must be a list: write [ttft_p90]"),
+        ("constraints: vllm serve\n", "it must be a mapping"),
+        ("presets: a b\n", "it must be a list"),
+        ("presets: {a: b}\n", "it must be a list"),
+        ("limits: 3\n", "3 is not allowed: it must be a mapping"),
+        ("limits: {hours: long}\n", "'long' is not allowed: it must be a number"),
+        ("merge: x\n", "it must be 'union', 'intersection' or 'last_wins'"),
+    ],
+)
+def test_a_value_of_another_form_says_how_to_write_it(more: str, said: str) -> None:
+    assert error(HEAD + more).problem.endswith(said)
+
+
 def test_a_missing_block_says_what_it_is_for() -> None:
     found = error(HEAD.replace("engine: {kind: vllm}\n", ""))
     assert found.where == "engine"
