@@ -30,6 +30,8 @@ LABEL = "of autotuner serve"
 START_SECONDS, END_SECONDS, STOP_SECONDS = 120.0, 75.0, 15.0
 """Until the service answers; for studies to end in order; for the guard to end the rest."""
 
+HANDED_OUT = Path("/proc/sys/net/ipv4/ip_local_port_range")
+
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_SERVE_LOG_TO_STDERR": "0",
@@ -51,6 +53,8 @@ def serve(settings: Settings, host: str, port: int) -> int:
         _deploy(host, port)
         return 0
     _refuse_if_taken(host, port)
+    if warning := lent(port):
+        click.echo(f"warning: {warning}", err=True)
     with _interruptible():
         return _serve_here(host, port)
 
@@ -68,6 +72,24 @@ def direct(port: int) -> dict[str, str]:
         "RAY_SERVE_PORT_QUARANTINE_S": "0",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "0",
     }
+
+
+def lent(port: int, handed_out: Path = HANDED_OUT) -> str:
+    """What may come of a port that the kernel hands out to connections, or nothing.
+
+    Args:
+        handed_out: the file of the first and the last of those ports.
+    """
+    try:
+        first, last = map(int, handed_out.read_text(encoding="ascii").split())
+    except OSError:
+        return ""
+    if not first <= port <= last:
+        return ""
+    return (
+        f"port {port} may go to somebody's connection while the service is replaced; "
+        f"choose one below {first}"
+    )
 
 
 def _check(settings: Settings) -> None:

@@ -298,8 +298,9 @@ def test_a_version_without_a_catalog_says_which_there_are() -> None:
         load_catalog("vllm", "9.9")
     assert caught.value.where == "engine.version"
     assert caught.value.allowed == ("0.10.0", "0.32.0")
-    with pytest.raises(ConfigError, match="no flag catalog for 'triton'"):
+    with pytest.raises(ConfigError, match="no flag catalog for 'triton'") as caught:
         load_catalog("triton")
+    assert caught.value.hint.startswith("name a file as engine.catalog")
 
 
 def test_a_written_catalog_reads_back_equal(tmp_path: Path) -> None:

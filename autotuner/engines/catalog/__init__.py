@@ -277,7 +277,11 @@ def load_catalog(engine: str, version: str | None = None) -> Catalog:
     versions = known_versions(engine)
     if not versions:
         raise ConfigError(
-            f"there is no flag catalog for {engine!r}", where="engine", allowed=known_engines()
+            f"there is no flag catalog for {engine!r}; built in are those of "
+            + ", ".join(known_engines()),
+            where="engine",
+            hint="name a file as engine.catalog; "
+            f"make one: autotuner catalog {engine} --from-help FILE --version X.Y.Z",
         )
     chosen = (version or versions[-1]).removeprefix("v")
     if chosen not in versions:
