@@ -145,8 +145,22 @@ def plan(file: Path, trials: int, export: Path | None, backend: str | None, as_j
         text.show(text.plan_text(planned))
 
 
+def _in_a_directory(
+    context: click.Context,  # noqa: ARG001
+    option: click.Parameter,  # noqa: ARG001
+    file: Path | None,
+) -> Path | None:
+    """Said before a study runs for hours: a directory that is not there is a slip of the pen."""
+    if file is not None and not file.parent.is_dir():
+        raise ConfigError(f"there is no directory {file.parent}", where="--html")
+    return file
+
+
 _HTML = click.option(
-    "--html", type=click.Path(path_type=Path, dir_okay=False), help="Write the report as a page."
+    "--html",
+    type=click.Path(path_type=Path, dir_okay=False),
+    callback=_in_a_directory,
+    help="Write the report as a page.",
 )
 
 
@@ -167,7 +181,7 @@ def run(
 ) -> None:
     """Run a study to its end and report.
 
-    FILE is a study, or a task of the predecessor. Uses the Ray cluster of RAY_ADDRESS, or starts
+    FILE is a study, or a task of the earlier system. Uses the Ray cluster of RAY_ADDRESS, or starts
     a local Ray.
     """
     from autotuner.execution.cluster import reached
@@ -329,6 +343,8 @@ def serve(host: str | None, port: int | None) -> None:
     from autotuner.settings import Settings
 
     settings = Settings()
+    if not os.environ.get("RAY_ADDRESS"):
+        click.echo("starting Ray and the service, which may take a minute", err=True)
     sys.exit(serve_http(settings, host or settings.service_host, port or settings.service_port))
 
 
@@ -353,6 +369,9 @@ def add_token(name: str, role: str, team: str) -> None:
     from autotuner.settings import Settings
 
     click.echo(tokens.issue(tokens.token_file(Settings()), name, tokens.Role(role), team))
+    # Beside the token, which alone goes where a script reads it.
+    whose = f" of the team {team}" if team else ""
+    click.echo(f"{name}: {role}{whose}", err=True)
 
 
 @token.command("list")
@@ -426,12 +445,14 @@ def doctor(file: Path | None, backend: str | None, as_json: bool) -> None:
 
 
 @cli.command()
-@_STUDY_FILE
+@click.argument(
+    "file", metavar="TASK", type=click.Path(path_type=Path, dir_okay=False, exists=True)
+)
 @click.option(
     "--output", type=click.Path(path_type=Path, dir_okay=False), help="File to write the study to."
 )
 def convert(file: Path, output: Path | None) -> None:
-    """Turn a task of the predecessor into a study file.
+    """Turn a TASK of the earlier system into a study file.
 
     The study goes to the output, what changed its name to standard error.
     """
@@ -441,7 +462,7 @@ def convert(file: Path, output: Path | None) -> None:
     read = read_study(file)
     if not is_task(read.content):
         raise ConfigError(
-            "is no task of the predecessor: it has no task_name",
+            "is no task of the earlier system: it has no task_name",
             file=str(file),
             hint="a study file needs no conversion",
         )
@@ -463,24 +484,33 @@ def convert(file: Path, output: Path | None) -> None:
 @click.argument("name", required=False)
 @_JSON
 def presets(name: str | None, as_json: bool) -> None:
-    """List the ready-made spaces, or show one of them."""
-    from autotuner.study import presets as shipped
+    """List the ready-made spaces, or print the file of one, which gives the reasons."""
+    from autotuner.study import presets as known
 
     directories = _preset_directories()
     if name is None:
-        found = shipped.presets(directories)
+        found = known.presets(directories)
         if as_json:
             _print_json([dataclasses.asdict(each) for each in found])
         for each in () if as_json else found:
             click.echo(f"{each.name:<24} {each.engine or 'any engine':<12} {each.why}")
         return
-    preset = shipped.find_preset(name, directories)
+    preset = known.find_preset(name, directories)
     if as_json:
         _print_json(dataclasses.asdict(preset))
         return
-    click.echo(f"{preset.name}: {preset.why}")
-    for flag, domain in preset.parameters.items():
-        click.echo(f"  {flag}: {json.dumps(domain)}")
+    click.echo(_preset_text(name, directories), nl=False)
+
+
+def _preset_text(name: str, directories: list[Path]) -> str:
+    """A preset as it is written: the reason of each parameter is a comment."""
+    from autotuner.shipped import shipped
+    from autotuner.study.presets import SUFFIXES
+
+    places = (*directories, shipped("presets"))
+    files = (place / f"{name}{suffix}" for place in places for suffix in sorted(SUFFIXES))
+    file = Path(name) if name.endswith(SUFFIXES) else next(each for each in files if each.is_file())
+    return file.read_text(encoding="utf-8")
 
 
 @cli.command()
@@ -551,6 +581,10 @@ def catalog(
         names = {flag.name for flag in flags}
         _print_json({**content, "flags": [f for f in content["flags"] if f["name"] in names]})
         return
+    if not flags:
+        click.echo(
+            f"no flag of {shown.engine} {shown.version} has {search!r} in its name", err=True
+        )
     for flag in flags:
         choices = " {" + ",".join(map(str, flag.choices)) + "}" if flag.choices else ""
         default = "" if flag.default is None else f"  (default {flag.default})"
@@ -596,10 +630,11 @@ def _run(
     from autotuner.study.study import StudyState
 
     place, site = Path(study.directory), Settings().site
+    first = "" if os.environ.get("RAY_ADDRESS") else "starting Ray"
     backend = job.backend.open(study.spec.backend.options, site)
     with (
         _failing(studies, study),
-        Display(study, log=place / STUDY_LOG) as display,
+        Display(study, log=place / STUDY_LOG, first=first) as display,
         address(study.name, place, meanwhile=_driver) as cluster,
     ):
         state: StudyState = _driver()(
@@ -717,7 +752,6 @@ def _report(studies: Studies, name: str, *, html: Path | None, as_json: bool) ->
         from autotuner.report import page
         from autotuner.settings import Settings
 
-        html.parent.mkdir(parents=True, exist_ok=True)
         html.write_text(page.html(content, Settings().zone), encoding="utf-8")
         click.echo(f"report: {html}", err=as_json)
 

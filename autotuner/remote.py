@@ -77,7 +77,7 @@ def _only_there(command: Callable[..., Any]) -> Callable[..., Any]:
 @_JSON
 @_only_there
 def submit(client: Client, file: Path, follow: bool, start: bool, as_json: bool) -> int:
-    """Have a service run a study FILE, or a task of the predecessor.
+    """Have a service run a study FILE, or a task of the earlier system.
 
     Prints its name and the address of its page. With --follow the exit code is that of
     `autotuner run`; to interrupt that leaves the study running.
@@ -179,7 +179,7 @@ def show_status(row: Mapping[str, Any], as_json: bool, *, at: str = "") -> None:
 
 def show_list(rows: Sequence[Mapping[str, Any]], as_json: bool, *, maker: str) -> None:
     """Studies at a glance; `maker`, the command that makes one where there is none."""
-    from autotuner.report.rows import list_line
+    from autotuner.report.rows import LIST_HEADING, list_line
     from autotuner.report.text import plain
 
     if as_json:
@@ -187,6 +187,8 @@ def show_list(rows: Sequence[Mapping[str, Any]], as_json: bool, *, maker: str) -
         return
     if not rows:
         click.echo(f"no studies yet; {maker} STUDY.yaml makes one")
+        return
+    click.echo(LIST_HEADING)
     for row in rows:
         click.echo(plain(list_line(row)))
 
@@ -196,7 +198,6 @@ def report(client: Client, name: str, *, html: Path | None, as_json: bool) -> in
     content = client.report(name)
     _show_report(content, as_json)
     if html is not None:
-        html.parent.mkdir(parents=True, exist_ok=True)
         html.write_text(client.report_page(name), encoding="utf-8")
         click.echo(f"report: {html}", err=as_json)
     return FOUND

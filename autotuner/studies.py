@@ -140,7 +140,7 @@ class Studies:
                 raise StudyStateError(
                     f"there already is a study named {spec.name!r} "
                     f"({self.true_state(existing)}).\n"
-                    f"  go on with it:  autotuner resume {spec.name}\n"
+                    f"{self._way_on(spec.name)}"
                     f"  start it anew:  add --restart (its trials are deleted)\n"
                     f"  keep both:      add --name NEW-NAME"
                 )
@@ -164,7 +164,15 @@ class Studies:
             StudyStateError: the name is taken.
         """
         study = self._new(job.spec, self._team)
-        self.store.create(study)
+        try:
+            self.store.create(study)
+        except StudyStateError as error:
+            existing = self._find(study.name)
+            if existing is None or not sees(self._team, existing.team):
+                raise  # what others have is not explained
+            raise StudyStateError(
+                f"{error}; name the new one otherwise, or restart or delete that one"
+            ) from error
         Path(study.directory).mkdir(parents=True, exist_ok=True)
         return study
 
@@ -551,10 +559,18 @@ class Studies:
                 "(AUTOTUNER_STUDIES_AT_ONCE); wait for one, or cancel one"
             )
 
+    def _way_on(self, name: str) -> str:
+        """The line that leads to what a study found, or to more of it."""
+        try:
+            done = _done(*self.show(name))
+        except StudyStateError:  # another version stored it, and that one would have to go on
+            return ""
+        if done:
+            return f"  what it found:  autotuner report {name}\n"
+        return f"  go on with it:  autotuner resume {name}\n"
+
     def _refuse_if_done(self, study: Study, trials: Sequence[Trial]) -> None:
-        # One that its limits ended early has something left to do.
-        done = study.state is StudyState.COMPLETE and not study.reason
-        if done and all(each.state.answered for each in trials):
+        if _done(study, trials):
             raise StudyStateError(
                 f"study {study.name!r} is complete; see autotuner report {study.name}"
             )
@@ -574,6 +590,12 @@ class Studies:
 
     def _find(self, name: str) -> Stored | None:
         return self.store.stored(name) if name in self.store.names() else None
+
+
+def _done(study: Study, trials: Sequence[Trial]) -> bool:
+    """Whether it has nothing left to do; one that its limits ended early has."""
+    complete = study.state is StudyState.COMPLETE and not study.reason
+    return complete and all(each.state.answered for each in trials)
 
 
 def _lives(driver: str) -> bool | None:

@@ -42,6 +42,7 @@ class Display(AbstractContextManager["Display"]):
 
     Args:
         log: file that gets the plain lines in any case; those of an earlier run stay.
+        first: said at once, as what is waited for until `begun`.
     """
 
     def __init__(
@@ -49,10 +50,12 @@ class Display(AbstractContextManager["Display"]):
         study: Study,
         *,
         log: Path | None = None,
+        first: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._study = study
         self._log = log
+        self._first = first
         self._clock = clock
         self._began = clock()
         self._loop: Counting | None = None
@@ -68,6 +71,8 @@ class Display(AbstractContextManager["Display"]):
             self._live = Live(console=self._console, auto_refresh=False, transient=True)
             self._live.__enter__()
             self._live.update(self._picture(), refresh=True)
+        if self._first:
+            self._say(self._first)
         return self
 
     def __exit__(
@@ -170,7 +175,7 @@ class Display(AbstractContextManager["Display"]):
 
     def _picture(self) -> Group:
         if not self._loop:
-            return Group(Text(f"{self._study.name}  starting Ray"))
+            return Group(Text(f"{self._study.name}  {self._first}".rstrip()))
         trials = self._loop.trials
         head = Text(
             f"{self._study.name}  {plain(duration(self._elapsed))} elapsed  {self._summary()}",

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from autotuner.report.summary import answer, counts, objectives_of
-from autotuner.report.words import Json, duration, measured, percent
+from autotuner.report.words import Json, counted, duration, measured, percent
 from autotuner.study.study import Study
-from autotuner.study.trial import Trial, TrialState, baseline_of
+from autotuner.study.trial import BASELINE, Trial, TrialState, baseline_of
 
 BLOCKS = 50
 """Trials of a study that are shown one by one."""
@@ -78,7 +78,7 @@ def status_lines(content: Json) -> list[str]:
     ]
     if content["finals"]["launches"]:
         finals = content["finals"]
-        lines.append(f"  finals: round {finals['round']}, {finals['launches']} launches")
+        lines.append(f"  finals: round {finals['round']}, {counted(finals['launches'], 'launch')}")
     if content["best"] is not None:
         best = content["best"]
         value = measured(best["value"], content["objectives"][0]["name"])
@@ -93,10 +93,17 @@ def status_lines(content: Json) -> list[str]:
     return lines
 
 
+LIST_HEADING = (
+    f"{'study':<32} {'state':<10} {'engine':<10} {'trials':>6} {'finals':>6} {'gain':>8}  created"
+)
+
+
 def list_line(content: Json) -> str:
-    """A row as `autotuner list` says it."""
-    done = sum(content["counts"].values())
+    """A row as `autotuner list` says it: trials as `limits.trials` counts them, then the launches
+    of the finals."""
+    trials = sum(each["number"] != BASELINE for each in content["blocks"]) + content["more"]
     return (
-        f"{content['name']:<32} {content['state']:<10} {content['engine']:<10} {done:>4} trials  "
-        f"gain {percent(content['gain']):>8}  {content['created_at'][:19]}Z"
+        f"{content['name']:<32} {content['state']:<10} {content['engine']:<10} {trials:>6} "
+        f"{content['finals']['launches']:>6} {percent(content['gain']):>8}  "
+        f"{content['created_at'][:19]}Z"
     )

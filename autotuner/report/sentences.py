@@ -31,6 +31,9 @@ _ONE_RUN = (
 ALIKE = 0.3
 """Share of the prompts' text that begins another prompt, above which it is said."""
 
+LARGE = 0.1
+"""A gain from which on it is worth finding out whether it was chance."""
+
 
 @dataclass(frozen=True)
 class Statement:
@@ -157,6 +160,7 @@ class _Finals:
     def notes(self) -> Iterator[str]:
         yield from self._tied()
         yield from self._values()
+        yield from self._unclear()
         for each in self._standings:
             if each.out:
                 yield f"{_capital(self._name(each))} cannot win: {each.out}."
@@ -190,6 +194,17 @@ class _Finals:
         if shown:
             spread = "" if noise is None else f"; one launch varies by {percent(noise)[1:]}"
             yield f"Mean of the repeats: {listed(shown[::-1])}{spread}."
+
+    def _unclear(self) -> Iterator[str]:
+        """What to do about a gain that is large, and might be chance all the same."""
+        best = self._leader()
+        asked = self._verdict["finding"] == Finding.NO_GAIN and not self._running
+        if asked and best is not None and not best.separated and (best.gain or 0.0) >= LARGE:
+            yield (
+                f"The gain measured is large ({percent(best.gain)}), but launches differ by too "
+                "much to tell it from chance: a machine that does nothing else, or more "
+                "verdict.rounds, would show which it is."
+            )
 
     def _leader(self) -> Standing | None:
         able = [each for each in self._finalists if not each.out]

@@ -215,11 +215,11 @@ def importance_text(report: Json) -> Text | None:
         return None
     objective = title(report["study"]["objectives"][0]["name"])
     head = f"\nWhere the differences in {objective} come from"
-    complete = importance_trials(report)
+    if importance_trials(report) < needed:
+        said = f"can be said from {needed} complete trials on, the baseline not counted"
+        return Text(f"{head} {said}", style="dim")
     if not shares:
-        few = f"{complete} complete trials, {needed} are needed"
-        said = few if complete < needed else "no parameter can be told from noise"
-        return Text(f"{head}: {said}", style="dim")
+        return Text(f"{head}: no parameter can be told from noise", style="dim")
     width = max(map(len, shares))
     rows = [
         f"  {name:<{width}}  {'#' * round(share * BAR):<{BAR}}  {quantity(share, 'share')}"
@@ -257,7 +257,8 @@ def _reasons(rows: Sequence[Json]) -> list[str]:
         for each in rows[:SHOWN]
     ]
     if len(rows) > SHOWN:
-        lines.append(f"          and {len(rows) - SHOWN} more reasons; see --json")
+        more = plain(counted(len(rows) - SHOWN, "more reason"))
+        lines.append(f"          and {more}; see --json")
     return lines
 
 

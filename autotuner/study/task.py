@@ -1,4 +1,4 @@
-"""The predecessor's task JSON as a study: the same question under this project's names.
+"""The earlier system's task JSON as a study: the same question under this project's names.
 
 Every name that changed gets a note, and so does everything that has no place any more.
 """
@@ -29,7 +29,7 @@ class Converted:
 
 @dataclass(frozen=True)
 class _Engine:
-    """What the predecessor knew of an engine: its image, and the flag it counted GPUs by."""
+    """What the earlier system knew of an engine: its image, and the flag it counted GPUs by."""
 
     kind: str
     image: str
@@ -49,9 +49,9 @@ _STRATEGIES = {
     "random_search": "random",
 }
 _MAX_ITERATIONS = 100
-"""The predecessor's trials where a bayesian or random task did not say."""
+"""The earlier system's trials where a bayesian or random task did not say."""
 _LATENCIES = {"p50": "e2e_latency_p50", "p90": "e2e_latency_p90", "p99": "e2e_latency_p99"}
-# The names of the predecessor's database, which its API took too.
+# The names of the earlier system's database, which its API took too.
 _STORED = {
     "model_config": "model",
     "optimization_config": "optimization",
@@ -81,7 +81,7 @@ class _Notes:
 
 
 def is_task(content: Any) -> bool:
-    """Whether a file's content is the predecessor's task, and no study."""
+    """Whether a file's content is the earlier system's task, and no study."""
     return isinstance(content, Mapping) and "task_name" in content and "workload" not in content
 
 
@@ -145,7 +145,8 @@ def _name(name: Any, notes: _Notes) -> str:
         raise ConfigError(f"{name!r} must be a text", where="task_name")
     words = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     valid = words[:63].strip("-") or "task"
-    notes.renamed(f"task_name {name!r}", f"name {valid!r}")
+    if valid != name:
+        notes.renamed(f"task_name {name!r}", f"name {valid!r}")
     return valid
 
 
@@ -332,7 +333,7 @@ _BENCHMARK_KEYS = (
 
 
 def _scenarios(said: Any, notes: _Notes) -> list[str]:
-    """One text, or a list that the predecessor's form may have split inside the brackets."""
+    """One text, or a list that the earlier system's form may have split inside the brackets."""
     if not said or not isinstance(said, str | list):
         raise ConfigError(f"{said!r} must be a list", where="benchmark.traffic_scenarios")
     notes.renamed("benchmark.traffic_scenarios", "workload.scenarios")
@@ -448,7 +449,7 @@ _OPTIMIZATION_KEYS = (
 
 
 def _slo(raw: Mapping[str, Any], notes: _Notes) -> dict[str, Any]:
-    """The predecessor's bounds in its own mode, the penalty."""
+    """The earlier system's bounds in its own mode, the penalty."""
     rows: dict[str, Any] = {}
     latency = raw.get("latency") or {}
     if not isinstance(latency, Mapping):

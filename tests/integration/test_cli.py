@@ -89,6 +89,7 @@ def test_it_was_mirrored_while_it_ran_and_has_a_log_of_its_own(
     (shown,) = optuna.get_all_study_summaries(mirrored(home)["AUTOTUNER_OPTUNA_STORAGE"])
     assert shown.n_trials == before
     log = (home / "studies" / "quick" / "study.log").read_text(encoding="utf-8")
+    assert log.splitlines()[0].endswith(" starting Ray")
     assert "trial 0 COMPLETE" in log
 
 
@@ -146,7 +147,8 @@ def test_a_name_is_taken_until_it_is_restarted(finished: tuple[Path, Any]) -> No
     again = autotuner("run", str(home / "study.json"), home=home)
     assert again.returncode == 2
     assert "--restart" in again.stderr
-    assert "resume" in again.stderr
+    assert "autotuner report quick" in again.stderr
+    assert "resume" not in again.stderr, "it is complete"
 
 
 def test_what_does_not_exist_is_said(tmp_path: Path) -> None:

@@ -183,7 +183,9 @@ def test_the_report_has_shares_bars_and_a_table() -> None:
 def test_the_report_says_how_many_trials_are_missing_or_that_all_is_noise() -> None:
     few = report(sampled(study(), 5, CAUSES["graphs"]))
     assert few["importance"] == {}
-    assert text(few).endswith("come from: 5 complete trials, 12 are needed")
+    assert text(few).endswith(
+        "come from can be said from 12 complete trials on, the baseline not counted"
+    )
     assert "What matters" not in html(few)
     noise = report(sampled(study(), 30, lambda point: 100, noise=0.1))
     assert text(noise).endswith("come from: no parameter can be told from noise")

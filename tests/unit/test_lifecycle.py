@@ -26,7 +26,7 @@ from autotuner.settings import Site
 from autotuner.store import DELETED, Store, Stored
 from autotuner.studies import START_SECONDS, Studies
 from autotuner.study.study import Study, StudyState, sees
-from autotuner.study.trial import Trial
+from autotuner.study.trial import Trial, TrialState
 from tests.builders import trial
 from tests.simulated import study_file
 from tests.unit.test_lease import ago
@@ -340,6 +340,21 @@ def test_duplicates_have_names_of_their_own(studies: Studies, job: Job) -> None:
         "x" * 58 + "-copy",
         "x" * 56 + "-copy-2",
     ]
+
+
+def test_a_taken_name_says_what_can_be_done(studies: Studies, job: Job) -> None:
+    studies.create(job)
+    with pytest.raises(StudyStateError, match="'asked'; name the new one otherwise, or restart"):
+        studies.create(job)
+    studies.store.set_state("asked", StudyState.COMPLETE)
+    studies.store.save("asked", trial(0, state=TrialState.COMPLETE))
+    with pytest.raises(StudyStateError) as complete:
+        studies.submit(job)
+    assert "autotuner report asked" in str(complete.value)
+    assert "resume" not in str(complete.value), "it has nothing left to do"
+    studies.store.save("asked", trial(1, state=TrialState.CANCELLED))
+    with pytest.raises(StudyStateError, match="autotuner resume asked"):
+        studies.submit(job)
 
 
 def test_what_is_not_there_is_said_so(studies: Studies, job: Job) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from rich.console import Console, RenderableType
 
 from autotuner.errors import FailureClass
 from autotuner.report.live import LONGEST_VALUE, Display
+from autotuner.report.rows import LIST_HEADING, list_line, row, status_lines
 from autotuner.report.summary import counts, gains, parameters_text, summary
 from autotuner.report.text import (
     accuracy_text,
@@ -501,6 +503,30 @@ def test_a_resumed_study_does_not_divide_its_time_by_trials_of_an_earlier_run(
         loop.trials.append(of_one(BEST))
         display.changed(loop.trials[-1])
     assert "about 20 min left" in capsys.readouterr().err
+
+
+def test_what_is_waited_for_before_the_first_trial_is_said_at_once(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    study = Study(spec(), "/studies/small")
+    with Display(study, log=tmp_path / "log", first="starting Ray"):
+        assert capsys.readouterr().err.endswith("] starting Ray\n")
+    assert (tmp_path / "log").read_text().endswith(" starting Ray\n")
+    with Display(study):
+        assert capsys.readouterr().err == "", "a cluster that is there is not started"
+
+
+def test_a_list_counts_trials_as_their_limit_does_and_launches_of_the_finals_apart() -> None:
+    refused = trial(3, state=TrialState.INFEASIBLE, failure=FailureClass.REFUSED)
+    again = [replace(of_one(BASELINE), number=n, repeat_of=0, round=1) for n in (4, 5)]
+    study = Study(spec(objectives=["output_throughput"]), "/studies/small")
+    content = row(study, [of_one(BASELINE), of_one(FASTEST), of_one(BEST), refused, *again])
+    shown = {**content, "state": "COMPLETE", "eta": None, "created_at": "2026-01-01T00:00:00Z"}
+    assert LIST_HEADING.split()[:5] == ["study", "state", "engine", "trials", "finals"]
+    assert list_line(shown).split()[:5] == ["small", "COMPLETE", "simulated", "2", "2"]
+    assert list_line(shown).index("COMPLETE") == LIST_HEADING.index("state")
+    one = {**shown, "finals": {"round": 1, "launches": 1}}
+    assert "  finals: round 1, 1\N{NO-BREAK SPACE}launch" in status_lines(one)
 
 
 def test_the_time_left_is_that_of_the_points_there_are(

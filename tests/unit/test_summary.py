@@ -122,6 +122,21 @@ def test_noise_is_no_gain_and_the_defaults_are_kept() -> None:
     assert sentence.endswith("; keep the defaults.")
 
 
+def test_of_a_large_gain_under_much_noise_it_says_how_to_find_out() -> None:
+    advice = "a machine that does nothing else, or more verdict.rounds"
+    noise = (0.4, 1.9, 0.7, 1.6)
+    trials = with_finals(searched(100, 200), {0: 100, 1: 160}, noise=noise)
+    sentence, notes = said(study(), trials)
+    assert sentence.startswith("No significant gain: trial 1 is within noise of vLLM's defaults (+")
+    assert sentence.endswith("; keep the defaults.")
+    assert "The gain measured is large (+" in notes
+    assert advice in notes
+    small = with_finals(searched(100, 104), {0: 100, 1: 100.4})
+    assert advice not in said(study(), small)[1], "a small one is not worth the launches"
+    clear = with_finals(searched(100, 150), {0: 100, 1: 300})
+    assert advice not in said(study(), clear)[1]
+
+
 def test_a_finalist_that_is_behind_is_not_said_to_be_within_noise() -> None:
     trials = with_finals(searched(100, 150), {0: 100, 1: 50})
     sentence, _ = said(study(), trials)

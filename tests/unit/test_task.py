@@ -1,4 +1,4 @@
-"""The predecessor's tasks as studies: the same question, and a word on everything that changed."""
+"""The earlier system's tasks as studies: the same question, and a word on all that changed."""
 
 from __future__ import annotations
 
@@ -108,6 +108,8 @@ def test_every_key_of_a_task_is_kept_or_has_a_note(name: str) -> None:
     same = {"description", "benchmark.task", "slo.steepness"}
     if name != "form_task":
         same.add("benchmark.model_tokenizer")  # where it is the model's own
+    if study_of_task(task(name)).content["name"] == task(name)["task_name"]:
+        same.add("task_name")
     for leaf in leaves(task(name)):
         assert leaf in same or leaf in said, leaf
 
@@ -142,6 +144,8 @@ def test_the_names_of_the_predecessors_database_are_taken_too() -> None:
 def test_a_name_becomes_a_studys_name(said: str, name: str) -> None:
     found = converted(task_name=said)
     assert found["name"] == name
+    told = any(line.startswith("task_name") for line in notes(task_name=said))
+    assert told == (name != said), "no note where nothing changed"
     StudySpec.model_validate(found)
 
 
