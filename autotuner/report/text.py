@@ -333,7 +333,7 @@ def report_text(report: Json) -> list[RenderableType]:
 
 def plan_text(plan: Json) -> RenderableType:
     """A plan as text: what would be launched, what it costs, and what is refused."""
-    size = "infinite" if plan["size"] is None else f"{plan['size']:,} points"
+    size = "infinite" if plan["size"] is None else plain(counted(plan["size"], "point"))
     trials = "as many trials as the space holds"
     if plan["trials"] is not None:
         trials = plain(counted(plan["trials"], "trial"))
@@ -355,7 +355,8 @@ def plan_text(plan: Json) -> RenderableType:
     lines.append(f"refused      {total:,} of {plan['looked_at']:,} points looked at")
     lines += _reasons(plan["refusals"])
     if plan["doubted"]:
-        lines.append(f"doubted      {sum(plan['doubted'].values()):,} points, which are tried last")
+        doubted = plain(counted(sum(plan["doubted"].values()), "point"))
+        lines.append(f"doubted      {doubted}, tried last")
         lines += _reasons(plan["doubts"])
     lines += _quantization(plan["quantization"])
     lines += [f"note         {note}" for note in plan["notes"]]

@@ -313,6 +313,9 @@ def test_a_plan_says_size_duration_refusals_and_launch_lines() -> None:
     assert "limits       2 h\n" in endless
     assert "infinite" in endless
     assert "as many trials as the space holds" in endless
+    single = plain(plan_text({**plan, "size": 1, "doubted": {"tight": 1}}))
+    assert "space        1 point\n" in single
+    assert "doubted      1 point, tried last\n" in single
 
 
 # Long values, finals, failures, predictions.
