@@ -16,7 +16,7 @@ from autotuner.export import EXPORT_PORT
 from autotuner.foresight import Foresight, baseline_problem
 from autotuner.job import Job
 from autotuner.report.words import by_cause
-from autotuner.serving import Plan, Slot
+from autotuner.serving import LaunchSpec, Plan, Slot
 from autotuner.settings import Site
 from autotuner.study.budget import LEAST_ROUNDS, verdict_launches
 from autotuner.study.space import Parameters
@@ -49,8 +49,8 @@ def plan(job: Job, *, trials: int = 3, site: Site | None = None) -> dict[str, An
     baseline is not launched, or None), ``launches`` (the baseline and the first trials, each with
     the ``request`` that its backend would send, and that request's ``argv``, ``environment`` and
     ``image``; where image and command are those of a serving ``runtime``, argv is what comes
-    after), ``gpus`` per launch, ``exports`` (files such a study needs beside, by name; see
-    `Backend.exports`), ``trials`` to launch, launches of the ``finals`` at least,
+    after), ``gpus`` that a launch computes on, ``exports`` (files such a study needs beside, by
+    name; see `Backend.exports`), ``trials`` to launch, launches of the ``finals`` at least,
     ``seconds_expected`` (a start of a minute assumed), ``seconds_at_most`` for all of them one
     after another, ``gpu_hours_expected`` (as if each took as many GPUs as the largest shown),
     ``limits``, ``quantization`` (by engine: how many different sets of flags, and the first ten),
@@ -66,9 +66,7 @@ def plan(job: Job, *, trials: int = 3, site: Site | None = None) -> dict[str, An
     launches += _first_trials(job, backend, foresight, trials)
     known = [number for number in (known_of.launches, spec.budget) if number is not None]
     budget = min(known, default=space.size())
-    # A table needs none.
-    recorded = isinstance(job.benchmark, Recorded)
-    gpus = 0 if recorded else max((each["gpus"] for each in launches), default=0)
+    gpus = max((each["gpus"] for each in launches), default=0)
     cost = _cost(spec, budget, gpus, _load_seconds(job, site), baseline=refusal is None)
     warning = baseline_problem(foresight)
     return {
@@ -276,9 +274,15 @@ def _planned(job: Job, backend: Backend, point: Parameters, number: int) -> dict
         "image": launch.image if backend.place.image else None,
         "runtime": None,
         **(says(asked.request) if says else {}),
-        "gpus": launch.gpus,
+        "gpus": 0 if recorded else _used(launch),
         "request": dict(asked.request),
     }
+
+
+def _used(launch: LaunchSpec) -> int:
+    """GPUs that a launch computes on. One that says how many CPUs it takes computes on those, and
+    holds GPUs only where there are some; see `execution.reservation`."""
+    return launch.gpus if launch.cpus is None else 0
 
 
 def _container(request: Mapping[str, Any]) -> dict[str, Any]:

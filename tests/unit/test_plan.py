@@ -16,6 +16,7 @@ from autotuner.report.text import plan_text
 from autotuner.settings import Site
 from tests.builders import LLAMA_8B, study_content
 
+ROOT = Path(__file__).parents[2]
 VLLM = {"kind": "vllm", "version": "0.32.0"}
 
 
@@ -101,6 +102,19 @@ def test_the_limit_that_ends_a_study_is_said(
         assert after in note
     else:
         assert planned["notes"] == []
+
+
+@pytest.mark.parametrize("example", ["03-a-search-in-a-table", "05-simulated"])
+def test_a_study_that_computes_on_no_gpu_is_charged_none(
+    monkeypatch: pytest.MonkeyPatch, example: str
+) -> None:
+    monkeypatch.chdir(ROOT)
+    planned = plan(load_job(Path("examples", example, "study.yaml")))
+    assert planned["gpu_hours_expected"] == 0
+    assert {each["gpus"] for each in planned["launches"]} == {0}
+    said = str(plan_text(planned))
+    assert "GPU-hour" not in said
+    assert "(0 GPUs)" in said
 
 
 # Reasons that differ in their numbers only.
