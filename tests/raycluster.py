@@ -109,7 +109,9 @@ def two_nodes(*, cpus: Sequence[int] = (2, 2), **environment: str) -> Iterator[R
     auth = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
     # Entrypoints of jobs look for `autotuner` there.
     path = f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"
-    own = {**os.environ, "PATH": path, "RAY_USAGE_STATS_ENABLED": "0", **environment, **auth}
+    # As the files in cluster/ start it.
+    usual = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+    own = {**os.environ, "PATH": path, **usual, **environment, **auth}
     own.pop("RAY_ADDRESS", None)
     metrics = [next(ports), next(ports)]
     cluster = RayCluster(
