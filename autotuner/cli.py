@@ -343,8 +343,6 @@ def serve(host: str | None, port: int | None) -> None:
     from autotuner.settings import Settings
 
     settings = Settings()
-    if not os.environ.get("RAY_ADDRESS"):
-        click.echo("starting Ray and the service, which may take a minute", err=True)
     sys.exit(serve_http(settings, host or settings.service_host, port or settings.service_port))
 
 

@@ -62,7 +62,7 @@ def load_job(
     backend: str | None = None,
     presets: Sequence[Path] = (),
 ) -> Job:
-    """A study file, or the predecessor's task, checked as far as it can be without starting
+    """A study file, or a task of the earlier system, checked as far as it can be without starting
     anything.
 
     Args:

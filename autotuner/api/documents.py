@@ -114,7 +114,7 @@ def refuse_stored(service: Service, study: Study) -> None:
 def both_forms(text: str | None, content: Mapping[str, Any] | None) -> dict[str, Any]:
     """A study as YAML and as JSON, given either, with what is wrong with it.
 
-    A predecessor's task becomes the study that it is. A text that cannot be read stays as it is,
+    A task of the earlier system becomes a study. A text that cannot be read stays as it is,
     and has no content.
     """
     notes, problems = list[str](), list[ConfigError]()

@@ -55,6 +55,7 @@ def serve(settings: Settings, host: str, port: int) -> int:
     _refuse_if_taken(host, port)
     if warning := lent(port):
         click.echo(f"warning: {warning}", err=True)
+    click.echo("starting Ray and the service, which may take a minute", err=True)
     with _interruptible():
         return _serve_here(host, port)
 

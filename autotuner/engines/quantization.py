@@ -1,6 +1,6 @@
 """Number formats as flags: one pure mapper per engine, for previews and for trials alike.
 
-Differences from the predecessor's tables, each of which made a launch that could not start:
+Differences from the earlier system's tables, each of which made a launch that could not start:
 `auto` and a format the model keeps give no flag (no ``--dtype auto``); ``--dtype`` only ever
 takes a float format; SGLang's fp8 experts bring no ``flashinfer_cutlass``, which it refuses
 beside ``--quantization fp8``.

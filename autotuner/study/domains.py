@@ -127,7 +127,7 @@ _KEYS = {
     "int": {"type", "low", "high", "log", "step", "when"},
     "float": {"type", "low", "high", "log", "step", "when"},
 }
-# The predecessor's words for the same three domains.
+# The earlier system's words for the same three domains.
 TYPES = {
     "categorical": "choice",
     "integer": "int",

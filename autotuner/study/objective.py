@@ -30,7 +30,7 @@ ALIASES = {
     "minimize_ttft": "ttft_mean",
     "minimize_tpot": "tpot_mean",
 }
-"""The predecessor's objectives."""
+"""The earlier system's objectives."""
 
 SEVERE = 0.2
 """Relative distance beyond a bound above which a violation is no longer minor."""
@@ -93,7 +93,7 @@ class Evaluation(NamedTuple):
 
 
 def objective_name(text: str) -> str:
-    """The metric behind an objective, under its own name or the predecessor's.
+    """The metric behind an objective, under its own name or the earlier system's.
 
     Raises:
         ValueError: neither, with the names that are near.
@@ -212,7 +212,7 @@ def penalty(
 ) -> float:
     """The multiplier of a cost: 1 + sum over the violated of weight * exp(violation / steepness).
 
-    The predecessor's curve: exactly 1 up to the bound, at least 1 + weight beyond it. Never
+    The earlier system's curve: exactly 1 up to the bound, at least 1 + weight beyond it. Never
     above PENALTY_LIMIT. A constraint without a known violation counts nothing.
     """
     total = sum(

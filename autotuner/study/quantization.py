@@ -28,7 +28,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 }
 """Field -> its values. Not every engine takes every value."""
 
-# The predecessor's names of the same fields.
+# The earlier system's names of the same fields.
 _SPELLINGS = {
     "gemm_dtype": "gemm",
     "kvcache_dtype": "kv_cache",

@@ -63,7 +63,7 @@ class NodeRow(BaseModel):
     memory_gib: float | None
     memory_used_gib: float | None
     devices: list[DeviceRow]
-    problem: str = Field(description="Why it says nothing of itself, or empty.")
+    problem: str = Field(description="Why it says nothing of itself, or of its GPUs; or empty.")
 
 
 class Hold(BaseModel):

@@ -38,7 +38,7 @@ Form = Literal["command", "args", "docker", "compose", "ome", "json", "study"]
 BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
-        "description": "A study, or a task of the predecessor.",
+        "description": "A study, or a task of the earlier system.",
         "content": {
             "application/json": {
                 "schema": {"type": "object"},
