@@ -87,6 +87,8 @@ def fake(answer: Callable[[Asked], Said]) -> Iterator[Fake]:
             self.send_response(said.status)
             self.send_header("Content-Type", said.form)
             self.send_header("Content-Length", str(len(content) + said.broken))
+            # Said, or a client that is quick sends its next request into the closing connection.
+            self.send_header("Connection", "close")
             self.end_headers()
             self.wfile.write(content)
             self.close_connection = True
