@@ -421,16 +421,17 @@ class Studies:
     def row(self, name: str) -> dict[str, Any]:
         """A study at a glance; see `report.rows`."""
         study, trials = self.show(name)
-        event = self.store.latest(name)[name].events
-        return {**row(study, trials), **self.moment(study, trials), "event": event}
+        return self._row(study, trials, self.store.latest(name)[name].events)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """All studies at a glance, the newest first."""
         latest = self.store.latest()
         for study, trials in self.list():
             if study.name in latest:  # not deleted meanwhile
-                event = latest[study.name].events
-                yield {**row(study, trials), **self.moment(study, trials), "event": event}
+                yield self._row(study, trials, latest[study.name].events)
+
+    def _row(self, study: Study, trials: Sequence[Trial], event: int) -> dict[str, Any]:
+        return {**row(study, trials), **self.moment(study, trials), "event": event}
 
     def moment(self, study: Study, trials: Sequence[Trial]) -> dict[str, Any]:
         """What changes of a study at a glance without an event: with the time, or its driver."""
