@@ -225,7 +225,7 @@ def test_a_service_for_others_needs_tokens(tmp_path: Path) -> None:
 LAPTOP = "examples/01-laptop/study.yaml"
 SHORTER = {
     "trials: 6,": "trials: 1,",
-    "rounds: 3}": "rounds: 2}",
+    "rounds: 5}": "rounds: 2}",
     "concurrency: [1, 8]": "concurrency: [8]",
     "max_seconds: 8": "max_seconds: 5",
 }

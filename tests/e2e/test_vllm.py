@@ -53,18 +53,32 @@ def test_the_laptop_example_finds_a_gain_over_vllms_defaults(tmp_path: Path) -> 
         for point in trial["load_points"]:
             assert point["metrics"]["error_rate"] == 0
             assert point["metrics"]["requests"] >= 10
-    # Measured gains were several times this; a shared machine may spoil the baseline's run or
-    # the winner's, but not by as much as that.
-    assert report["gain"]["output_throughput"] > 0.2
+    # What the example is about, once in the search and again by other launches: measured gains
+    # were several times this, and a shared machine spoils no mean by as much.
+    told = json.dumps(report["statement"], indent=1)
+    reached = {
+        trial["number"]: trial["objectives"]["output_throughput"]
+        for trial in measured
+        if not trial["round"]
+    }
+    assert max(reached.values()) / reached[0] - 1 > 0.2, told
     verdict = report["verdict"]
     assert verdict["rounds"] >= 2, "the winner and the defaults were launched again"
+    finalist = verdict["standings"][1]
     assert {trial["repeat_of"] for trial in measured if trial["round"]} == {
         0,
-        verdict["standings"][1]["candidate"],
+        finalist["candidate"],
     }
-    winner = verdict["standings"][1]
-    assert winner["gain"] > 0.2, "again, and with another launch"
-    assert winner["separated"] == (verdict["finding"] == "gain") == (winner["low"] > 0)
+    assert finalist["gain"] > 0.2, told
+    # Whether chance is ruled out is for the machine's noise to say, and is said as it is.
+    assert finalist["separated"] == (verdict["finding"] == "gain") == (finalist["low"] > 0), told
+    if verdict["finding"] == "gain":
+        assert report["winner"] == report["best"] == finalist["candidate"], told
+        assert report["gain"]["output_throughput"] == pytest.approx(finalist["gain"]), told
+    else:
+        assert verdict["finding"] == "no significant gain", told
+        assert report["best"] == report["baseline"] == 0, told
+        assert report["gain"]["output_throughput"] == 0, told
     assert ".venv-vllm/bin/python" in report["command"]
     page = (tmp_path / "studies" / "tiny-llama-cpu" / "report.html").read_text()
     assert "tiny-llama-cpu" in page
