@@ -106,8 +106,7 @@ def create_request(
             none.
 
     Raises:
-        ConfigError: the study chooses GPUs, which only Ray does; or its server spans nodes in a
-            network that does not.
+        ConfigError: the server spans nodes in a network that does not.
     """
     if launch.nodes > 1 and options.network != HOST:
         raise ConfigError(
@@ -119,9 +118,7 @@ def create_request(
     environment = {"MODEL_PATH": launch.model_path}
     if cache:
         environment["HF_HOME"] = str(cache)
-    if slot.gpu_ids:
-        _no_gpus_of_its_own(launch)
-    else:
+    if not slot.gpu_ids:
         # Where NVIDIA's runtime is the daemon's default, images made for it ask for all GPUs.
         environment["NVIDIA_VISIBLE_DEVICES"] = "void"
     body: dict[str, Any] = {
@@ -200,16 +197,6 @@ def whole_model(path: Path) -> Path:
     if path.parent.name == "snapshots" and path.parent.parent.name.startswith("models--"):
         return path.parent.parent
     return path
-
-
-def _no_gpus_of_its_own(launch: LaunchSpec) -> None:
-    for name in ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"):
-        if name in launch.environment:
-            raise ConfigError(
-                f"{name} cannot be set for a container",
-                where="engine.environment",
-                hint="it sees the GPUs that its trial holds, and no others; leave it out",
-            )
 
 
 def reference(image: str, registry: str) -> str:

@@ -54,6 +54,22 @@ def refuse_secret(name: str) -> None:
         )
 
 
+def refuse_variable(name: str) -> None:
+    """What no study may say of its servers' environment, fixed or varied: secrets, and GPUs.
+
+    Args:
+        name: with or without the prefix of a parameter.
+    """
+    refuse_secret(name)
+    if name.endswith("VISIBLE_DEVICES"):
+        raise Misplaced(
+            "cannot be set by a study: each trial is given GPUs of its own, as many as its "
+            "parallel sizes need. Leave it out; to keep GPUs of a machine out of all studies, set "
+            "CUDA_VISIBLE_DEVICES where autotuner, or the node's Ray, is started",
+            name,
+        )
+
+
 def canonical_keys(mapping: Mapping[str, Any]) -> dict[str, Any]:
     """The mapping under canonical names.
 
@@ -87,7 +103,7 @@ def space_of(raw: Mapping[str, Any]) -> Space:
     parameters: dict[str, Parameter] = {}
     for name, value in canonical_keys(raw).items():
         if name.startswith(ENVIRONMENT):
-            refuse_secret(name)
+            refuse_variable(name)
         if name.startswith(QUANTIZATION):
             raise Misplaced("number formats are varied under quantization, as lists there", name)
         parameter = _parameter(name, value)

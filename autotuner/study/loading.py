@@ -21,7 +21,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from autotuner.errors import ConfigError
 from autotuner.study.domains import Misplaced
 from autotuner.study.space import canonical_name
-from autotuner.study.spec import NAME_PATTERN, StudySpec
+from autotuner.study.spec import StudySpec, problem_of, short
 
 
 @dataclass(frozen=True)
@@ -178,70 +178,22 @@ def config_error(error: ValidationError, file: StudyFile) -> ConfigError:
 
 def _explained(each: Mapping[str, Any], file: StudyFile) -> ConfigError:
     place = tuple(each["loc"])
-    kind, value, message = each["type"], each["input"], each["msg"]
+    kind = each["type"]
     if kind == "extra_forbidden":
         allowed = _fields(place[:-1])
         near = difflib.get_close_matches(str(place[-1]), allowed, n=1)
         return file.error(
             place,
-            f"unknown key {place[-1]!r} with value {_short(value)}",
+            f"unknown key {place[-1]!r} with value {short(each['input'])}",
             allowed=allowed,
             hint=f"did you mean {near[0]!r}?" if near else "",
         )
-    if kind == "missing":
-        return file.error(place, "is missing", hint=_described(place))
     if kind == "value_error":
         error = each["ctx"]["error"]
         if isinstance(error, Misplaced):
             return file.error_below(place, error.place, error.problem)
         return file.error(place, str(error))
-    return file.error(
-        place,
-        f"{_short(value)} is not allowed: it {_demand(kind, value, each.get('ctx', {}), message)}",
-        hint=_described(place),
-    )
-
-
-_DEMANDS: Mapping[str, str] = {
-    "dict_type": "must be a mapping",
-    "model_type": "must be a mapping",
-    "model_attributes_type": "must be a mapping",
-    "int_type": "must be a whole number",
-    "int_parsing": "must be a whole number",
-    "int_from_float": "must be a whole number",
-    "float_type": "must be a number",
-    "float_parsing": "must be a number",
-    "bool_type": "must be true or false",
-    "bool_parsing": "must be true or false",
-}
-"""What pydantic asks of a value, by its name for the mistake, in the words of a study file."""
-
-
-def _demand(kind: str, value: Any, context: Mapping[str, Any], message: str) -> str:
-    """What is asked of a value, and how to write it where that is its form only.
-
-    Args:
-        kind, context, message: pydantic's, of the mistake.
-    """
-    if kind == "string_pattern_mismatch" and context["pattern"] == NAME_PATTERN:
-        return "must be lower-case letters, digits and -, at most 63, with no - at either end"
-    if kind in ("string_too_short", "too_short") and context["min_length"] == 1:
-        return "must not be empty"
-    if kind == "list_type":
-        # A text with spaces may be a command line, which is no list of one.
-        one = isinstance(value, bool | int | float) or (isinstance(value, str) and " " not in value)
-        return "must be a list" + (f": write [{_written(value)}]" if one else "")
-    if kind == "string_type":
-        written = isinstance(value, bool | int | float)
-        return "must be text" + (f': write "{_written(value)}"' if written else "")
-    own = message.removeprefix("Input ").replace("should be", "must be", 1)
-    return _DEMANDS.get(kind, own)
-
-
-def _written(scalar: bool | int | float | str) -> str:
-    """A value as a list of a study file has it; a text such as D(50,20) needs quotes there."""
-    plain_text = isinstance(scalar, str) and scalar.replace("_", "").isalnum()
-    return str(scalar) if plain_text else json.dumps(scalar)
+    return file.error(place, problem_of(each), hint=_described(place))
 
 
 def _fields(place: Sequence[str | int]) -> list[str]:
@@ -277,11 +229,6 @@ def _described(place: Sequence[str | int]) -> str:
         if key == place[-1]:
             return description
     return ""
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _not_finite(

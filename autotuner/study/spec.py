@@ -6,6 +6,8 @@ only a name, and its own options are carried along.
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
@@ -21,11 +23,13 @@ from pydantic import (
 )
 
 from autotuner.errors import ConfigError
+from autotuner.plugins import kinds
 from autotuner.study.domains import (
     Misplaced,
     canonical_keys,
     environment_text,
     refuse_secret,
+    refuse_variable,
     space_of,
 )
 from autotuner.study.metrics import MAX_LOAD, METRICS
@@ -170,7 +174,7 @@ class EngineSettings(_Part):
         if not isinstance(environment, Mapping):
             return environment
         for name in environment:
-            refuse_secret(name)
+            refuse_variable(name)
         return {name: environment_text(value) for name, value in environment.items()}
 
 
@@ -185,6 +189,17 @@ class EngineSpec(EngineSettings):
         default_factory=dict,
         description="For several engines: the settings above by kind of engine.",
     )
+
+    @field_validator("kind", mode="before")
+    @classmethod
+    def _one_or_several(cls, said: Any) -> Any:
+        names = said if isinstance(said, list) else [said]
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError(
+                f"{short(said)} is not allowed: it must be the name of an engine, or a list of "
+                f"several; allowed: {', '.join(kinds('engine'))}"
+            )
+        return said
 
     @model_validator(mode="after")
     def _several(self) -> EngineSpec:
@@ -741,15 +756,87 @@ def options_of(model: type[BaseModel], options: Mapping[str, Any], where: str) -
     try:
         return model.model_validate(options)
     except ValidationError as error:
-        each = error.errors()[0]
-        place = ".".join([where, *map(str, each["loc"])])
-        if each["type"] == "extra_forbidden":
-            raise ConfigError(
-                f"unknown key {each['loc'][-1]!r} with value {each['input']!r}",
-                where=place,
-                allowed=["kind", *model.model_fields],
-            ) from error
-        raise ConfigError(f"{each['input']!r}: {each['msg']}", where=place) from error
+        first, *others = (_refused(dict(each), model, where) for each in error.errors())
+        raise first.with_others(others) from error
+
+
+_BESIDE = {"search": tuple(SearchSpec.model_fields), "benchmark": tuple(BenchmarkSpec.model_fields)}
+"""Block -> the keys of all kinds, where those of one stand beside them."""
+
+
+def _refused(each: Mapping[str, Any], model: type[BaseModel], where: str) -> ConfigError:
+    place = ".".join([where, *map(str, each["loc"])])
+    if each["type"] == "extra_forbidden":
+        return ConfigError(
+            f"unknown key {each['loc'][-1]!r} with value {short(each['input'])}",
+            where=place,
+            allowed=[*_BESIDE.get(where, ()), *model.model_fields],
+        )
+    field = model.model_fields.get(str(each["loc"][0])) if each["loc"] else None
+    return ConfigError(problem_of(each), where=place, hint=(field and field.description) or "")
+
+
+def problem_of(each: Mapping[str, Any]) -> str:
+    """What is wrong in the words of a study file, of one mistake as pydantic lists it."""
+    kind, value = each["type"], each["input"]
+    if kind == "missing":
+        return "is missing"
+    if kind == "value_error":
+        said = str(each["ctx"]["error"])
+        # A whole block is no value that anybody looks for.
+        return said if isinstance(value, Mapping) else f"{short(value)}: {said}"
+    demand = _demand(kind, value, each.get("ctx", {}), each["msg"])
+    return f"{short(value)} is not allowed: it {demand}"
+
+
+def short(value: Any) -> str:
+    """A value as it is shown in a message."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+_DEMANDS: Mapping[str, str] = {
+    "dict_type": "must be a mapping",
+    "model_type": "must be a mapping",
+    "model_attributes_type": "must be a mapping",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+}
+"""What pydantic asks of a value, by its name for the mistake, in the words of a study file."""
+
+
+def _demand(kind: str, value: Any, context: Mapping[str, Any], message: str) -> str:
+    """What is asked of a value, and how to write it where that is its form only.
+
+    Args:
+        kind, context, message: pydantic's, of the mistake.
+    """
+    if kind == "string_pattern_mismatch":
+        if context["pattern"] == NAME_PATTERN:
+            return "must be lower-case letters, digits and -, at most 63, with no - at either end"
+        return f"must be like {context['pattern']}"
+    if kind in ("string_too_short", "too_short") and context["min_length"] == 1:
+        return "must not be empty"
+    if kind == "list_type":
+        # A text with spaces may be a command line, which is no list of one.
+        one = isinstance(value, bool | int | float) or (isinstance(value, str) and " " not in value)
+        return "must be a list" + (f": write [{_written(value)}]" if one else "")
+    if kind == "string_type":
+        written = isinstance(value, bool | int | float)
+        return "must be text" + (f': write "{_written(value)}"' if written else "")
+    # "Input should be 'a' or 'b'", "String should have at most 3 characters"
+    return _DEMANDS.get(kind, re.sub(r"^\w+ should ", "must ", message))
+
+
+def _written(scalar: bool | int | float | str) -> str:
+    """A value as a list of a study file has it; a text such as D(50,20) needs quotes there."""
+    plain_text = isinstance(scalar, str) and scalar.replace("_", "").isalnum()
+    return str(scalar) if plain_text else json.dumps(scalar)
 
 
 def _known_metric(name: str) -> None:

@@ -982,7 +982,7 @@ def test_h03_a_study_that_chooses_gpus_for_containers_is_refused_before_it_begin
     engine = {"kind": "vllm", "environment": {"CUDA_VISIBLE_DEVICES": "0"}}
     content = study_content(engine=engine, backend={"kind": "docker"}, model={"path": "org/tiny"})
     file.write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(ConfigError, match="CUDA_VISIBLE_DEVICES cannot be set for a container"):
+    with pytest.raises(ConfigError, match="CUDA_VISIBLE_DEVICES: cannot be set by a study"):
         CliRunner().invoke(cli, ["check", str(file)], catch_exceptions=False)
 
 
