@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -36,10 +37,23 @@ def _either(name: str, *others: str) -> AliasChoices:
     return AliasChoices(f"AUTOTUNER_{name}", *others)
 
 
+def _from_here(said: str | Path) -> str:
+    """A path as whoever reads the settings means it: actors work in other directories."""
+    try:
+        return os.path.abspath(Path(said).expanduser())
+    except RuntimeError as error:
+        raise ValueError(f"{said}: {error}") from None
+
+
 def _variable(place: Sequence[int | str]) -> str:
     """The variable of a setting, from the place in an error."""
     name = str(place[0]).upper()
     return name if name.startswith("AUTOTUNER_") else f"AUTOTUNER_{name}"
+
+
+def _in_our_words(message: str) -> str:
+    """Pydantic's, of a mistake."""
+    return message.removeprefix("Value error, ").replace("Input should be", "must be", 1)
 
 
 class Site(BaseModel):
@@ -132,7 +146,7 @@ class Settings(BaseSettings):
             super().__init__(**values)
         except ValidationError as error:
             found = [
-                ConfigError(each["msg"].removeprefix("Value error, "), where=_variable(each["loc"]))
+                ConfigError(_in_our_words(each["msg"]), where=_variable(each["loc"]))
                 for each in error.errors(include_url=False, include_input=False)
             ]
             raise found[0].with_others(found[1:]) from None
@@ -253,6 +267,28 @@ class Settings(BaseSettings):
         if not isinstance(said, str):
             return said
         return tuple(part.strip() for part in said.split(",") if part.strip())
+
+    @field_validator("home", "models", "hub_cache", "tokens", "allow", "service_directory")
+    @classmethod
+    def _absolute(cls, said: Path | None) -> Path | None:
+        return None if said is None else Path(_from_here(said))
+
+    @field_validator("mounts")
+    @classmethod
+    def _all_absolute(cls, said: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(_from_here, said))
+
+    @field_validator("registry")
+    @classmethod
+    def _in_the_clear(cls, said: str) -> str:
+        if "@" in said:
+            raise ValueError(
+                "a name or a password does not belong in it: plans and logs show it; write the "
+                "registry alone, and sign in with `docker login` on each node"
+            )
+        if "://" in said:
+            raise ValueError(f"{said!r} is a URL; write HOST or HOST/PATH, without https://")
+        return said
 
     @field_validator("ports", mode="before")
     @classmethod

@@ -167,6 +167,59 @@ def test_lists_and_ranges_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Settings().site.ports == (21000, 21999)
 
 
+def test_relative_paths_begin_where_the_settings_are_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Actors, which get them as values, work in other directories."""
+    monkeypatch.setenv("HOME", "/home/me")
+    (tmp_path / ".env").write_text("AUTOTUNER_MODELS=models/../m\nAUTOTUNER_ALLOW=allow.yaml\n")
+    monkeypatch.setenv("AUTOTUNER_MOUNTS", "adapters,~/templates,/c")
+    monkeypatch.setenv("AUTOTUNER_HOME", "here")
+    monkeypatch.setenv("HF_HOME", "~/hub")
+    settings = Settings()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    site: Site = pickle.loads(pickle.dumps(settings.site))
+    assert site.models == tmp_path / "m"
+    assert site.mounts == (f"{tmp_path}/adapters", "/home/me/templates", "/c")
+    assert site.hub_cache == Path("/home/me/hub")
+    assert settings.allow == tmp_path / "allow.yaml"
+    assert settings.studies == tmp_path / "here" / "studies"
+    assert settings.store_url == f"sqlite:///{tmp_path}/here/autotuner.db"
+
+
+def test_the_home_of_nobody_is_an_error_and_no_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTOTUNER_MODELS", "~nobody-of-that-name/models")
+    with pytest.raises(ConfigError, match="AUTOTUNER_MODELS: ~nobody-of-that-name"):
+        Settings()
+
+
+@pytest.mark.parametrize("said", ["me:PASSWORD@registry.example.com", "PASSWORD@registry/mirror"])
+def test_a_registrys_password_is_refused_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    """Images' names are in plans, logs and the store."""
+    monkeypatch.setenv("AUTOTUNER_REGISTRY", said)
+    with pytest.raises(ConfigError, match=r"AUTOTUNER_REGISTRY: .*docker login") as caught:
+        Settings()
+    assert "PASSWORD" not in str(caught.value)
+
+
+def test_a_registry_is_no_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTOTUNER_REGISTRY", "https://registry.example.com")
+    with pytest.raises(ConfigError, match="write HOST or HOST/PATH"):
+        Settings()
+    monkeypatch.setenv("AUTOTUNER_REGISTRY", "registry.example.com:5000/mirror")
+    assert Settings().site.registry == "registry.example.com:5000/mirror"
+
+
+def test_a_number_that_is_none_is_told_in_our_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTOTUNER_SERVICE_PORT", "many")
+    with pytest.raises(ConfigError, match="AUTOTUNER_SERVICE_PORT: must be a valid integer"):
+        Settings()
+
+
 @pytest.mark.parametrize("said", ["21000", "a-b", "21999-21000", "80-90", "21000-70000"])
 def test_a_range_of_ports_that_is_none_is_refused(
     monkeypatch: pytest.MonkeyPatch, said: str
