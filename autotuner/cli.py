@@ -9,37 +9,43 @@ answers at once.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from autotuner import __version__, remote
+from autotuner import __version__, flag_catalogs, remote
 from autotuner.errors import AutotunerError, ConfigError, InfrastructureError, StudyStateError
+from autotuner.terminal import (
+    AS_JSON,
+    EXIT_FOUND,
+    EXIT_INTERRUPTED,
+    EXIT_NOTHING,
+    EXIT_OPERATOR,
+    EXIT_USER,
+    exit_code,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from autotuner.engines.catalog import Catalog
     from autotuner.execution.doctor import Patient
     from autotuner.job import Job
     from autotuner.mirrors.base import Mirror
     from autotuner.serving import Finding
+    from autotuner.settings import Settings
     from autotuner.studies import Studies
     from autotuner.study.study import Study, StudyState
-
-EXIT_FOUND, EXIT_NOTHING, EXIT_USER, EXIT_OPERATOR, EXIT_INTERRUPTED = 0, 1, 2, 3, 130
 
 _STUDY_FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 _NAME = click.argument("name")
 _BACKEND = click.option(
     "--backend", help="Kind of backend, instead of the file's: process, docker, ome."
 )
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def main() -> None:
@@ -78,30 +84,29 @@ def cli() -> None:
     """Find the launch flags that serve an LLM best, by measuring them."""
 
 
-for _verb in remote.COMMANDS:
+for _verb in (*remote.COMMANDS, flag_catalogs.catalog):
     cli.add_command(_verb)
 
 
 @cli.command()
 @_STUDY_FILE
 @_BACKEND
-@_JSON
+@AS_JSON
 def check(file: Path, backend: str | None, as_json: bool) -> None:
     """Check a study file; starts nothing."""
     from autotuner.foresight import baseline_problem
     from autotuner.job import load_job
     from autotuner.plan import first_plan
-    from autotuner.settings import Settings
 
     job = load_job(file, backend=backend, presets=_preset_directories())
-    first_plan(job, Settings().site)
+    first_plan(job, _settings().site)
     spec = job.spec
     size = spec.parameter_space.size()
     warning = baseline_problem(job.foresight())
     if as_json:
         warnings = [warning] if warning else []
         content = {"name": spec.name, "valid": True, "size": size, "notes": list(job.notes)}
-        _print_json({**content, "warnings": warnings})
+        print_json({**content, "warnings": warnings})
     else:
         for note in job.notes:
             click.echo(f"note: {note}")
@@ -121,15 +126,14 @@ def check(file: Path, backend: str | None, as_json: bool) -> None:
     help="Write what the backend needs beside the study, such as Kubernetes manifests, there.",
 )
 @_BACKEND
-@_JSON
+@AS_JSON
 def plan(file: Path, trials: int, export: Path | None, backend: str | None, as_json: bool) -> None:
     """Show what a study would launch and what it would refuse; starts nothing."""
     from autotuner.job import load_job
     from autotuner.plan import plan as plan_of
-    from autotuner.settings import Settings
 
     job = load_job(file, backend=backend, presets=_preset_directories())
-    planned = plan_of(job, trials=trials, site=Settings().site)
+    planned = plan_of(job, trials=trials, site=_settings().site)
     if export is not None:
         export.mkdir(parents=True, exist_ok=True)
         for name, text in planned["exports"].items():
@@ -138,7 +142,7 @@ def plan(file: Path, trials: int, export: Path | None, backend: str | None, as_j
         if not planned["exports"]:
             click.echo(f"the backend {job.spec.backend.kind} needs nothing beside", err=True)
     if as_json:
-        _print_json(planned)
+        print_json(planned)
     else:
         from autotuner.report import text
 
@@ -170,7 +174,7 @@ _HTML = click.option(
 @click.option("--restart", is_flag=True, help="Delete an ended study of this name first.")
 @_BACKEND
 @_HTML
-@_JSON
+@AS_JSON
 def run(
     file: Path,
     name: str | None,
@@ -187,12 +191,11 @@ def run(
     from autotuner.execution.cluster import reached
     from autotuner.job import load_job
     from autotuner.plan import first_plan
-    from autotuner.settings import Settings
 
     job = load_job(file, name=name, backend=backend, presets=_preset_directories())
     for note in job.notes:
         click.echo(f"note: {note}", err=True)
-    first_plan(job, Settings().site)
+    first_plan(job, _settings().site)
     studies = _studies()
     job = _with_prior(studies, job)  # before an old study of this name is deleted
     reached(os.environ.get("RAY_ADDRESS", ""))  # else the name would be taken for nothing
@@ -206,7 +209,7 @@ def run(
 @click.option("--take-over", is_flag=True, help="Do not believe a driver on another machine.")
 @click.option("--job", default="", hidden=True, help="Only while the study is this job's.")
 @_HTML
-@_JSON
+@AS_JSON
 def resume(name: str, take_over: bool, job: str, html: Path | None, as_json: bool) -> None:
     """Go on with a study that was cancelled, failed or lost its driver."""
     from autotuner.job import checked
@@ -228,7 +231,7 @@ def resume(name: str, take_over: bool, job: str, html: Path | None, as_json: boo
 @cli.command()
 @remote.or_there(remote.status)
 @_NAME
-@_JSON
+@AS_JSON
 def status(name: str, as_json: bool) -> None:
     """Show how a study stands."""
     remote.show_status(_studies().row(name), as_json)
@@ -236,7 +239,7 @@ def status(name: str, as_json: bool) -> None:
 
 @cli.command("list")
 @remote.or_there(remote.list_studies)
-@_JSON
+@AS_JSON
 def list_studies(as_json: bool) -> None:
     """List all studies, the newest first."""
     studies = _studies()
@@ -250,7 +253,7 @@ def list_studies(as_json: bool) -> None:
 @remote.or_there(remote.report)
 @_NAME
 @_HTML
-@_JSON
+@AS_JSON
 def report(name: str, html: Path | None, as_json: bool) -> None:
     """Report a study: the trials, and the best beside the engine's defaults."""
     _report(_studies(), name, html=html, as_json=as_json)
@@ -269,31 +272,29 @@ def report(name: str, html: Path | None, as_json: bool) -> None:
     "InferenceService.",
 )
 @click.option("--trial", type=int, help="This trial instead of the best.")
-@_JSON
+@AS_JSON
 def export(name: str, form: str, trial: int | None, as_json: bool) -> None:
     """Print the launch of the best trial, to serve with."""
     from autotuner.export import exported, launch_json
-    from autotuner.settings import Settings
 
     spec, point = _studies().chosen(name, trial)
     if as_json:
-        _print_json(launch_json(spec, point))
+        print_json(launch_json(spec, point))
     else:
-        click.echo(exported(spec, point, form, Settings().site))
+        click.echo(exported(spec, point, form, _settings().site))
 
 
 @cli.command()
 @click.option("--study", help="Only what belongs to this study.")
 @click.option("--owned", is_flag=True, help="Also what still has a living owner.")
 @click.option("--backend", help="Only of this kind, even where no stored study used it.")
-@_JSON
+@AS_JSON
 def sweep(study: str | None, owned: bool, backend: str | None, as_json: bool) -> None:
     """Remove what trials left behind on this machine, by the backends that studies used; prints
     what it removed."""
-    from autotuner.settings import Settings
 
     removed, problems = list[str](), list[str]()
-    for each in _studies().backends_used(Settings().site, only=backend):
+    for each in _studies().backends_used(_settings().site, only=backend):
         # One that is not here has nothing to sweep; one that was asked for must say so.
         place = each.examine()[0] if backend else None
         try:
@@ -303,7 +304,7 @@ def sweep(study: str | None, owned: bool, backend: str | None, as_json: bool) ->
         except InfrastructureError as error:
             problems.append(str(error))
     if as_json:
-        _print_json({"removed": removed, "problems": problems})
+        print_json({"removed": removed, "problems": problems})
     else:
         for text in removed:
             click.echo(f"removed {text}")
@@ -320,11 +321,10 @@ def mirror(name: str | None, every: bool) -> None:
     """Copy a study to AUTOTUNER_OPTUNA_STORAGE, for optuna-dashboard; again changes nothing."""
     from autotuner.execution.loggers import command
     from autotuner.mirrors.optuna import copied
-    from autotuner.settings import Settings
 
     if (name is None) != every:
         raise click.UsageError("give the NAME of a study, or --all")
-    url = Settings().optuna_storage.get_secret_value()
+    url = _settings().optuna_storage.get_secret_value()
     if not url:
         raise ConfigError(
             "is not set", where="AUTOTUNER_OPTUNA_STORAGE", hint="such as sqlite:////data/optuna.db"
@@ -340,9 +340,8 @@ def mirror(name: str | None, every: bool) -> None:
 def serve(host: str | None, port: int | None) -> None:
     """Serve studies by HTTP, and the page; starts a local Ray, or uses that of RAY_ADDRESS."""
     from autotuner.api.serve import serve as serve_http
-    from autotuner.settings import Settings
 
-    settings = Settings()
+    settings = _settings()
     sys.exit(serve_http(settings, host or settings.service_host, port or settings.service_port))
 
 
@@ -364,24 +363,22 @@ def token() -> None:
 def add_token(name: str, role: str, team: str) -> None:
     """Make a token and print it, this once: only its hash is kept."""
     from autotuner.api import tokens
-    from autotuner.settings import Settings
 
-    click.echo(tokens.issue(tokens.token_file(Settings()), name, tokens.Role(role), team))
+    click.echo(tokens.issue(tokens.token_file(_settings()), name, tokens.Role(role), team))
     # Beside the token, which alone goes where a script reads it.
     whose = f" of the team {team}" if team else ""
     click.echo(f"{name}: {role}{whose}", err=True)
 
 
 @token.command("list")
-@_JSON
+@AS_JSON
 def list_tokens(as_json: bool) -> None:
     """List who has tokens."""
     from autotuner.api import tokens
-    from autotuner.settings import Settings
 
-    held = tokens.listed(tokens.token_file(Settings()))
+    held = tokens.listed(tokens.token_file(_settings()))
     if as_json:
-        _print_json([each.model_dump(mode="json", exclude={"hash"}) for each in held])
+        print_json([each.model_dump(mode="json", exclude={"hash"}) for each in held])
         return
     if not held:
         click.echo("no tokens; autotuner token add NAME makes one")
@@ -394,9 +391,8 @@ def list_tokens(as_json: bool) -> None:
 def revoke_token(name: str) -> None:
     """End a token, at once."""
     from autotuner.api import tokens
-    from autotuner.settings import Settings
 
-    tokens.revoke(tokens.token_file(Settings()), name)
+    tokens.revoke(tokens.token_file(_settings()), name)
     click.echo(f"{name} has no token any more")
 
 
@@ -410,13 +406,13 @@ def openapi() -> None:
             f"the service needs {error.name!r}, which is not installed\n"
             "  install autotuner with its extra serve"
         ) from error
-    _print_json(document())
+    print_json(document())
 
 
 @cli.command()
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False), required=False)
 @_BACKEND
-@_JSON
+@AS_JSON
 def doctor(file: Path | None, backend: str | None, as_json: bool) -> None:
     """Check whether servers can run here, and on every node of the cluster of RAY_ADDRESS.
 
@@ -425,9 +421,8 @@ def doctor(file: Path | None, backend: str | None, as_json: bool) -> None:
     from autotuner.execution.doctor import Patient
     from autotuner.job import load_job
     from autotuner.report.text import findings_table, show
-    from autotuner.settings import Settings
 
-    settings = Settings()
+    settings = _settings()
     job = None
     if file is not None:
         job = load_job(file, backend=backend, presets=_preset_directories())
@@ -436,7 +431,7 @@ def doctor(file: Path | None, backend: str | None, as_json: bool) -> None:
     healthy = all(each.ok is not False for findings in found.values() for each in findings)
     if as_json:
         content = {node: [dataclasses.asdict(f) for f in each] for node, each in found.items()}
-        _print_json({"healthy": healthy, "nodes": content})
+        print_json({"healthy": healthy, "nodes": content})
     else:
         show(*(findings_table(node, findings) for node, findings in found.items()))
     sys.exit(EXIT_FOUND if healthy else EXIT_OPERATOR)
@@ -480,7 +475,7 @@ def convert(file: Path, output: Path | None) -> None:
 
 @cli.command()
 @click.argument("name", required=False)
-@_JSON
+@AS_JSON
 def presets(name: str | None, as_json: bool) -> None:
     """List the ready-made spaces, or print the file of one, which gives the reasons."""
     from autotuner.study import presets as known
@@ -489,13 +484,13 @@ def presets(name: str | None, as_json: bool) -> None:
     if name is None:
         found = known.presets(directories)
         if as_json:
-            _print_json([dataclasses.asdict(each) for each in found])
+            print_json([dataclasses.asdict(each) for each in found])
         for each in () if as_json else found:
             click.echo(f"{each.name:<24} {each.engine or 'any engine':<12} {each.why}")
         return
     preset = known.find_preset(name, directories)
     if as_json:
-        _print_json(dataclasses.asdict(preset))
+        print_json(dataclasses.asdict(preset))
         return
     click.echo(_preset_text(name, directories), nl=False)
 
@@ -511,123 +506,15 @@ def _preset_text(name: str, directories: list[Path]) -> str:
     return file.read_text(encoding="utf-8")
 
 
-@cli.command()
-@click.argument("engine", required=False)
-@click.option("--version", help="Version shown, or written.")
-@click.option("--search", help="Only flags whose name holds this text.")
-@click.option("--against", help="Compare with the flags of this engine; the same one by default.")
-@click.option("--against-version", help="Version of the other; its newest by default.")
-@click.option(
-    "--from-python",
-    type=click.Path(path_type=Path, exists=True),
-    help="Write a catalog: ask the engine installed for this Python.",
-)
-@click.option(
-    "--from-help",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Write a catalog: read the text of the engine's --help (vLLM: --help=all).",
-)
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="File to write; ENGINE-VERSION.json by default.",
-)
-@_JSON
-def catalog(
-    engine: str | None,
-    version: str | None,
-    search: str | None,
-    against: str | None,
-    against_version: str | None,
-    from_python: Path | None,
-    from_help: Path | None,
-    output: Path | None,
-    as_json: bool,
-) -> None:
-    """Show an engine's flags, or make the flag catalog of another version."""
-    from autotuner.engines import catalog as catalogs
-
-    if engine is None:
-        versions = {each: catalogs.known_versions(each) for each in catalogs.known_engines()}
-        if as_json:
-            _print_json(versions)
-        for each, known in () if as_json else versions.items():
-            click.echo(f"{each:<12} {', '.join(known)}")
-        return
-    if from_python or from_help:
-        made = (
-            catalogs.catalog_of_python(engine, from_python)
-            if from_python
-            else _catalog_of_help(engine, version, from_help)
-        )
-        path = output or Path(f"{engine}-{made.version}.json")
-        catalogs.write_catalog(made, path)
-        if as_json:
-            _print_json({"file": str(path), "version": made.version, "flags": len(made.flags)})
-            return
-        click.echo(f"{path}: {len(made.flags)} flags of {engine} {made.version}")
-        click.echo(f"use it with  engine: {{kind: {engine}, catalog: {path}}}")
-        return
-    shown = catalogs.load_catalog(engine, version)
-    if against or against_version:
-        other = catalogs.load_catalog(against or engine, against_version)
-        _show_compatibility(shown, other, as_json)
-        return
-    flags = [flag for flag in shown.flags if not search or search in flag.name]
-    if as_json:
-        content = shown.to_json()
-        names = {flag.name for flag in flags}
-        _print_json({**content, "flags": [f for f in content["flags"] if f["name"] in names]})
-        return
-    if not flags:
-        click.echo(
-            f"no flag of {shown.engine} {shown.version} has {search!r} in its name", err=True
-        )
-    for flag in flags:
-        choices = " {" + ",".join(map(str, flag.choices)) + "}" if flag.choices else ""
-        default = "" if flag.default is None else f"  (default {flag.default})"
-        click.echo(f"--{flag.name}  {flag.kind.value}{choices}{default}")
-
-
-def _show_compatibility(one: Catalog, other: Catalog, as_json: bool) -> None:
-    from autotuner.engines.compatibility import compatibility
-
-    found = compatibility(one, other)
-    if as_json:
-        _print_json(found.to_json())
-        return
-    names = [f"{each.engine} {each.version}" for each in (one, other)]
-    click.echo(f"{len(found.common)} flags of both {names[0]} and {names[1]}:")
-    for shared in found.common:
-        alias = f" (there --{shared.other.name})" if shared.one.name != shared.other.name else ""
-        differs = f"  differs: {shared.differs}" if shared.differs else ""
-        click.echo(f"  --{shared.one.name}{alias}{differs}")
-    for name, only in zip(names, (found.only_one, found.only_other), strict=True):
-        click.echo(f"{len(only)} flags of {name} only:")
-        for flag in only:
-            click.echo(f"  --{flag}")
-
-
-def _catalog_of_help(engine: str, version: str | None, path: Path | None) -> Any:
-    from autotuner.engines.catalog import catalog_of_help
-
-    assert path is not None
-    if version is None:
-        raise ConfigError("a help text does not say its version", hint="add --version X.Y.Z")
-    return catalog_of_help(engine, version, path.read_text(encoding="utf-8", errors="replace"))
-
-
 def _run(
     studies: Studies, study: Study, job: Job, *, resume: bool, html: Path | None, as_json: bool
 ) -> int:
     """Run to the end, report, and say the exit code."""
     from autotuner.execution.cluster import address
     from autotuner.report.live import Display
-    from autotuner.settings import Settings
     from autotuner.study.files import STUDY_LOG
-    from autotuner.study.study import StudyState
 
-    place, site = Path(study.directory), Settings().site
+    place, site = Path(study.directory), _settings().site
     first = "" if os.environ.get("RAY_ADDRESS") else "starting Ray"
     backend = job.backend.open(study.spec.backend.options, site)
     with (
@@ -654,9 +541,7 @@ def _run(
         )
     page = html or place / "report.html"
     _report(studies, study.name, html=page, as_json=as_json)
-    if state is StudyState.CANCELLED:
-        return EXIT_INTERRUPTED
-    return EXIT_FOUND if state is StudyState.COMPLETE else EXIT_NOTHING
+    return exit_code(state)
 
 
 @contextmanager
@@ -694,13 +579,12 @@ def _examined(patient: Patient) -> dict[str, list[Finding]]:
 
 def _with_prior(studies: Studies, job: Job) -> Job:
     """The job with what its prior believes; what it does not is said."""
-    from autotuner.settings import Settings
 
     if job.spec.prior is None:
         return job
     if job.spec.prior.system is not None:
         click.echo("asking aiconfigurator about the space", err=True)
-    job = studies.with_prior(job, Settings().aiconfigurator)
+    job = studies.with_prior(job, _settings().aiconfigurator)
     problem = job.prior.problem
     if not problem and not job.prior.first_points(job.spec):
         problem = f"it knows no point of this space by {job.spec.objectives[0]}"
@@ -723,9 +607,8 @@ def _driver() -> Callable[..., StudyState]:
 
 def _mirrors() -> list[Mirror]:
     """Where the operator wants studies to be seen as well; imports Ray where that is so."""
-    from autotuner.settings import Settings
 
-    said = Settings()
+    said = _settings()
     places = {
         "optuna": said.optuna_storage.get_secret_value(),
         "mlflow": said.mlflow.get_secret_value(),
@@ -741,34 +624,38 @@ def _mirrors() -> list[Mirror]:
 def _report(studies: Studies, name: str, *, html: Path | None, as_json: bool) -> None:
     content = studies.report(name)
     if as_json:
-        _print_json(content)
+        print_json(content)
     else:
         from autotuner.report import text
 
         text.show(*text.report_text(content))
     if html is not None:
         from autotuner.report import page
-        from autotuner.settings import Settings
 
-        html.write_text(page.html(content, Settings().zone), encoding="utf-8")
+        html.write_text(page.html(content, _settings().zone), encoding="utf-8")
         click.echo(f"report: {html}", err=as_json)
 
 
-def _studies() -> Studies:
+def _settings() -> Settings:
+    """What the operator set, read once for a command."""
     from autotuner.settings import Settings
+
+    known = click.get_current_context().find_root()
+    if known.obj is None:
+        known.obj = Settings()
+    settings: Settings = known.obj
+    return settings
+
+
+def _studies() -> Studies:
     from autotuner.store import Store
     from autotuner.studies import Studies
 
-    settings = Settings()
+    settings = _settings()
     return Studies(Store(settings.store_url), settings.studies)
 
 
 def _preset_directories() -> list[Path]:
     """Where the user's own presets are looked for, besides those that come with autotuner."""
-    from autotuner.settings import Settings
 
-    return [Settings().home.expanduser() / "presets"]
-
-
-def _print_json(content: Any) -> None:
-    click.echo(json.dumps(content, indent=2, allow_nan=False))
+    return [_settings().home.expanduser() / "presets"]

@@ -4,7 +4,6 @@ on studies of this machine. Each is a function of a client and its arguments to 
 from __future__ import annotations
 
 import functools
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,14 +14,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autotuner.errors import ConfigError
+from autotuner.terminal import AS_JSON, EXIT_FOUND, EXIT_INTERRUPTED, exit_code, print_json
 
 if TYPE_CHECKING:
     from autotuner.client import Client, Event
 
 Verb = Callable[..., int]
 """Of a client and a command's own arguments; its exit code."""
-
-FOUND, NOTHING, INTERRUPTED = 0, 1, 130
 
 _ADDRESS = click.option(
     "--address",
@@ -34,7 +32,6 @@ _TOKEN_FILE = click.option(
     type=click.Path(path_type=Path, dir_okay=False),
     help="File of the service's token, instead of AUTOTUNER_TOKEN.",
 )
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def or_there(verb: Verb) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -74,7 +71,7 @@ def _only_there(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--follow", is_flag=True, help="Show what happens, and at the end the report.")
 @click.option("--start/--no-start", default=True, help="Run it at once, or only store it.")
-@_JSON
+@AS_JSON
 @_only_there
 def submit(client: Client, file: Path, follow: bool, start: bool, as_json: bool) -> int:
     """Have a service run a study FILE, or a task of the earlier system.
@@ -89,30 +86,30 @@ def submit(client: Client, file: Path, follow: bool, start: bool, as_json: bool)
         click.echo(f"note: {note}", err=True)
     if not follow:
         if as_json:
-            _print_json(row)
+            print_json(row)
         else:
             click.echo(f"{row['name']}  {client.page(row['name'])}")
-        return FOUND
+        return EXIT_FOUND
     click.echo(f"{row['name']}  {client.page(row['name'])}", err=True)
     return followed(client, row["name"], as_json=as_json)
 
 
 @click.command()
 @click.argument("name")
-@_JSON
+@AS_JSON
 @_only_there
 def cancel(client: Client, name: str, as_json: bool) -> int:
     """Have a service end a study in order; what was measured is kept."""
     row = client.cancel(name)
     if as_json:
-        _print_json(row)
+        print_json(row)
     elif row["state"] == "CANCELLED":
         click.echo(f"{name}: CANCELLED")
     else:
         click.echo(
             f"{name}: {row['state']}, asked to end; autotuner status {name} says when it has"
         )
-    return FOUND
+    return EXIT_FOUND
 
 
 @click.command()
@@ -145,8 +142,8 @@ def logs(
     with _goes_on(client, name):
         for line in lines:
             click.echo(line)
-        return FOUND
-    return INTERRUPTED
+        return EXIT_FOUND
+    return EXIT_INTERRUPTED
 
 
 COMMANDS = (submit, cancel, logs)
@@ -156,13 +153,13 @@ COMMANDS = (submit, cancel, logs)
 def status(client: Client, name: str, *, as_json: bool) -> int:
     """How a study stands, as `autotuner status`."""
     show_status(client.study(name), as_json, at=client.page(name))
-    return FOUND
+    return EXIT_FOUND
 
 
 def list_studies(client: Client, *, as_json: bool) -> int:
     """All studies of a service, as `autotuner list`."""
     show_list(client.studies(), as_json, maker="autotuner submit")
-    return FOUND
+    return EXIT_FOUND
 
 
 def show_status(row: Mapping[str, Any], as_json: bool, *, at: str = "") -> None:
@@ -171,7 +168,7 @@ def show_status(row: Mapping[str, Any], as_json: bool, *, at: str = "") -> None:
     from autotuner.report.text import plain
 
     if as_json:
-        _print_json(row)
+        print_json(row)
         return
     for line in [*status_lines(row), *([f"  {at}"] if at else [])]:
         click.echo(plain(line))
@@ -183,7 +180,7 @@ def show_list(rows: Sequence[Mapping[str, Any]], as_json: bool, *, maker: str) -
     from autotuner.report.text import plain
 
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     if not rows:
         click.echo(f"no studies yet; {maker} STUDY.yaml makes one")
@@ -200,13 +197,13 @@ def report(client: Client, name: str, *, html: Path | None, as_json: bool) -> in
     if html is not None:
         html.write_text(client.report_page(name), encoding="utf-8")
         click.echo(f"report: {html}", err=as_json)
-    return FOUND
+    return EXIT_FOUND
 
 
 def export(client: Client, name: str, *, form: str, trial: int | None, as_json: bool) -> int:
     """The launch to serve with, as `autotuner export`."""
     click.echo(client.export(name, "json" if as_json else form, trial=trial).rstrip("\n"))
-    return FOUND
+    return EXIT_FOUND
 
 
 def resume(
@@ -224,10 +221,10 @@ def resume(
             raise ConfigError(f"{option} is of a study that this machine goes on with itself")
     row = client.resume(name)
     if as_json:
-        _print_json(row)
+        print_json(row)
     else:
         click.echo(f"{name}: {row['state']}  {client.page(name)}")
-    return FOUND
+    return EXIT_FOUND
 
 
 def followed(client: Client, name: str, *, as_json: bool) -> int:
@@ -245,12 +242,7 @@ def followed(client: Client, name: str, *, as_json: bool) -> int:
         content = client.wait(name, on_event=show)
         _show_report(content, as_json)
         return exit_code(content["study"]["state"])
-    return INTERRUPTED
-
-
-def exit_code(state: str) -> int:
-    """What `autotuner run` ends with when its study ended so."""
-    return {"COMPLETE": FOUND, "CANCELLED": INTERRUPTED}.get(state, NOTHING)
+    return EXIT_INTERRUPTED
 
 
 def line(event: Event) -> str:
@@ -295,7 +287,7 @@ def _goes_on(client: Client, name: str) -> Iterator[None]:
 
 def _show_report(content: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        _print_json(content)
+        print_json(content)
         return
     from autotuner.report import text
 
@@ -323,7 +315,3 @@ def _token(file: Path | None) -> str | None:
     if not token.isascii() or len(token.split()) != 1:
         raise ConfigError("holds no token, or more than one", file=str(file))
     return token
-
-
-def _print_json(content: Any) -> None:
-    click.echo(json.dumps(content, indent=2, allow_nan=False))

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -306,7 +307,8 @@ class Teller(_NotSnapshotted, Callback):
         if news.ended and news.outcome is not None:
             self._loop.placed(_number(trial), node=news.node, gpu_ids=news.gpu_ids)
             if news.files:
-                unpack(news.files, Path(trial.config[ASSIGNMENT].directory))
+                with suppress(OSError):  # its logs are lost, and not what was measured
+                    unpack(news.files, Path(trial.config[ASSIGNMENT].directory))
             self._loop.answered(_number(trial), news.outcome)
 
     def _allowed(self, trial: TuneTrial) -> float:

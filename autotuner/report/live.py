@@ -18,7 +18,7 @@ from autotuner.report.summary import gains, load_names, overview, parameters_tex
 from autotuner.report.text import plain, trials_table
 from autotuner.report.words import duration, measured, percent, shortened
 from autotuner.report.words import gpu_hours as gpu_hours_text
-from autotuner.study.budget import LEAST_ROUNDS, gpu_hours, launched, trials_left, verdict_launches
+from autotuner.study.budget import gpu_hours, launched, seconds_left, trials_left
 from autotuner.study.pareto import best_of
 from autotuner.study.space import Parameters
 from autotuner.study.study import Study, timestamp
@@ -59,7 +59,6 @@ class Display(AbstractContextManager["Display"]):
         self._clock = clock
         self._began = clock()
         self._loop: Counting | None = None
-        self._before = 0  # trials that ended before this run: they took none of its time
         self._drawn = 0.0
         self._said: dict[int, tuple[TrialState, str]] = {}
         # Progress goes to standard error: standard output is for results.
@@ -87,7 +86,6 @@ class Display(AbstractContextManager["Display"]):
     def begun(self, loop: Counting) -> None:
         """The cluster is there and trials begin."""
         self._loop = loop
-        self._before = sum(trial.state.ended and bool(trial.phases) for trial in loop.trials)
         self._say(f"study {self._study.name}: {', '.join(load_names(self._study.spec))}")
 
     def said(self, text: str) -> None:
@@ -162,16 +160,9 @@ class Display(AbstractContextManager["Display"]):
         return f"search {ended}" + ("" if left is None else f" of {launched(trials) + left}")
 
     def _left(self, trials: Sequence[Trial]) -> str:
-        """Of the search and two rounds of the finals; how many there will be, nobody knows."""
-        to_come = trials_left(self._study.spec, trials)
-        ended = sum(trial.state.ended and bool(trial.phases) for trial in trials) - self._before
-        if to_come is None or ended <= 0 or any(trial.round for trial in trials):
-            return ""
-        waiting = sum(trial.state is TrialState.PENDING for trial in trials)
-        running = sum(not trial.state.ended for trial in trials) - waiting
-        finals = LEAST_ROUNDS * verdict_launches(self._study.spec)
-        left = (to_come + waiting + running / 2 + finals) * self._elapsed / ended
-        return f"about {plain(duration(left))} left"
+        """Of the search and the finals' least rounds; how many there will be, nobody knows."""
+        left = seconds_left(self._study.spec, trials)
+        return f"about {plain(duration(left))} left" if left else ""
 
     def _picture(self) -> Group:
         if not self._loop:

@@ -10,7 +10,7 @@ from typing import Any
 from autotuner.report.accuracy import accuracies
 from autotuner.report.importance import importance, trials_needed
 from autotuner.report.sentences import statement
-from autotuner.report.words import by_cause
+from autotuner.report.words import by_cause, gain
 from autotuner.study.budget import gpu_hours
 from autotuner.study.finals import verdict, winner
 from autotuner.study.metrics import METRICS
@@ -222,15 +222,10 @@ def gains(
     None where there is no measured baseline. One run each: the spread of repeated runs is not
     in it.
     """
-    gained: dict[str, float | None] = {}
-    for name in objectives:
-        value = best.objectives.get(name) if best else None
-        reference = None
-        if baseline is not None and baseline.state is TrialState.COMPLETE:
-            reference = baseline.objectives.get(name)
-        known = value is not None and reference is not None
-        gained[name] = METRICS[name].gain(value, reference) if known else None  # type: ignore[arg-type]
-    return gained
+    reached = best.objectives if best else {}
+    measured = baseline is not None and baseline.state is TrialState.COMPLETE
+    reference = baseline.objectives if baseline and measured else {}
+    return {name: gain(name, reached.get(name), reference.get(name)) for name in objectives}
 
 
 def parameters_text(parameters: Parameters) -> str:

@@ -18,9 +18,9 @@ from typing import Any
 import httpx
 import pytest
 
-from autotuner.cli import EXIT_OPERATOR, EXIT_USER
 from autotuner.store import Store
 from autotuner.study.study import StudyState
+from autotuner.terminal import EXIT_OPERATOR, EXIT_USER
 from tests.e2e.test_vllm import MODEL, ROOT, VLLM
 from tests.processes import alive, ours, wait_for
 from tests.serving import GONE_SECONDS, Served, served, service_port

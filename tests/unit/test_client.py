@@ -34,6 +34,7 @@ from autotuner.errors import (
     StudyStateError,
     TooManyStudiesError,
 )
+from autotuner.terminal import exit_code
 
 
 @dataclass(frozen=True)
@@ -515,7 +516,7 @@ class TestVerbs:
         ("state", "code"), [("COMPLETE", 0), ("FAILED", 1), ("CANCELLED", 130)]
     )
     def test_exit_codes_are_those_of_run(self, state: str, code: int) -> None:
-        assert remote.exit_code(state) == code
+        assert exit_code(state) == code
 
     def test_an_interrupt_leaves_the_study_running(
         self, capsys: pytest.CaptureFixture[str]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,3 +72,19 @@ def test_converting_what_is_not_there_asks_for_no_study_file(tmp_path: Path) -> 
     assert done.exit_code == 2
     assert "does not exist" in done.stderr
     assert "study" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["--search", "seqs", "--version", "0.32.0"], "--version, --search"),
+        (["--output", "made.json"], "--output"),
+        (["vllm", "--output", "made.json"], "--output"),
+        (["vllm", "--from-python", sys.executable, "--version", "9"], "--version"),
+        (["vllm", "--against", "sglang", "--search", "seqs"], "--search"),
+    ],
+)
+def test_catalog_refuses_an_option_that_it_would_ignore(arguments: list[str], option: str) -> None:
+    said = CliRunner().invoke(cli, ["catalog", *arguments])
+    assert said.exit_code == 2
+    assert f"{option} means nothing" in said.output

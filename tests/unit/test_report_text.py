@@ -467,6 +467,16 @@ def test_progress_in_the_finals_names_the_trial_that_is_measured_again(
     assert first == "trial 1 again (round 2) DEPLOYING"
     assert line.startswith("trial 1 again (round 2) COMPLETE  output_throughput 152 tok/s; ")
     assert "finals round 2 of at most 5; " in line
+    # Of the least that finals take, two rounds of four launches: one was made.
+    assert line.endswith("; about 7 min 42 s left")
+
+
+def test_progress_beyond_the_least_rounds_of_the_finals_knows_no_end(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    again = replace(of_one(REPEATS[2]), objectives={"output_throughput": 152.0})
+    repeats = [replace(again, number=number) for number in range(10, 18)]
+    (line,) = lines(capsys, Loop(of_one(BASELINE), of_one(BEST), *repeats), repeats[-1])
     assert "left" not in line
 
 
@@ -490,7 +500,7 @@ def test_progress_cuts_long_values(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(value) == LONGEST_VALUE
 
 
-def test_a_resumed_study_does_not_divide_its_time_by_trials_of_an_earlier_run(
+def test_the_time_left_of_a_resumed_study_is_that_of_its_trials(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     times = iter([0.0, *[600.0] * 20])
@@ -505,7 +515,8 @@ def test_a_resumed_study_does_not_divide_its_time_by_trials_of_an_earlier_run(
         display.begun(loop)
         loop.trials.append(of_one(BEST))
         display.changed(loop.trials[-1])
-    assert "about 20 min left" in capsys.readouterr().err
+    # Two points of 66 s are left, whenever this run began.
+    assert "about 2 min 12 s left" in capsys.readouterr().err
 
 
 def test_what_is_waited_for_before_the_first_trial_is_said_at_once(
@@ -545,5 +556,5 @@ def test_the_time_left_is_that_of_the_points_there_are(
         display.changed(trials[-1])
     said = capsys.readouterr().err
     assert "search 3 of 4" in said
-    # One more point, and two rounds of three finalists and the baseline: nine of a minute each.
-    assert "about 9 min left" in said
+    # One more point, and two rounds of three finalists and the baseline: nine of 66 s.
+    assert "about 9 min 54 s left" in said
