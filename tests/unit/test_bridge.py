@@ -30,6 +30,7 @@ from autotuner.execution.bridge import (
     Teller,
 )
 from autotuner.execution.loop import StudyLoop
+from autotuner.execution.parcel import packed
 from autotuner.execution.placer import SICK, Placer
 from autotuner.execution.reservation import Node, Reservation, reservation
 from autotuner.plugins import load_kind
@@ -394,6 +395,19 @@ def test_a_launch_that_broke_costs_what_was_reserved_from_its_start_on(
     assert broke.parameters["tensor-parallel-size"] == 8
     assert broke.gpu_hours == pytest.approx(2.0), "it never said a word"
     desk.store.close()
+
+
+def test_an_answer_whose_logs_cannot_be_written_is_kept(desk: Desk, tmp_path: Path) -> None:
+    told = Told(desk)
+    directory = Path(told.config[ASSIGNMENT].directory)
+    made = tmp_path / "made"
+    made.mkdir()
+    (made / "server.log").write_text("ready")
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    directory.write_text("no directory")  # as a full disk: nothing can be put there
+    told.says(outcome=Outcome(TrialState.COMPLETE), ended=True, files=packed(made))
+    assert desk.store.trials("small")[0].state.ended
+    assert directory.read_text() == "no directory"
 
 
 @pytest.mark.parametrize(("over", "reason"), [(0, "the actor died"), (1, HUNG)])

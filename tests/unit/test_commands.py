@@ -77,7 +77,7 @@ def test_converting_what_is_not_there_asks_for_no_study_file(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("arguments", "option"),
     [
-        (["--search", "seqs", "--version", "0.32.0"], "--version, --search"),
+        (["--search", "seqs", "--version", "0.32.0"], "--search, --version"),
         (["--output", "made.json"], "--output"),
         (["vllm", "--output", "made.json"], "--output"),
         (["vllm", "--from-python", sys.executable, "--version", "9"], "--version"),
