@@ -7,11 +7,9 @@ for itself from where it is until it has caught up, so that nothing is kept for 
 from __future__ import annotations
 
 import asyncio
-import codecs
 import json
 import os
 import re
-import stat
 import zlib
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
@@ -24,7 +22,7 @@ from fastapi import Depends, Request
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from autotuner.api.problems import NotFound
+from autotuner.api.logfiles import CHUNK_BYTES, Found, Log, opened, read, start_of_last
 from autotuner.errors import InfrastructureError, MissingStudyError
 from autotuner.store import DELETED, Event, Store
 
@@ -36,8 +34,6 @@ ENDED_SECONDS = 1.0
 KEEP_ALIVE_SECONDS = 15.0
 KEPT_BYTES = 2**20
 """Kept of what was read last of one thing, for those who come a little later."""
-CHUNK_BYTES = 2**18
-"""Read at once; a line that is longer is cut."""
 PAGE = 500
 """Events read at once."""
 LARGEST = 2**63 - 1
@@ -48,7 +44,6 @@ RESTART = b"id: 0\nevent: restart\ndata: {}\n\n"
 END = b"event: end\ndata: {}\n\n"
 
 _CHECKED = 64
-_BLOCK = 2**16
 
 Frames = AsyncGenerator[bytes, None]
 Key = TypeVar("Key")
@@ -80,53 +75,6 @@ def last_event_id(request: Request) -> str | None:
 def position_of(id: str) -> int:
     """The number of an event, or the byte after lines."""
     return min(int(id.partition("-")[0][:20]), LARGEST)
-
-
-def below(directory: Path | str, *parts: str) -> Path:
-    """A path below a directory.
-
-    Raises:
-        NotFound: it leads out of the directory.
-    """
-    path = Path(directory, *parts)
-    if not _within(path, Path(directory)):
-        raise NotFound(f"there is no file {'/'.join(parts)!r}")
-    return path
-
-
-def _within(path: Path, directory: Path) -> bool:
-    # Servers write there: what they link to elsewhere is not theirs to show.
-    try:
-        return path.resolve().is_relative_to(directory.resolve())
-    except (OSError, RuntimeError):  # a loop of links is a RuntimeError
-        return False
-
-
-@dataclass(frozen=True)
-class Log:
-    """A log file, which need not be there yet.
-
-    Attributes:
-        within: the directory that it must be below, links followed.
-        ended: whether what writes it has ended; may read the store.
-    """
-
-    path: Path
-    within: Path
-    ended: Callable[[], bool]
-
-
-def text(log: Log, *, tail: int | None = None) -> Iterator[bytes]:
-    """What a log holds now, as UTF-8; with `tail`, its last lines."""
-    with _opened(log) as file:
-        if file is None:
-            return
-        size = os.fstat(file).st_size
-        start = 0 if tail is None else _start_of_last(file, size, tail)
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        while start < size and (found := os.pread(file, min(CHUNK_BYTES, size - start), start)):
-            start += len(found)
-            yield decoder.decode(found, final=start >= size).encode()
 
 
 class Followers:
@@ -399,7 +347,7 @@ class _Lines(_Shared):
     async def read(self, position: int) -> _Frame | None:
         end = min(self.end, position + self._chunk)
         start = max(0, position - _CHECKED)
-        found = await asyncio.to_thread(_read, self._log, start, end)
+        found = await asyncio.to_thread(read, self._log, start, end)
         if found is None or found.inode != self._inode or found.size < self.end:
             return None  # replaced just now, as will be said
         before, content = found.content[: position - start], found.content[position - start :]
@@ -419,7 +367,7 @@ class _Lines(_Shared):
                 # Before the file is read: what was written before the end is then in it.
                 told = await asyncio.to_thread(_has_ended, self._log)
             start = self.end - len(self._before)
-            found = await asyncio.to_thread(_read, self._log, start, self.end + self._chunk)
+            found = await asyncio.to_thread(read, self._log, start, self.end + self._chunk)
             if self._replaced(found):
                 self._begin_anew()
                 self._before = b""
@@ -435,15 +383,15 @@ class _Lines(_Shared):
 
     def _begin(self) -> None:
         """Begin where whole lines end: what is before that, each follower reads for itself."""
-        with _opened(self._log) as file:
+        with opened(self._log) as file:
             if file is None:
                 return
             there = os.fstat(file)
             self._inode = there.st_ino
-            self.end = _start_of_last(file, there.st_size, 0)
+            self.end = start_of_last(file, there.st_size, 0)
             self._before = _before(file, self.end)
 
-    def _replaced(self, found: _Found | None) -> bool:
+    def _replaced(self, found: Found | None) -> bool:
         """Whether it is another file than that which was read, or was written anew."""
         was = self._inode
         if found is None:
@@ -460,7 +408,7 @@ class _Lines(_Shared):
         """Whether it is part of a line that is too long to be read at once."""
         return len(content) >= self._chunk and b"\n" not in content
 
-    def _take(self, found: _Found, *, whole: bool) -> bool:
+    def _take(self, found: Found, *, whole: bool) -> bool:
         """Keep the new lines; whether there are any. `whole`: its last line will not go on."""
         fresh = found.content[len(self._before) :]
         at_end = self.end + len(fresh) >= found.size
@@ -499,27 +447,9 @@ def _has_ended(log: Log) -> bool:
         return False  # nobody can tell just now
 
 
-@dataclass(frozen=True)
-class _Found:
-    """Bytes of a file, and which file it was."""
-
-    inode: int
-    size: int
-    content: bytes
-
-
-def _read(log: Log, start: int, end: int) -> _Found | None:
-    with _opened(log) as file:
-        if file is None:
-            return None
-        there = os.fstat(file)
-        content = os.pread(file, max(0, end - start), start)
-        return _Found(there.st_ino, there.st_size, content)
-
-
 def _start(log: Log, after: str | None, tail: int | None) -> int:
     """Where a follower begins; 0 for one that was in another file than this."""
-    with _opened(log) as file:
+    with opened(log) as file:
         if file is None:
             return 0
         size = os.fstat(file).st_size
@@ -527,42 +457,9 @@ def _start(log: Log, after: str | None, tail: int | None) -> int:
             byte = position_of(after)
             same = "-" not in after or after == _lines_id(byte, _before(file, byte))
             return byte if byte <= size and same else 0
-        return 0 if tail is None else _start_of_last(file, size, tail)
+        return 0 if tail is None else start_of_last(file, size, tail)
 
 
 def _before(file: int, position: int) -> bytes:
     start = max(0, position - _CHECKED)
     return os.pread(file, position - start, start)
-
-
-def _start_of_last(file: int, size: int, lines: int) -> int:
-    """Where the last lines begin that are ended; with 0, where the one begins that is not."""
-    end, missing = size, lines + 1
-    while end > 0:
-        start = max(0, end - _BLOCK)
-        block = os.pread(file, end - start, start)
-        found = block.count(b"\n")
-        if found >= missing:
-            at = len(block)
-            for _ in range(missing):
-                at = block.rindex(b"\n", 0, at)
-            return start + at + 1
-        end, missing = start, missing - found
-    return 0
-
-
-@contextmanager
-def _opened(log: Log) -> Iterator[int | None]:
-    """The file, or None where there is no such file to be read below its directory."""
-    try:
-        real = log.path.resolve(strict=True)
-        if not _within(real, log.within):
-            raise PermissionError
-        file = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (OSError, RuntimeError):  # a loop of links is a RuntimeError
-        yield None
-        return
-    try:
-        yield file if stat.S_ISREG(os.fstat(file).st_mode) else None
-    finally:
-        os.close(file)

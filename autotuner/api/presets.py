@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from autotuner.api.allowance import Allowance, preset_refusals
-from autotuner.api.follow import below
+from autotuner.api.logfiles import below
 from autotuner.api.problems import NotFound
 from autotuner.errors import ConfigError, InfrastructureError, StudyStateError
 from autotuner.files import locked, replace

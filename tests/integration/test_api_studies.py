@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from autotuner.api import reads
 from autotuner.api.app import application
-from autotuner.api.follow import CHUNK_BYTES
+from autotuner.api.logfiles import CHUNK_BYTES
 from autotuner.api.service import Service, service
 from autotuner.errors import FailureClass
 from autotuner.settings import Settings

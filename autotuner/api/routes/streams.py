@@ -18,12 +18,10 @@ from autotuner.api.follow import (
     EventStream,
     Following,
     Frames,
-    Log,
-    below,
     last_event_id,
     position_of,
-    text,
 )
+from autotuner.api.logfiles import Log, below, text
 from autotuner.api.problems import NotFound, answers
 from autotuner.api.routes.trials import LOGS, Source, trial_of
 from autotuner.api.security import needs

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import JSONResponse
 
 from autotuner.api import schemas
-from autotuner.api.follow import CHUNK_BYTES, Log, below, text
+from autotuner.api.logfiles import CHUNK_BYTES, Log, below, text
 from autotuner.api.problems import NotFound, answers
 from autotuner.api.routes.studies import Page, PerPage, paged
 from autotuner.api.security import needs
