@@ -56,7 +56,7 @@ CALLERS = 10_000
 """Whose requests are counted at the same time; beyond it the first of them is forgotten."""
 
 
-class Guarded(Protocol):
+class Gated(Protocol):
     """The service, as far as it matters here; it is the application's `state.service`."""
 
     @property
@@ -70,7 +70,7 @@ def needs(role: Role) -> Callable[[Request], Awaitable[Caller]]:
     """A dependency: the caller, who has that role at least."""
 
     async def allowed(request: Request) -> Caller:
-        service: Guarded = request.app.state.service
+        service: Gated = request.app.state.service
         caller = service.gate.caller(request)
         if not caller.role.may(role):
             raise ProblemError(
@@ -359,8 +359,8 @@ def _refusal(error: AutotunerError, scope: Scope) -> Response:
     return of_error(error, _path(scope))
 
 
-def _service(scope: Scope) -> Guarded:
-    found: Guarded = scope["app"].state.service
+def _service(scope: Scope) -> Gated:
+    found: Gated = scope["app"].state.service
     return found
 
 
