@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from autotuner.execution.doctor import Patient
     from autotuner.job import Job
     from autotuner.mirrors.base import Mirror
-    from autotuner.serving import Finding
+    from autotuner.serving import Inspection
     from autotuner.settings import Settings
     from autotuner.studies import Studies
     from autotuner.study.study import Study, StudyState
@@ -420,7 +420,7 @@ def doctor(file: Path | None, backend: str | None, as_json: bool) -> None:
     """
     from autotuner.execution.doctor import Patient
     from autotuner.job import load_job
-    from autotuner.report.text import findings_table, show
+    from autotuner.report.text import inspections_table, show
 
     settings = _settings()
     job = None
@@ -428,12 +428,12 @@ def doctor(file: Path | None, backend: str | None, as_json: bool) -> None:
         job = load_job(file, backend=backend, presets=_preset_directories())
     spec, kind = (job.spec, job.spec.backend.kind) if job else (None, backend or "process")
     found = _examined(Patient(spec, kind, settings.site, settings.studies))
-    healthy = all(each.ok is not False for findings in found.values() for each in findings)
+    healthy = all(each.ok is not False for inspections in found.values() for each in inspections)
     if as_json:
         content = {node: [dataclasses.asdict(f) for f in each] for node, each in found.items()}
         print_json({"healthy": healthy, "nodes": content})
     else:
-        show(*(findings_table(node, findings) for node, findings in found.items()))
+        show(*(inspections_table(node, inspections) for node, inspections in found.items()))
     sys.exit(EXIT_FOUND if healthy else EXIT_OPERATOR)
 
 
@@ -568,7 +568,7 @@ def _failing(studies: Studies, study: Study) -> Iterator[None]:
         raise
 
 
-def _examined(patient: Patient) -> dict[str, list[Finding]]:
+def _examined(patient: Patient) -> dict[str, list[Inspection]]:
     """What each node says of itself: those of a cluster, or this machine."""
     if not os.environ.get("RAY_ADDRESS"):
         return {"this machine": patient.examined()}

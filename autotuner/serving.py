@@ -175,7 +175,7 @@ class Ending:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Inspection:
     """One thing that `autotuner doctor` looked at.
 
     Attributes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from autotuner.serving import Ending, Finding, LaunchSpec, Place, Plan, Slot
+from autotuner.serving import Ending, Inspection, LaunchSpec, Place, Plan, Slot
 from autotuner.settings import Site
 from autotuner.study.space import Parameters
 from autotuner.study.spec import StudySpec
@@ -87,7 +87,7 @@ class Backend(Protocol):
             owned: also what still has an owner.
         """
 
-    def examine(self, launch: LaunchSpec | None = None) -> list[Finding]:
+    def examine(self, launch: LaunchSpec | None = None) -> list[Inspection]:
         """What is here, and what is missing to run servers, or this one."""
 
     def exports(self, spec: StudySpec, point: Parameters) -> Mapping[str, str]:

@@ -40,7 +40,7 @@ from autotuner.backends.owners import lives, this_owner
 from autotuner.backends.reaper import runtime_directory, watch
 from autotuner.errors import InfrastructureError
 from autotuner.files import locked
-from autotuner.serving import Ending, Finding, LaunchSpec, Place, Plan, Slot
+from autotuner.serving import Ending, Inspection, LaunchSpec, Place, Plan, Slot
 from autotuner.settings import Site, masked
 from autotuner.study.files import SERVER_LOG
 from autotuner.study.model import GIB
@@ -138,7 +138,7 @@ class _Containers:
                         removed.append(_said(each))
         return removed
 
-    def examine(self, launch: LaunchSpec | None = None) -> list[Finding]:
+    def examine(self, launch: LaunchSpec | None = None) -> list[Inspection]:
         image = reference(launch.image, self._site.registry) if launch else ""
         try:
             with _Daemon() as daemon:
@@ -146,12 +146,12 @@ class _Containers:
                 there = bool(image) and daemon.has(image)
         except InfrastructureError as error:
             hint = "start it (systemctl start docker), and be root or in the group docker"
-            return [Finding("docker", False, str(error), hint)]
+            return [Inspection("docker", False, str(error), hint)]
         found = [_version(about), _memory(about), _gpus(about), _disk(about, there)]
         if image:
             hint = "" if there else "it is pulled before the first trial"
             said = f"{image} is {'here' if there else 'not here yet'}"
-            found.append(Finding("docker image", there or None, said, hint))
+            found.append(Inspection("docker image", there or None, said, hint))
         return found
 
     def exports(self, spec: StudySpec, point: Parameters) -> Mapping[str, str]:  # noqa: ARG002
@@ -490,42 +490,44 @@ def _said(container: Mapping[str, Any]) -> str:
     return f"{text}, whose owner cannot be seen from here" if unseen else text
 
 
-def _version(about: Mapping[str, Any]) -> Finding:
+def _version(about: Mapping[str, Any]) -> Inspection:
     said = f"Docker {about.get('ServerVersion', '?')} at {_shown()}"
     if address().startswith("unix://"):
-        return Finding("docker", True, said)
+        return Inspection("docker", True, said)
     hint = "if it is another machine's, servers do not run where their trials hold GPUs"
-    return Finding("docker", None, said, hint)
+    return Inspection("docker", None, said, hint)
 
 
-def _memory(about: Mapping[str, Any]) -> Finding:
+def _memory(about: Mapping[str, Any]) -> Inspection:
     kept = bool(about.get("MemoryLimit"))
     does = "kept" if kept else "not kept"
     said = f"cgroup v{about.get('CgroupVersion', '?')}; limits of memory are {does}"
     hint = "" if kept else "backend.docker.memory does nothing here"
-    return Finding("docker memory", kept or None, said, hint)
+    return Inspection("docker memory", kept or None, said, hint)
 
 
-def _gpus(about: Mapping[str, Any]) -> Finding:
+def _gpus(about: Mapping[str, Any]) -> Inspection:
     runtimes = sorted(about.get("Runtimes") or {})
     # The daemon takes the hook from its path where no runtime is configured.
     if "nvidia" in runtimes or shutil.which("nvidia-container-runtime-hook"):
-        return Finding("docker GPUs", True, "NVIDIA's container runtime is installed")
+        return Inspection("docker GPUs", True, "NVIDIA's container runtime is installed")
     said = f"no NVIDIA container runtime; runtimes: {', '.join(runtimes)}"
     if not _NVIDIA_DRIVER.exists():
-        return Finding("docker GPUs", None, f"{said}; nor is there an NVIDIA driver")
-    return Finding("docker GPUs", False, said, NO_GPU_DRIVER)
+        return Inspection("docker GPUs", None, f"{said}; nor is there an NVIDIA driver")
+    return Inspection("docker GPUs", False, said, NO_GPU_DRIVER)
 
 
-def _disk(about: Mapping[str, Any], there: bool) -> Finding:
+def _disk(about: Mapping[str, Any], there: bool) -> Inspection:
     root = str(about.get("DockerRootDir", ""))
     try:
         free = shutil.disk_usage(root).free / GIB
     except OSError:
-        return Finding("docker disk", None, f"{root or 'its directory'} cannot be seen from here")
+        return Inspection(
+            "docker disk", None, f"{root or 'its directory'} cannot be seen from here"
+        )
     enough = there or free >= DISK_GIB
     hint = "" if enough else f"an engine's image needs {DISK_GIB:.0f} GiB; see `docker system df`"
-    return Finding("docker disk", enough, f"{free:.0f} GiB free for images in {root}", hint)
+    return Inspection("docker disk", enough, f"{free:.0f} GiB free for images in {root}", hint)
 
 
 DOCKER: BackendKind = _Docker()

@@ -52,7 +52,7 @@ from autotuner.backends.ome_signs import (
 from autotuner.backends.owners import lives, this_owner
 from autotuner.errors import ConfigError, InfrastructureError
 from autotuner.plugins import load_kind
-from autotuner.serving import Ending, Finding, LaunchSpec, Place, Plan, Slot
+from autotuner.serving import Ending, Inspection, LaunchSpec, Place, Plan, Slot
 from autotuner.settings import Site
 from autotuner.study.files import SERVER_LOG
 from autotuner.study.space import Parameters
@@ -115,9 +115,9 @@ class OMEBackend:
         if self._prepared:
             return
         said(f"looking for model and runtime at {self._cluster.server}")
-        for finding in (self._model(), self._runtime(launch)):
-            if finding.ok is False:
-                raise InfrastructureError(f"{finding.said}; {finding.hint}")
+        for inspection in (self._model(), self._runtime(launch)):
+            if inspection.ok is False:
+                raise InfrastructureError(f"{inspection.said}; {inspection.hint}")
         self._watch()
         self._prepared = True
 
@@ -151,13 +151,15 @@ class OMEBackend:
                 removed.append(_said(service))
         return removed
 
-    def examine(self, launch: LaunchSpec | None = None) -> list[Finding]:
+    def examine(self, launch: LaunchSpec | None = None) -> list[Inspection]:
         try:
             version = self._cluster.version()
         except InfrastructureError as error:
-            return [Finding("Kubernetes", False, str(error), "set KUBECONFIG, or ask its operator")]
+            return [
+                Inspection("Kubernetes", False, str(error), "set KUBECONFIG, or ask its operator")
+            ]
         return [
-            Finding("Kubernetes", True, f"{version} at {self._cluster.server}"),
+            Inspection("Kubernetes", True, f"{version} at {self._cluster.server}"),
             *_attempted("OME", self._generation),
             *_attempted("rights", self._rights),
             *(_attempted("model", lambda: [self._model()]) if self._options.model else []),
@@ -183,36 +185,36 @@ class OMEBackend:
     def _cluster(self) -> Cluster:
         return Cluster(self._namespace, context=self._site.kube_context)
 
-    def _generation(self) -> list[Finding]:
+    def _generation(self) -> list[Inspection]:
         try:
             definition = self._cluster.definition(f"{SERVICES}.{GROUP}")
         except Missing:
             hint = "install OME: https://github.com/ome-projects/ome"
-            return [Finding("OME", False, f"no {SERVICES}.{GROUP} is defined", hint)]
+            return [Inspection("OME", False, f"no {SERVICES}.{GROUP} is defined", hint)]
         except Denied as error:
-            return [Finding("OME", None, str(error))]
+            return [Inspection("OME", None, str(error))]
         generation, needs_keda = generation_of(definition)
-        findings = [Finding("OME", True, generation)]
+        inspections = [Inspection("OME", True, generation)]
         others = (
             ("certificates.cert-manager.io", "cert-manager", "OME's webhooks have no certificates"),
             ("scaledobjects.keda.sh", "KEDA", "install it, then restart OME's controller"),
         )
         for name, what, hint in others:
             if what != "KEDA" or needs_keda:
-                findings.append(self._defined(name, what, hint))
-        return findings
+                inspections.append(self._defined(name, what, hint))
+        return inspections
 
-    def _defined(self, name: str, what: str, hint: str) -> Finding:
+    def _defined(self, name: str, what: str, hint: str) -> Inspection:
         try:
             self._cluster.definition(name)
         except Missing:
-            return Finding(what, False, f"no {name} is defined", hint)
-        return Finding(what, True, f"{name} is defined")
+            return Inspection(what, False, f"no {name} is defined", hint)
+        return Inspection(what, True, f"{name} is defined")
 
-    def _rights(self) -> list[Finding]:
+    def _rights(self) -> list[Inspection]:
         cluster = self._cluster
         forwards = () if _by_url(self._options, cluster) else FORWARD_RIGHTS
-        findings = []
+        inspections = []
         for rights, here in (((*RIGHTS, *forwards), True), (CLUSTER_RIGHTS, False)):
             for group, resource, verbs in rights:
                 lacking = [
@@ -222,8 +224,8 @@ class OMEBackend:
                 ]
                 name = f"right to {resource}" + (f".{group}" if group else "")
                 where = f"in {self._namespace}" if here else "in the cluster"
-                findings.append(
-                    Finding(
+                inspections.append(
+                    Inspection(
                         name,
                         # Those of the cluster only let us look before we start.
                         not lacking if here or not lacking else None,
@@ -233,44 +235,44 @@ class OMEBackend:
                         "apply the rbac.yaml of the study's plan" if lacking else "",
                     )
                 )
-        return findings
+        return inspections
 
-    def _model(self) -> Finding:
+    def _model(self) -> Inspection:
         name = self._options.model
         try:
             model = self._cluster.cluster_wide("clusterbasemodels", name)
         except Missing:
             hint = "`kubectl get clusterbasemodels` lists those there are"
-            return Finding("model", False, f"there is no ClusterBaseModel {name!r}", hint)
+            return Inspection("model", False, f"there is no ClusterBaseModel {name!r}", hint)
         except Denied as error:
-            return Finding("model", None, str(error))
+            return Inspection("model", None, str(error))
         if model["spec"].get("disabled"):
-            return Finding("model", False, f"ClusterBaseModel {name!r} is disabled", "enable it")
+            return Inspection("model", False, f"ClusterBaseModel {name!r} is disabled", "enable it")
         if not (model["spec"].get("modelFormat") or {}).get("name"):
             hint = "give it modelFormat, modelFramework and modelArchitecture"
-            return Finding("model", False, f"ClusterBaseModel {name!r} has no format", hint)
+            return Inspection("model", False, f"ClusterBaseModel {name!r} has no format", hint)
         status = model.get("status") or {}
         nodes = status.get("nodesReady") or []
         if status.get("state") not in (None, "Ready") and not nodes:
             hint = "OME's model agent gets it onto the nodes; see its log"
-            return Finding("model", False, f"{name!r} is {status['state']} on every node", hint)
-        return Finding("model", True, f"{name} on {len(nodes)} nodes" if nodes else name)
+            return Inspection("model", False, f"{name!r} is {status['state']} on every node", hint)
+        return Inspection("model", True, f"{name} on {len(nodes)} nodes" if nodes else name)
 
-    def _runtime(self, launch: LaunchSpec | None) -> Finding:
+    def _runtime(self, launch: LaunchSpec | None) -> Inspection:
         name = self._options.runtime
         try:
             runtime = self._cluster.cluster_wide("clusterservingruntimes", name)
         except Missing:
             hint = "`kubectl get clusterservingruntimes` lists those there are"
-            return Finding("runtime", False, f"there is no ClusterServingRuntime {name!r}", hint)
+            return Inspection("runtime", False, f"there is no ClusterServingRuntime {name!r}", hint)
         except Denied as error:
-            return Finding("runtime", None, str(error))
+            return Inspection("runtime", None, str(error))
         if runtime["spec"].get("disabled"):
-            return Finding("runtime", False, f"runtime {name!r} is disabled", "enable it")
+            return Inspection("runtime", False, f"runtime {name!r} is disabled", "enable it")
         problem = runtime_problem(runtime, launch, self._options) if launch else None
         if problem:
-            return Finding("runtime", False, f"runtime {name!r}: {problem[0]}", problem[1])
-        return Finding("runtime", True, name)
+            return Inspection("runtime", False, f"runtime {name!r}: {problem[0]}", problem[1])
+        return Inspection("runtime", True, name)
 
 
 class OMEServer:
@@ -532,11 +534,11 @@ def _by_url(options: OMEOptions, cluster: Cluster) -> bool:
     return options.reach == "url" or (options.reach == "auto" and cluster.inside)
 
 
-def _attempted(name: str, look: Callable[[], list[Finding]]) -> list[Finding]:
+def _attempted(name: str, look: Callable[[], list[Inspection]]) -> list[Inspection]:
     try:
         return look()
     except InfrastructureError as error:
-        return [Finding(name, None, str(error))]
+        return [Inspection(name, None, str(error))]
 
 
 def _said(service: Mapping[str, Any]) -> str:

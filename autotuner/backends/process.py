@@ -15,7 +15,7 @@ from autotuner.backends.base import Backend, BackendKind, Server
 from autotuner.backends.guarded import Guarded, labelled, labels, said, sweep_processes
 from autotuner.errors import InfrastructureError
 from autotuner.files import replace
-from autotuner.serving import HERE, Ending, Finding, LaunchSpec, Plan, Slot
+from autotuner.serving import HERE, Ending, Inspection, LaunchSpec, Plan, Slot
 from autotuner.settings import Site, masked, without_proxy
 from autotuner.study.files import SERVER_LOG
 from autotuner.study.space import Parameters
@@ -76,13 +76,13 @@ class _Programs:
     def sweep(self, study: str | None = None, *, owned: bool = False) -> list[str]:
         return sweep_processes(study, owned=owned)
 
-    def examine(self, launch: LaunchSpec | None = None) -> list[Finding]:
+    def examine(self, launch: LaunchSpec | None = None) -> list[Inspection]:
         if launch is None:
             return []
         program = launch.command[0]
         found = shutil.which(program)
         hint = "" if found else "install the engine there, or name its program in engine.command"
-        return [Finding("engine", found is not None, found or f"no program {program!r}", hint)]
+        return [Inspection("engine", found is not None, found or f"no program {program!r}", hint)]
 
     def exports(self, spec: StudySpec, point: Parameters) -> Mapping[str, str]:  # noqa: ARG002
         return {}

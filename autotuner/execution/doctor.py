@@ -19,7 +19,7 @@ from autotuner.execution.gate import FLOOR_GIB
 from autotuner.execution.nvidia import Gauge, GpuMemory, nvidia_gauge, unasked
 from autotuner.execution.reservation import GPU, Node, Reservation, cannot_hold, reservation
 from autotuner.plugins import load_kind
-from autotuner.serving import Finding, LaunchSpec, Place
+from autotuner.serving import Inspection, LaunchSpec, Place
 from autotuner.settings import Site
 from autotuner.study.model import GIB
 from autotuner.study.spec import StudySpec
@@ -32,7 +32,7 @@ LEAST_DISK_GIB = 5.0
 class Examined:
     """What a machine says of itself, and how many GPUs NVIDIA's library knows there."""
 
-    findings: list[Finding]
+    inspections: list[Inspection]
     gpus: int
 
 
@@ -51,7 +51,7 @@ class Patient:
     site: Site
     home: Path
 
-    def examined(self) -> list[Finding]:
+    def examined(self) -> list[Inspection]:
         """What this machine has of what trials need; never raises."""
         spec, backend = self.spec, self.backend
         found = [_python(), _package("ray"), disk_at(self.home)]
@@ -96,7 +96,7 @@ class Patient:
             for launch in baselines(spec, backend.place)
         ]
 
-    def of_cluster(self, counted: Sequence[Mapping[str, float]]) -> list[Finding]:
+    def of_cluster(self, counted: Sequence[Mapping[str, float]]) -> list[Inspection]:
         """Whether a cluster can hold the study's baseline.
 
         Args:
@@ -107,7 +107,7 @@ class Patient:
         nodes = [self._node(each) for each in counted]
         return [_held(each, nodes, self.backend.gpu_resource) for each in self.needed(nodes)]
 
-    def of_node(self, counted: Mapping[str, float], gpus: int) -> Finding:
+    def of_node(self, counted: Mapping[str, float], gpus: int) -> Inspection:
         """What Ray counts on a node, and what of it no trial would get.
 
         Args:
@@ -126,25 +126,25 @@ def baselines(spec: StudySpec, place: Place) -> list[LaunchSpec]:
     return [rules_of(each).launch(each, {}, port=0, place=place) for each in alone]
 
 
-def _held(needed: Reservation, nodes: Sequence[Node], resource: str) -> Finding:
+def _held(needed: Reservation, nodes: Sequence[Node], resource: str) -> Inspection:
     """Whether these nodes can hold a baseline that needs this."""
     impossible = cannot_hold(needed, nodes)
     if impossible:
         hint = "start Ray with what is there, or give the baseline less in engine.arguments"
-        return Finding("baseline", False, impossible, hint)
+        return Inspection("baseline", False, impossible, hint)
     gpus = f"{needed.gpus} {_gpus(needed.resource)}, " if needed.gpus else ""
     said = f"a trial of it holds {gpus}{needed.cpus:g} CPUs"
     if needed.nodes > 1:
         said += f" on each of {needed.nodes} nodes"
     if resource != GPU and not needed.gpus:
         hint = f"""say `ray start --resources='{{"{resource}": N}}'` on one node, see docs/ome.md"""
-        return Finding("baseline", None, f"{said}: no node has {resource}", hint)
-    return Finding("baseline", True, said)
+        return Inspection("baseline", None, f"{said}: no node has {resource}", hint)
+    return Inspection("baseline", True, said)
 
 
 def _counted(
     counted: Mapping[str, float], gpus: int, needed: Reservation, resource: str
-) -> Finding:
+) -> Inspection:
     cpus, rays, held = (counted.get(name, 0.0) for name in ("CPU", GPU, resource))
     said = f"{cpus:g} CPUs, {rays:g} GPUs"
     if resource != GPU:
@@ -152,35 +152,35 @@ def _counted(
     elif rays < gpus:
         hint = f"start Ray there with --num-gpus={gpus}, and without CUDA_VISIBLE_DEVICES"
         # Some may be left to others; all of them hardly are.
-        return Finding("ray counts", None if rays else False, f"{said}; {gpus} are there", hint)
+        return Inspection("ray counts", None if rays else False, f"{said}; {gpus} are there", hint)
     by_gpus, by_cpus = held // max(needed.share, 1), cpus // max(needed.cpus, 1.0)
     if by_cpus < by_gpus:
         lacking = f"CPUs for {by_cpus:g} trials at once, {_gpus(resource)} for {by_gpus:g}"
         hint = f"start Ray there with --num-cpus={math.ceil(by_gpus * needed.cpus)}"
-        return Finding("ray counts", False, f"{said}: {lacking}", hint)
-    return Finding("ray counts", True, said)
+        return Inspection("ray counts", False, f"{said}: {lacking}", hint)
+    return Inspection("ray counts", True, said)
 
 
 def _gpus(resource: str) -> str:
     return "GPUs" if resource == GPU else resource
 
 
-def _python() -> Finding:
+def _python() -> Inspection:
     here = platform.python_version()
     supported = (3, 11) <= sys.version_info[:2] < (3, 13)
-    return Finding("python", supported, here, "" if supported else "use Python 3.11 or 3.12")
+    return Inspection("python", supported, here, "" if supported else "use Python 3.11 or 3.12")
 
 
-def _package(name: str) -> Finding:
+def _package(name: str) -> Inspection:
     """One that our extra of the same name brings."""
     try:
-        return Finding(name, True, version(name))
+        return Inspection(name, True, version(name))
     except PackageNotFoundError:
         hint = f"install autotuner with its extra {name} on this machine"
-        return Finding(name, False, "not installed", hint)
+        return Inspection(name, False, "not installed", hint)
 
 
-def disk_at(home: Path, free_gib: Callable[[Path], float] | None = None) -> Finding:
+def disk_at(home: Path, free_gib: Callable[[Path], float] | None = None) -> Inspection:
     """Whether logs and reports have room.
 
     Args:
@@ -191,30 +191,30 @@ def disk_at(home: Path, free_gib: Callable[[Path], float] | None = None) -> Find
     try:
         free = disk(there)
     except OSError as error:
-        return Finding("disk", False, f"{there}: {error}", "set AUTOTUNER_HOME to another place")
+        return Inspection("disk", False, f"{there}: {error}", "set AUTOTUNER_HOME to another place")
     enough = free >= LEAST_DISK_GIB
     hint = "" if enough else "logs of long studies may fill it; set AUTOTUNER_HOME"
-    return Finding("disk", enough, f"{free:.0f} GiB free at {there}", hint)
+    return Inspection("disk", enough, f"{free:.0f} GiB free at {there}", hint)
 
 
-def _directory(name: str, path: Path, said_by: str) -> Finding:
+def _directory(name: str, path: Path, said_by: str) -> Inspection:
     if path.is_dir():
-        return Finding(name, True, str(path))
+        return Inspection(name, True, str(path))
     hint = f"{said_by} names it; it must be at the same path on every node"
-    return Finding(name, False, f"no directory {path}", hint)
+    return Inspection(name, False, f"no directory {path}", hint)
 
 
-def gpus_by(gauge: Gauge, problem: str = "") -> list[Finding]:
-    """A finding for each GPU that the gauge knows, counted from 0.
+def gpus_by(gauge: Gauge, problem: str = "") -> list[Inspection]:
+    """An inspection of each GPU that the gauge knows, counted from 0.
 
     Args:
         problem: why NVIDIA's library cannot be asked here, or nothing.
     """
     if problem:
         hint = "install autotuner with its extra ray: else no trial waits until its GPUs are empty"
-        return [Finding("gpus", None, f"not known: {problem}", hint)]
+        return [Inspection("gpus", None, f"not known: {problem}", hint)]
     found = [_gpu(str(gpu), memory) for gpu, memory in enumerate(_memories(gauge))]
-    return found or [Finding("gpus", None, "NVIDIA's library knows none on this machine")]
+    return found or [Inspection("gpus", None, "NVIDIA's library knows none on this machine")]
 
 
 def _memories(gauge: Gauge) -> list[GpuMemory]:
@@ -225,8 +225,8 @@ def _memories(gauge: Gauge) -> list[GpuMemory]:
     return found
 
 
-def _gpu(gpu: str, memory: GpuMemory) -> Finding:
+def _gpu(gpu: str, memory: GpuMemory) -> Inspection:
     said = f"{memory.used:.1f} of {memory.total:.0f} GiB used"
     if memory.used <= FLOOR_GIB:
-        return Finding(f"gpu {gpu}", True, said)
-    return Finding(f"gpu {gpu}", False, said, "end what holds it: trials would run beside it")
+        return Inspection(f"gpu {gpu}", True, said)
+    return Inspection(f"gpu {gpu}", False, said, "end what holds it: trials would run beside it")

@@ -21,7 +21,7 @@ from autotuner.execution.nodes import (
 )
 from autotuner.execution.reservation import GPU
 from autotuner.plugins import load_kind
-from autotuner.serving import Finding, LaunchSpec
+from autotuner.serving import Inspection, LaunchSpec
 from autotuner.settings import Site
 from autotuner.study.spec import StudySpec
 
@@ -87,7 +87,7 @@ def sweep_everywhere(spec: StudySpec, site: Site) -> list[str]:
     ]
 
 
-def examined_everywhere(patient: Patient) -> dict[str, list[Finding]]:
+def examined_everywhere(patient: Patient) -> dict[str, list[Inspection]]:
     """What the cluster of RAY_ADDRESS can hold, and what each of its nodes says of itself.
 
     Raises:
@@ -101,10 +101,10 @@ def examined_everywhere(patient: Patient) -> dict[str, list[Finding]]:
     by_name = {node.name: node.resources for node in nodes}
     for each in sorted(said, key=lambda each: each.node):
         if each.answer is None:
-            found[each.node] = [Finding("node", False, each.problem)]
+            found[each.node] = [Inspection("node", False, each.problem)]
             continue
         of_ray = patient.of_node(by_name.get(each.node, {}), each.answer.gpus)
-        found[each.node] = [*each.answer.findings, of_ray]
+        found[each.node] = [*each.answer.inspections, of_ray]
     return found
 
 

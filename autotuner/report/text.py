@@ -31,7 +31,7 @@ from autotuner.report.words import (
     span,
     title,
 )
-from autotuner.serving import Finding
+from autotuner.serving import Inspection
 
 LONGEST_VALUE = 32
 """Characters of a parameter's value in a table; longer ones are written once, below it."""
@@ -401,14 +401,14 @@ def _quantization(engines: Json) -> list[str]:
     return lines
 
 
-def findings_table(node: str, findings: Sequence[Finding]) -> Table:
+def inspections_table(node: str, inspections: Sequence[Inspection]) -> Table:
     """What `autotuner doctor` found on one node."""
     table = Table(box=SIMPLE_HEAD, title=node, title_justify="left")
     table.add_column("")
     table.add_column("what", no_wrap=True)
     table.add_column("found", overflow="fold")
     table.add_column("what to do", overflow="fold")
-    for each in findings:
+    for each in inspections:
         mark, style = _MARKS[each.ok]
         table.add_row(Text(mark, style), *map(Text, (each.name, each.said, each.hint)))
     return table

@@ -25,7 +25,7 @@ from autotuner.backends.base import Backend, Server
 from autotuner.errors import ConfigError, InfrastructureError
 from autotuner.execution.reservation import GPU
 from autotuner.plugins import kinds, load_kind
-from autotuner.serving import Ending, Finding, LaunchSpec, Place, Plan, Slot
+from autotuner.serving import Ending, Inspection, LaunchSpec, Place, Plan, Slot
 from autotuner.settings import Site
 from autotuner.study.spec import StudySpec
 from tests.builders import spec
@@ -477,7 +477,7 @@ def test_5_what_cannot_be_prepared_is_the_operators(ground: Ground) -> None:
 def test_6_examine_finds_and_never_raises(ground: Ground) -> None:
     found = ground.opened().examine(ground.program("pass"))
     assert found
-    assert all(isinstance(each, Finding) for each in found)
+    assert all(isinstance(each, Inspection) for each in found)
     ground.opened().examine()
     with ground.unable() as launch:
         found = ground.opened().examine(launch)

@@ -132,8 +132,8 @@ def test_a_program_that_is_not_in_the_image_leaves_no_container(
 
 
 def test_a_machine_without_nvidias_runtime_is_the_operators(daemon: str, tmp_path: Path) -> None:
-    findings = {each.name: each for each in backend().examine(launch("", tmp_path, gpus=1))}
-    if findings["docker GPUs"].ok:
+    inspections = {each.name: each for each in backend().examine(launch("", tmp_path, gpus=1))}
+    if inspections["docker GPUs"].ok:
         pytest.skip("this machine has NVIDIA's container runtime")
     with pytest.raises(InfrastructureError, match="NVIDIA Container Toolkit"):
         start("true", tmp_path, gpus=("0",))
@@ -331,10 +331,10 @@ def test_examine_says_what_is_there_and_what_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     of, known = backend(), launch("", tmp_path)
-    findings = {each.name: each for each in of.examine(known)}
-    assert findings["docker"].ok
-    assert findings["docker image"].ok
-    assert findings["docker disk"].said
+    inspections = {each.name: each for each in of.examine(known)}
+    assert inspections["docker"].ok
+    assert inspections["docker image"].ok
+    assert inspections["docker disk"].said
     unknown = {each.name: each for each in of.examine(launch("", tmp_path, image="nope:1"))}
     assert (unknown["docker image"].ok, unknown["docker image"].said) == (
         None,

@@ -620,17 +620,17 @@ def test_killed_by_sigkill_its_server_is_gone_within_a_lease_from_anywhere_else(
 # Looking before starting.
 
 
-def findings(backend: Backend, launch: LaunchSpec | None = LAUNCH) -> dict[str, tuple[Any, str]]:
+def inspections(backend: Backend, launch: LaunchSpec | None = LAUNCH) -> dict[str, tuple[Any, str]]:
     return {each.name: (each.ok, f"{each.said} {each.hint}") for each in backend.examine(launch)}
 
 
 def test_a_cluster_in_order_is_found_in_order(world: World) -> None:
     world.kube.create("customresourcedefinitions", crd("certificates.cert-manager.io"))
-    found = findings(world.backend())
+    found = inspections(world.backend())
     assert {name for name, (ok, _) in found.items() if ok is not True} == set(), found
     assert found["Kubernetes"][1].startswith("v1.33.0-fake at http://127.0.0.1:")
     assert {"OME", "cert-manager", "model", "runtime", "right to pods/portforward"} <= set(found)
-    assert "right to pods/portforward" not in findings(world.backend(reach="url"))
+    assert "right to pods/portforward" not in inspections(world.backend(reach="url"))
 
 
 def crd(name: str) -> dict[str, Any]:
@@ -693,7 +693,7 @@ def test_what_is_missing_is_found_and_named(
     world: World, change: Callable[[World], None], name: str, words: str, stops: bool
 ) -> None:
     change(world)
-    found = findings(world.backend())
+    found = inspections(world.backend())
     assert found[name][0] is False
     assert words in found[name][1]
     if stops:
@@ -703,7 +703,7 @@ def test_what_is_missing_is_found_and_named(
 
 def test_what_we_may_not_look_at_stops_nothing(world: World) -> None:
     world.kube.denied |= {("get", "clusterbasemodels"), ("get", "clusterservingruntimes")}
-    found = findings(world.backend())
+    found = inspections(world.backend())
     assert found["model"][0] is None
     assert found["runtime"][0] is None
     assert found["right to clusterbasemodels.ome.io"][0] is None

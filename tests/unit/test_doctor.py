@@ -8,14 +8,14 @@ import pytest
 
 from autotuner.execution.doctor import Patient, disk_at, gpus_by
 from autotuner.execution.nvidia import GpuMemory
-from autotuner.serving import Finding
+from autotuner.serving import Inspection
 from autotuner.settings import Site
 from autotuner.study.spec import StudySpec
 from tests.builders import spec
 
 
-def by_name(findings: list[Finding]) -> dict[str, Finding]:
-    return {each.name: each for each in findings}
+def by_name(inspections: list[Inspection]) -> dict[str, Inspection]:
+    return {each.name: each for each in inspections}
 
 
 def test_a_machine_is_examined_without_a_study(tmp_path: Path) -> None:
