@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from statistics import NormalDist, median
 
 from autotuner.serving import MemoryRequest
@@ -51,26 +50,18 @@ _PRIOR_LOGS = 2.0
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """What a point will need of each GPU.
+    """Whether a point will fit.
 
     Attributes:
-        weights_gib: weights of one GPU.
-        kv_tokens: what the KV cache of a replica will hold; None where the GPU is not known.
-        total_gib: weights, working memory and KV cache of one GPU.
         sure: 0, a coin flip, to 1, certain, that `infeasible` is right in what it says, or in
             being empty.
         infeasible: why it will not start, or nothing.
         proven: `infeasible` follows from sizes that cannot be otherwise; else it is a guess.
-        error_gib: standard deviation of the memory that is left for the KV cache.
     """
 
-    weights_gib: float
-    kv_tokens: int | None
-    total_gib: float | None
     sure: float
     infeasible: str = ""
     proven: bool = False
-    error_gib: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -80,9 +71,9 @@ class Calibration:
     Attributes:
         weights, kv: factors on the weights and on the bytes of a token.
         constant_gib, slope: working memory is ``constant_gib + slope x formula``.
-        error_gib: standard deviation of what is left unexplained; None before any log.
+        error_gib: standard deviation of what is left unexplained; None before any log that says
+            how much KV cache was left.
         kv_error: relative standard deviation of the bytes of a token.
-        logs: that said how much KV cache was left.
     """
 
     weights: float = 1.0
@@ -91,7 +82,6 @@ class Calibration:
     slope: float = 1.0
     error_gib: float | None = None
     kv_error: float = FIRST_KV_ERROR
-    logs: int = 0
 
 
 @dataclass(frozen=True)
@@ -108,23 +98,14 @@ class MemoryModel:
     calibration: Calibration = field(default_factory=Calibration)
 
     def estimate(self, request: MemoryRequest) -> MemoryEstimate:
-        """What the point needs, and whether that fits."""
-        weights = self._weights(request) * self.calibration.weights
-        working = self._working(request)
-        kv = self._kv_gib(request, weights + working)
-        error = self._error(request, weights + working)
-        tokens = None if kv is None else self._tokens(request, max(kv, 0.0))
+        """Whether the point fits, and how sure that is."""
         proof = self._proof(request)
-        reason, sure = (proof, 1.0) if proof else self._guess(request, weights, working, kv, error)
-        return MemoryEstimate(
-            weights_gib=weights,
-            kv_tokens=tokens,
-            total_gib=None if kv is None else weights + working + max(kv, 0.0),
-            sure=sure,
-            infeasible=reason,
-            proven=bool(proof),
-            error_gib=error,
-        )
+        if proof:
+            return MemoryEstimate(sure=1.0, infeasible=proof, proven=True)
+        sure, reason = self._guess(request)
+        if _unclear(request, self.shape) or not self.shape.exact:
+            sure *= 0.5
+        return MemoryEstimate(sure, reason)
 
     def calibrated(self, observations: Sequence[Observation]) -> MemoryModel:
         """The same model after these logs, all that there are: earlier ones are not remembered.
@@ -148,12 +129,14 @@ class MemoryModel:
             [FIRST_KV_ERROR / len(per_token or [1]), *(abs(x / kv - 1) for x in per_token)]
         )
         fresh = MemoryModel(self.shape, self.gpu_gib, Calibration(weights=weights, kv=kv))
-        left = [pair for each in observations if (pair := fresh._unexplained(*each)) is not None]
-        constant, slope, error = _fit(left, fresh._first_error)
+        left = [
+            (pair, fresh._used_error(request))
+            for request, said in observations
+            if (pair := fresh._unexplained(request, said)) is not None
+        ]
+        constant, slope, error = _fit([pair for pair, _ in left], [first for _, first in left])
         return MemoryModel(
-            self.shape,
-            self.gpu_gib,
-            Calibration(weights, kv, constant, slope, error, spread, len(left)),
+            self.shape, self.gpu_gib, Calibration(weights, kv, constant, slope, error, spread)
         )
 
     def _weights(self, request: MemoryRequest) -> float:
@@ -171,35 +154,18 @@ class MemoryModel:
         )
         return max(fitted, 0.0)
 
-    def _kv_gib(self, request: MemoryRequest, used: float) -> float | None:
-        """GiB of KV cache on one GPU, below 0 where none is left; None where it cannot be told."""
-        if request.kv_gib is not None:
-            return request.kv_gib
-        if self.gpu_gib is None:
-            return None
-        return _fraction(request) * self.gpu_gib - used
+    def _used(self, request: MemoryRequest) -> float:
+        """GiB of one GPU beside the KV cache."""
+        return self._weights(request) * self.calibration.weights + self._working(request)
+
+    def _used_error(self, request: MemoryRequest) -> float:
+        """Standard deviation of that in GiB: what logs left unexplained; before any, a share."""
+        error = self.calibration.error_gib
+        return ERROR * self._used(request) if error is None else error
 
     def _token_bytes(self, request: MemoryRequest) -> float:
         plain = self.shape.kv_bytes_per_token(request.kv_bytes, tp=request.tp, pp=request.pp)
         return plain * self.calibration.kv
-
-    def _tokens(self, request: MemoryRequest, kv_gib: float) -> int:
-        tokens = int(kv_gib * GIB * request.kv_split / self._token_bytes(request))
-        if request.kv_tokens is not None:
-            tokens = min(tokens, request.kv_tokens)
-        return tokens // request.block * request.block if request.block else tokens
-
-    def _error(self, request: MemoryRequest, used: float) -> float:
-        """Standard deviation in GiB of what is left for the KV cache."""
-        if request.kv_gib is not None:
-            return max(request.kv_gib * self.calibration.kv_error, 1e-6)
-        error = self.calibration.error_gib
-        return ERROR * used if error is None else error
-
-    @cached_property
-    def _first_error(self) -> float:
-        request = MemoryRequest()
-        return ERROR * (self._weights(request) + self._working(request))
 
     def _proof(self, request: MemoryRequest) -> str:
         """Why the point cannot start whatever else is true, or nothing. Nothing learnt is used."""
@@ -254,45 +220,46 @@ class MemoryModel:
         token = self.shape.kv_bytes_per_token(each, tp=request.tp, pp=request.pp)
         return token * request.max_length / request.kv_split / GIB
 
-    def _guess(
-        self, request: MemoryRequest, weights: float, working: float, kv: float | None, error: float
-    ) -> tuple[str, float]:
-        """What probably happens, and how sure that is: the chance that it is right, from the
-        distance to what just fits, as a share of the way from a coin flip to certainty."""
-        if kv is None:
-            return "", 0.0
-        if request.kv_gib is not None and self.gpu_gib is not None:
-            return self._fixed_guess(request, weights + working, self.gpu_gib)
-        needed = (request.max_length or 0) * self._token_bytes(request) / request.kv_split / GIB
-        margin = kv - needed
-        sure = 2 * NormalDist().cdf(abs(margin) / max(error, 1e-6)) - 1
-        if _unclear(request, self.shape) or not self.shape.exact:
-            sure *= 0.5
-        if margin >= 0:
-            return "", sure
-        parts = f"weights {weights:.1f} GiB and working memory {working:.1f} GiB"
+    def _guess(self, request: MemoryRequest) -> tuple[float, str]:
+        """How sure it is what probably happens, and why that is nothing good, or nothing."""
+        if request.kv_gib is not None:
+            return self._fixed_guess(request, request.kv_gib)
+        if self.gpu_gib is None:
+            return 0.0, ""
+        kv = _fraction(request) * self.gpu_gib - self._used(request)
+        needed = self._sequence(request)
+        sure = _sure(kv - needed, self._used_error(request))
+        if kv >= needed:
+            return sure, ""
+        weights = self._weights(request) * self.calibration.weights
+        parts = f"weights {weights:.1f} GiB and working memory {self._working(request):.1f} GiB"
         if kv <= 0:
-            return f"{parts} probably leave no room for a KV cache", sure
-        return (
+            return sure, f"{parts} probably leave no room for a KV cache"
+        return sure, (
             f"{parts} probably leave {kv:.1f} GiB of KV cache, below the {needed:.1f} of one "
-            f"sequence of {request.max_length} tokens",
-            sure,
+            f"sequence of {request.max_length} tokens"
         )
 
-    def _fixed_guess(
-        self, request: MemoryRequest, used: float, gpu_gib: float
-    ) -> tuple[str, float]:
-        """The same where the KV cache is fixed, and the question is whether the GPU has it."""
-        cache = request.kv_gib or 0.0
-        margin = gpu_gib - used - cache
-        sure = 2 * NormalDist().cdf(abs(margin) / max(ERROR * used, 1e-6)) - 1
-        if margin >= 0:
-            return "", sure
-        return (
-            f"{cache:.1f} GiB of KV cache and {used:.1f} GiB beside it are probably more than the "
-            f"{gpu_gib:.1f} GiB of the GPU",
-            sure,
+    def _fixed_guess(self, request: MemoryRequest, kv: float) -> tuple[float, str]:
+        """The same where the KV cache is fixed, and the question is whether the GPU has it; where
+        the GPU is not known, whether the cache has room for one sequence."""
+        if self.gpu_gib is None:
+            needed = self._sequence(request)
+            sure = _sure(kv - needed, kv * self.calibration.kv_error)
+            return sure, "" if kv >= needed else (
+                f"{kv:.1f} GiB of KV cache are probably less than the {needed:.1f} of one sequence "
+                f"of {request.max_length} tokens"
+            )
+        used = self._used(request)
+        sure = _sure(self.gpu_gib - used - kv, self._used_error(request))
+        return sure, "" if used + kv <= self.gpu_gib else (
+            f"{kv:.1f} GiB of KV cache and {used:.1f} GiB beside it are probably more than the "
+            f"{self.gpu_gib:.1f} GiB of the GPU"
         )
+
+    def _sequence(self, request: MemoryRequest) -> float:
+        """GiB of the longest sequence's keys and values on one GPU."""
+        return (request.max_length or 0) * self._token_bytes(request) / request.kv_split / GIB
 
     def _unexplained(
         self, request: MemoryRequest, said: Mapping[str, float]
@@ -345,6 +312,12 @@ def _unclear(request: MemoryRequest, shape: ModelShape) -> bool:
     )
 
 
+def _sure(margin: float, error: float) -> float:
+    """How sure it is that a margin has the sign it has: the chance of that, as a share of the way
+    from a coin flip to certainty."""
+    return 2 * NormalDist().cdf(abs(margin) / max(error, 1e-6)) - 1
+
+
 def _told(said: Mapping[str, float], name: str) -> float | None:
     """A size in GiB from a log; None where it is too small for its two digits to say much."""
     value = said.get(name)
@@ -358,13 +331,20 @@ def _factor(ratios: Iterable[float]) -> float:
 
 
 def _fit(
-    pairs: Sequence[tuple[float, float]], first_error: float
+    pairs: Sequence[tuple[float, float]], first_errors: Sequence[float]
 ) -> tuple[float, float, float | None]:
-    """Constant, slope and remaining error of working memory over its formula."""
+    """Constant, slope and remaining error of working memory over its formula.
+
+    Args:
+        pairs: the formula's and the true one, GiB both.
+        first_errors: per pair the standard deviation before any log: a share of what is in use,
+            which is less of each of eight GPUs than of a single one.
+    """
     if not pairs:
         return RUNTIME_GIB, 1.0, None
     import numpy
 
+    first_error = median(first_errors)
     noise = 2 * LEAST_ERROR_GIB
     # The first two rows are the first guess, as if it had been measured with its own error.
     rows = [(1 / first_error, 0.0), (0.0, 2.0)] + [(1 / noise, each / noise) for each, _ in pairs]
