@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property, lru_cache
 from itertools import combinations
-from statistics import NormalDist
+from statistics import NormalDist, stdev
 
 from autotuner.study.metrics import Better, Metric
 
@@ -465,7 +465,8 @@ class _Fit:
         cov = self.covariance
         error = self.sigma * math.sqrt(max(0.0, cov[i][i] + cov[j][j] - 2 * cov[i][j]))
         own = [self.values[one][r] - self.values[other][r] for r in both]
-        error *= max(1.0, _deviation(own) / (math.sqrt(2) * self.sigma))
+        if len(own) > 1:
+            error *= max(1.0, stdev(own) / (math.sqrt(2) * self.sigma))
         return self.effects[one] - self.effects[other], error, len(both)
 
 
@@ -492,14 +493,6 @@ def _sign(objective: Metric) -> int:
 
 def _gain(difference: float) -> float:
     return math.expm1(min(difference, 700.0))
-
-
-def _deviation(values: Sequence[float]) -> float:
-    """Standard deviation of a sample; 0 of a single value."""
-    if len(values) < 2:
-        return 0.0
-    mean = math.fsum(values) / len(values)
-    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
 
 
 @lru_cache(maxsize=1024)
