@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from autotuner.errors import FailureClass
 from autotuner.serving import HERE, LaunchSpec, MemoryRequest, Place
@@ -61,6 +61,38 @@ class Told:
     path: str = "/metrics"
 
 
+@dataclass(frozen=True)
+class Harmless:
+    """What a study that a stranger wrote may set of an engine: with it the server reads no file,
+    runs no code, opens no port and reaches no machine. What is named nowhere is not harmless.
+
+    Flags are named as in `Flag.name` of the engine's catalogs.
+
+    Attributes:
+        flags: with numbers, switches, plain words, and JSON of these.
+        values: flag -> the only values with which it is harmless.
+        keys: flag of JSON -> the only keys with which it is harmless.
+        models: flags whose value is a model, harmless if it is one that may be served; `flag.key`
+            for a key of a flag in `keys`.
+        code: values of `keys` that have the engine import what another key names.
+        variables: environment variables that only make a server slower or faster, or say more
+            or less.
+    """
+
+    flags: frozenset[str] = frozenset()
+    values: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    keys: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    models: frozenset[str] = frozenset()
+    code: tuple[str, ...] = ()
+    variables: tuple[str, ...] = ()
+
+    @property
+    def decided(self) -> frozenset[str]:
+        """Every flag that may be given with some value."""
+        models = (each for each in self.models if "." not in each)
+        return self.flags.union(self.values, self.keys, models)
+
+
 class Engine(Protocol):
     """An inference server program. Pure: no processes, no GPUs, no clock.
 
@@ -71,6 +103,8 @@ class Engine(Protocol):
     4. `diagnose` never fails; a log without a known signature is a CRASH with its last line.
     5. `observe` and `memory` never fail either: what cannot be read is left out.
     6. `told` names no signal that the engine has not, and `levers` no flag that it has not.
+
+    It may say besides which of its flags are harmless, see `Decided`.
     """
 
     @property
@@ -106,3 +140,20 @@ class Engine(Protocol):
 
     def levers(self, spec: StudySpec, parameters: Parameters) -> Levers:
         """What bounds how much a server at this point does at once."""
+
+
+@runtime_checkable
+class Decided(Protocol):
+    """An engine of whose flags a person has decided which are harmless, one by one.
+
+    The engine itself says it, beside what makes it an `Engine`. Of one that does not, nothing is
+    harmless, and studies that come by HTTP set only what the operator names.
+    """
+
+    @property
+    def harmless(self) -> Harmless: ...
+
+
+def harmless_of(engine: Engine) -> Harmless:
+    """What an engine says of itself; nothing, where it says nothing."""
+    return engine.harmless if isinstance(engine, Decided) else Harmless()

@@ -26,6 +26,7 @@ from autotuner.engines.refusal import (
     unrelated_method,
     within,
 )
+from autotuner.engines.sglang_harmless import HARMLESS
 from autotuner.engines.signatures import Signature, diagnose, observed
 from autotuner.errors import ConfigError, FailureClass
 from autotuner.serving import HERE, LaunchSpec, MemoryRequest, Place
@@ -73,6 +74,7 @@ _TOLD = Told(
 class _SGLang:
     api = "sglang"
     told = _TOLD
+    harmless = HARMLESS
 
     def check(self, spec: StudySpec) -> None:
         check_flags(spec, catalog_of(spec), _OWNED)

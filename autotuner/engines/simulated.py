@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Mapping
 
-from autotuner.engines.base import LOWER, RAISE, Diagnosis, Engine, Told
+from autotuner.engines.base import LOWER, RAISE, Diagnosis, Engine, Harmless, Told
 from autotuner.engines.catalog import Catalog, whole_number
 from autotuner.engines.flags import (
     catalog_of,
@@ -42,6 +42,14 @@ _OWNED = {
 }
 
 
+_HARMLESS = """
+block-size die-at-request die-on-kv-full enable-prefix-caching error-rate fail-at-start
+gpu-memory-fraction hang-at-request max-num-batched-tokens max-num-seqs noise out-of-memory-above
+scheduling-policy seed spawn-children speed start-seconds tensor-parallel-size
+"""
+"""Every flag that autotuner does not set itself: it reads no file, and what it breaks is itself."""
+
+
 class _Simulated:
     # It takes `ignore_eos`, which genai-bench sends in this dialect and not in plain OpenAI's.
     api = "vllm"
@@ -53,6 +61,7 @@ class _Simulated:
             telemetry.PREEMPTIONS: ("sim:num_preemptions_total",),
         }
     )
+    harmless = Harmless(flags=frozenset(_HARMLESS.split()))
 
     def check(self, spec: StudySpec) -> None:
         check_flags(spec, catalog_of(spec), _OWNED)

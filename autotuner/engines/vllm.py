@@ -34,6 +34,7 @@ from autotuner.engines.refusal import (
     within,
 )
 from autotuner.engines.signatures import Signature, diagnose, observed
+from autotuner.engines.vllm_harmless import HARMLESS
 from autotuner.errors import ConfigError, FailureClass
 from autotuner.serving import HERE, LaunchSpec, MemoryRequest, Place
 from autotuner.study import telemetry
@@ -92,6 +93,7 @@ _TOLD = Told(
 class _VLLM:
     api = "vllm"
     told = _TOLD
+    harmless = HARMLESS
 
     def check(self, spec: StudySpec) -> None:
         catalog = catalog_of(spec)

@@ -13,19 +13,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from autotuner.api.allowance import (
-    DECIDED,
-    HARMLESS,
-    KEYS,
-    MODELS,
-    NARROW,
-    VARIABLES,
-    Allowance,
-    Named,
-    judged,
-    read_allowance,
-    refusals,
-)
+from autotuner.api.allow_file import Allowance, Named, read_allowance
+from autotuner.api.allowance import refusals, variables
+from autotuner.api.flag_values import judged
+from autotuner.engines.base import Harmless, harmless_of
 from autotuner.engines.catalog import (
     Catalog,
     Flag,
@@ -35,6 +26,7 @@ from autotuner.engines.catalog import (
     load_catalog,
 )
 from autotuner.errors import ConfigError
+from autotuner.plugins import load_kind
 from autotuner.shipped import shipped
 from autotuner.study.presets import presets
 from tests.builders import spec
@@ -289,8 +281,14 @@ REVIEWED = {
     "vllm": ["0.10.0", "0.32.0"],
 }
 """Catalogs whose flags a person has decided about, one by one. To add one: go through its flags
-that are not in DECIDED, and add those to HARMLESS that read no file, run no code, open no port
-and reach no machine."""
+that the engine's `harmless` has not decided, and add those to its `flags` that read no file, run no
+code, open no port and reach no machine."""
+
+HARMLESS: Mapping[str, Harmless] = {
+    kind: harmless_of(load_kind("engine", kind)) for kind in REVIEWED
+}
+DECIDED = frozenset[str]().union(*(each.decided for each in HARMLESS.values()))
+VARIABLES = variables("vllm")
 
 
 def catalogs() -> list[Catalog]:
@@ -307,10 +305,15 @@ def test_every_catalog_was_gone_through() -> None:
     assert {kind: known_versions(kind) for kind in known_engines()} == REVIEWED
 
 
-def test_every_decision_is_about_a_flag() -> None:
-    assert DECIDED - {flag.name for _, flag in flags()} == set()
-    groups = [HARMLESS, MODELS, set(NARROW), set(KEYS)]
-    assert sum(map(len, groups)) == len(DECIDED)
+@pytest.mark.parametrize("kind", REVIEWED)
+def test_every_decision_is_about_a_flag_of_the_engine_and_made_once(kind: str) -> None:
+    own = {flag.name for catalog, flag in flags() if catalog.engine == kind}
+    said = HARMLESS[kind]
+    assert said.decided <= own
+    keys = {each for each in said.models if "." in each}
+    groups = [said.flags, said.models - keys, set(said.values), set(said.keys)]
+    assert sum(map(len, groups)) == len(said.decided)
+    assert all(key.split(".", 1)[1] in said.keys[key.split(".", 1)[0]] for key in keys)
 
 
 BAD: list[Any] = [
@@ -329,7 +332,11 @@ def closed(flag: Flag) -> bool:
 
 
 def test_a_harmless_flag_takes_no_path_no_class_and_no_address() -> None:
-    taken = [(c, f) for c, f in flags() if f.name in DECIDED - SECRETS and not closed(f)]
+    taken = [
+        (c, f)
+        for c, f in flags()
+        if f.name in HARMLESS[c.engine].decided - SECRETS and not closed(f)
+    ]
     assert len(taken) > 80
     for catalog, flag in taken:
         for value in BAD:
@@ -396,7 +403,7 @@ SECRETS = {
 
 @pytest.mark.parametrize("catalog", catalogs(), ids=lambda c: f"{c.engine}-{c.version}")
 def test_every_flag_under_every_name_fixed_and_varied(catalog: Catalog) -> None:
-    unsaid = []
+    unsaid, said = [], HARMLESS[catalog.engine]
     for flag in catalog.flags:
         for name in (flag.name, *flag.aliases, flag.name.replace("-", "_"), f"--{flag.name}"):
             try:
@@ -412,8 +419,10 @@ def test_every_flag_under_every_name_fixed_and_varied(catalog: Catalog) -> None:
             free = flag.choices is not None and "a/b" in flag.choices
             assert all(len(each) == 1 for each in both) is not free, name
             alone = refused(engine=varied, space={name: [sample(flag)]})
-            assert len(alone) <= (0 if flag.name in HARMLESS else 1), name
-            assert len(alone) == (flag.name not in DECIDED) or flag.name not in HARMLESS, name
+            assert len(alone) <= (0 if flag.name in said.flags else 1), name
+            assert len(alone) == (flag.name not in said.decided) or flag.name not in said.flags, (
+                name
+            )
             allowed = named(flags=[flag.name])
             assert refused(allowed, engine=fixed) == []
     assert set(unsaid) <= SECRETS
@@ -518,12 +527,12 @@ def is_number(text: str) -> bool:
 @example(("vllm", "compilation-config"), "", {"a": ["b", {"c": "/d"}]})
 @example(("vllm", "speculative-config"), "", {"model": "Qwen/x"})
 def test_what_is_let_through_opens_no_door(flag: tuple[str, str], key: str, value: Any) -> None:
-    _, name = flag
+    kind, name = flag
     found = next(f for c, f in flags() if (c.engine, f.name) == flag)
-    problem = judged(name + key, value, found, HUB)
+    problem = judged(name + key, value, found, HARMLESS[kind], HUB)
     if problem:
         return
-    assert name in DECIDED
+    assert name in HARMLESS[kind].decided
     content: Any = {key.rpartition(".")[2]: value} if key else value
     choices = set(map(str, found.choices or ()))
     for text in texts(content):
