@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import unquote
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import (
@@ -93,39 +91,6 @@ class Site(BaseModel):
         tokens = dict.fromkeys(("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"), self.hf_token)
         found = {**both, **tokens}
         return {name: value.get_secret_value() for name, value in found.items() if value}
-
-
-MASK = "***"
-SHORTEST_SECRET = 4
-"""Characters: what is shorter is in too many texts by chance, and guards nothing."""
-
-_NAMES = re.compile(
-    r"(^|[_-])TOKEN$|SECRET|PASSWORD|PASSWD|CREDENTIAL|(API|ACCESS|PRIVATE)[_-]?KEY(_ID)?$"
-    r"|CONNECTION_STRING",
-    re.I,
-)
-_IN_URL = re.compile(r"//[^/\s:@]*:([^/\s@]+)@")
-
-
-def secrets_in(environment: Mapping[str, str]) -> list[str]:
-    """What is to be shown to nobody of an environment, the longest first: values by their
-    variables' names, and the passwords of URLs, such as those of proxies."""
-    found = {part for name, value in environment.items() for part in _secret_parts(name, value)}
-    return sorted((each for each in found if len(each) >= SHORTEST_SECRET), key=len, reverse=True)
-
-
-def _secret_parts(name: str, value: str) -> Iterator[str]:
-    if _NAMES.search(name):
-        yield from value.splitlines()
-    for password in _IN_URL.findall(value):
-        yield from (password, unquote(password))
-
-
-def masked(text: str, environment: Mapping[str, str]) -> str:
-    """A text without the secrets of an environment."""
-    for secret in secrets_in(environment):
-        text = text.replace(secret, MASK)
-    return text
 
 
 class Settings(BaseSettings):

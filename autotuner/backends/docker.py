@@ -40,8 +40,9 @@ from autotuner.backends.owners import lives, this_owner
 from autotuner.backends.reaper import runtime_directory, watch
 from autotuner.errors import InfrastructureError
 from autotuner.files import locked
+from autotuner.masking import masked, without_passwords
 from autotuner.serving import Ending, Inspection, LaunchSpec, Place, Plan, Slot
-from autotuner.settings import Site, masked
+from autotuner.settings import Site
 from autotuner.study.files import SERVER_LOG
 from autotuner.study.model import GIB
 from autotuner.study.space import Parameters
@@ -467,7 +468,7 @@ def address() -> str:
 
 def _shown() -> str:
     """The address without the password that it may hold."""
-    return re.sub(r"(?<=//)[^@/]*@", "", address())
+    return without_passwords(address())
 
 
 def _no_daemon() -> bool:

@@ -1,6 +1,6 @@
 """A program that runs another and never lets it outlive its owner.
 
-    guard.py LEASE_FD STATUS_FD GRACE_SECONDS PROGRAM [ARGUMENT...]
+    guard.py LEASE_FD STATUS_FD GRACE_SECONDS LOG PROGRAM [ARGUMENT...]
 
 The owner holds the other end of the lease pipe. When the pipe closes, because the owner let go
 or because it was killed, the guard ends the program and all its descendants: SIGTERM first,
@@ -8,6 +8,9 @@ SIGKILL after the grace. It daemonizes itself, because Ray kills a worker's dire
 would kill a guard before it could do its work; and it is a subreaper, so that descendants whose
 parents died, or that moved to sessions of their own, are still found. The status pipe tells the
 owner ``started PID``, ``failed MESSAGE`` or ``exited CODE``; its end means that nothing is left.
+
+A program may print the secrets it was given: where LOG is named, they are masked in that file once
+nothing writes it any more, and only then may others read it.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 
@@ -31,7 +35,7 @@ REAPER = "autotuner.backends.reaper"
 there for."""
 
 
-def main(lease: int, status: int, grace: float, argv: list[str]) -> None:
+def main(lease: int, status: int, grace: float, log: str, argv: list[str]) -> None:
     if os.fork():
         os._exit(0)
     os.setsid()
@@ -53,6 +57,29 @@ def main(lease: int, status: int, grace: float, argv: list[str]) -> None:
             _say(status, f"exited {program.returncode}")
             break
     _end_all(program, grace)
+    if log:
+        with contextlib.suppress(OSError):  # its directory may be gone
+            _mask(Path(log))
+
+
+def _mask(log: Path) -> None:
+    """Rewrite a log without the secrets of this process's environment, which was the program's."""
+    # The package of this very file, wherever it lies: we were started apart from all others.
+    sys.path.append(str(Path(__file__).parents[2]))
+    from autotuner.files import replace
+    from autotuner.masking import masked
+
+    said = log.read_text(encoding="utf-8", errors="surrogateescape")
+    mode = 0o666 & ~_umask()
+    if (clean := masked(said, os.environ)) == said:
+        log.chmod(mode)
+    else:
+        replace({log: clean.encode("utf-8", errors="surrogateescape")}, mode=mode)
+
+
+def _umask() -> int:
+    os.umask(mask := os.umask(0o077))
+    return mask
 
 
 def _die_with_guard() -> None:
@@ -126,4 +153,4 @@ def _left(program: subprocess.Popen[bytes]) -> list[psutil.Process]:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4:])
+    main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4], sys.argv[5:])

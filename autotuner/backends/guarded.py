@@ -37,6 +37,7 @@ class Guarded:
         directory: str,
         output: IO[bytes],
         errors: IO[bytes] | None = None,
+        log: Path | None = None,
         talk: bool = False,
     ) -> None:
         """Start `argv`.
@@ -44,6 +45,7 @@ class Guarded:
         Args:
             environment: the whole environment, labels included (see `labels`).
             output: file for what it prints; errors go there too unless `errors` is given.
+            log: a file that the guard masks once nobody writes it any more, by that environment.
             talk: keep a pipe to its standard input and one from its standard output; `output`
                 is then only for errors.
 
@@ -58,7 +60,7 @@ class Guarded:
             guard = subprocess.Popen(
                 [
                     *(sys.executable, "-I", str(_GUARD)),
-                    *(str(lease_read), str(status_write), str(GRACE_SECONDS)),
+                    *(str(lease_read), str(status_write), str(GRACE_SECONDS), str(log or "")),
                     *argv,
                 ],
                 stdin=subprocess.PIPE if talk else subprocess.DEVNULL,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,9 @@ from autotuner.addresses import OWN_NAMES
 from autotuner.backends.base import Backend, BackendKind, Server
 from autotuner.backends.guarded import Guarded, labelled, labels, said, sweep_processes
 from autotuner.errors import InfrastructureError
-from autotuner.files import replace
+from autotuner.masking import masked
 from autotuner.serving import HERE, Ending, Inspection, LaunchSpec, Plan, Slot
-from autotuner.settings import Site, masked, without_proxy
+from autotuner.settings import Site, without_proxy
 from autotuner.study.files import SERVER_LOG
 from autotuner.study.space import Parameters
 from autotuner.study.spec import NoOptions, StudySpec, options_of
@@ -100,12 +98,14 @@ class _ProcessServer:
             **request["environment"],
             **labels(request["study"], request["trial"]),
         }
-        with self._log.open("wb") as output:
+        # Until its guard has masked it, nobody else may read what the server says of its secrets.
+        with open(self._log, "wb", opener=_private) as output:
             self._guarded = Guarded(
                 request["argv"],
                 environment=self._environment,
                 directory=request["directory"],
                 output=output,
+                log=self._log,
             )
 
         self.url = f"http://127.0.0.1:{request['port']}"
@@ -131,14 +131,10 @@ class _ProcessServer:
 
     def stop(self, seconds: float) -> None:
         self._guarded.stop(seconds)
-        self._clean()
 
-    def _clean(self) -> None:
-        """Leave the log without secrets, now that nobody writes it any more."""
-        with contextlib.suppress(OSError):
-            if self.log() != self._log.read_text(encoding="utf-8", errors="replace"):
-                mode = stat.S_IMODE(self._log.stat().st_mode)
-                replace({self._log: self.log().encode()}, mode=mode)
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def inherited() -> dict[str, str]:

@@ -31,11 +31,9 @@ import itertools
 import json
 import os
 import random
-import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -47,51 +45,24 @@ from genai_bench.cli import cli as program
 from genai_bench.metrics.aggregated_metrics_collector import AggregatedMetricsCollector
 from genai_bench.sampling.text import TextSampler
 
+from autotuner.masking import secrets_in, without
+
 POLL_SECONDS = 0.02
 """How precisely the window closes on a request count."""
 
 COMPARED_PROMPTS = 1000
 """Prompts that are compared, at most: the first of a load point."""
 
-MASK = "***"
-SHORTEST_SECRET = 8
-"""Characters: what is shorter is in too many texts by chance, and guards nothing."""
-
 WINDOW = "window.json"
 LOG = "genai-bench.log"
 EXIT_NOTHING_MEASURED = 3
-
-
-def secrets_of(environment: Mapping[str, str]) -> list[str]:
-    """What looks like a secret in an environment: values by their names, and what stands before
-    the host in URLs of proxies; the longest first."""
-    found = {
-        part
-        for name, value in environment.items()
-        for part in _secret_parts(name.upper(), value)
-        if len(part) >= SHORTEST_SECRET
-    }
-    return sorted(found, key=lambda each: (-len(each), each))
-
-
-def _secret_parts(name: str, value: str) -> Iterator[str]:
-    if re.search("TOKEN|KEY|SECRET|PASSWORD|CONNECTION_STRING", name):
-        yield value
-    elif name.endswith("_PROXY"):
-        yield from re.findall(r"//([^/@\s]+:[^/@\s]+)@", value)
-
-
-def masked(text: str, secrets: list[str]) -> str:
-    for secret in secrets:
-        text = text.replace(secret, MASK)
-    return text
 
 
 def scrub(directory: Path, secrets: list[str]) -> None:
     """Mask secrets in the logs and metadata below a directory."""
     for path in [*directory.rglob("*.log"), *directory.rglob("*metadata*.json")]:
         text = path.read_text(encoding="utf-8", errors="surrogateescape")
-        clean = masked(text, secrets)
+        clean = without(text, secrets)
         if clean != text:
             path.write_text(clean, encoding="utf-8", errors="surrogateescape")
 
@@ -241,7 +212,7 @@ def run(argv: list[str]) -> None:
     try:
         program.cli.main(args=theirs, prog_name="genai-bench")
     finally:
-        scrub(Path(options.into), secrets_of(os.environ))
+        scrub(Path(options.into), secrets_in(os.environ))
 
 
 def _split(argv: list[str]) -> tuple[list[str], str, list[str]]:
@@ -255,11 +226,11 @@ def serve(tokenizer: str) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     load_tokenizer = program.validate_tokenizer
-    secrets = secrets_of(os.environ)
+    secrets = secrets_in(os.environ)
     try:
         loaded = {tokenizer: load_tokenizer(tokenizer)}
     except Exception as error:  # any of many libraries; each command says it again, in its log
-        print(masked(f"tokenizer {tokenizer}: {error}", secrets), file=sys.stderr, flush=True)
+        print(without(f"tokenizer {tokenizer}: {error}", secrets), file=sys.stderr, flush=True)
         loaded = {}
     program.validate_tokenizer = lambda name: (
         loaded[name] if name in loaded else load_tokenizer(name)

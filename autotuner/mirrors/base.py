@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import queue
-import re
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from autotuner.masking import without_passwords
 from autotuner.study.study import Study
 from autotuner.study.trial import Trial
 
@@ -146,8 +146,3 @@ class _Teller:
                 return list(found.values()), False
             trial = self._changes.get()
         return list(found.values()), True
-
-
-def without_passwords(text: str) -> str:
-    """A text without what stands between ``//`` and ``@`` of a URL in it."""
-    return re.sub(r"//[^/\s@]*@", "//***@", text)

@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as Theirs
 
 from autotuner.errors import AutotunerError, InfrastructureError, StudyStateError
-from autotuner.mirrors.base import without_passwords
+from autotuner.masking import without_passwords
 from autotuner.study.metrics import METRICS, Better
 from autotuner.study.space import Choice, Domain, Int, Parameters, Value, identity, same
 from autotuner.study.spec import StudySpec

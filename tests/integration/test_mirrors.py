@@ -23,7 +23,8 @@ from optuna.trial import TrialState as Theirs
 
 from autotuner.errors import FailureClass, InfrastructureError, StudyStateError
 from autotuner.execution.loggers import LoggerMirror, Shown, mirrors
-from autotuner.mirrors.base import Mirroring, without_passwords
+from autotuner.masking import without_passwords
+from autotuner.mirrors.base import Mirroring
 from autotuner.mirrors.optuna import OptunaMirror, copied, distribution, opened
 from autotuner.store import Store
 from autotuner.study.space import Choice, Float, Int

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +17,7 @@ from autotuner.plugins import load_kind
 from autotuner.settings import Site
 from autotuner.study.spec import StudySpec
 from autotuner.study.trial import TrialState
-from tests.processes import ours
+from tests.processes import ours, wait_for
 from tests.simulated import study_file
 from tests.trials import run_trial
 
@@ -60,3 +65,35 @@ def test_what_genai_bench_would_write_of_its_environment_is_in_no_file(
         if value.encode() in path.read_bytes()
     ]
     assert leaks == []
+
+
+OWNER = """
+import os, sys, time
+from pathlib import Path
+from autotuner.backends.process import PROCESS
+from autotuner.serving import Plan
+from autotuner.settings import Site
+
+server = PROCESS.open({}, Site()).start(Plan("process", {
+    "argv": ["sh", "-c", "echo token is $HF_TOKEN; sleep 600"],
+    "environment": {}, "directory": sys.argv[1], "port": 1, "study": "clear", "trial": 0,
+}))
+time.sleep(600)
+"""
+
+
+def test_a_log_is_for_its_owner_only_and_masked_though_that_was_killed(tmp_path: Path) -> None:
+    log = tmp_path / "server.log"
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(tmp_path)], env={**os.environ, "HF_TOKEN": "hf_5f1e0c"}
+    )
+    try:
+        assert wait_for(lambda: log.exists() and "hf_5f1e0c" in log.read_text(), 60)
+        assert stat.S_IMODE(log.stat().st_mode) == 0o600
+    finally:
+        owner.send_signal(signal.SIGKILL)
+        owner.wait()
+    assert wait_for(lambda: log.read_text() == "token is ***\n", 20)
+    assert wait_for(lambda: ours("clear") == [], 20)
+    (other := tmp_path / "other").touch()
+    assert log.stat().st_mode == other.stat().st_mode, "others may read it as any file"

@@ -12,10 +12,11 @@ import pytest
 from pydantic import AliasChoices, SecretStr, ValidationError
 
 from autotuner.errors import ConfigError, InfrastructureError
+from autotuner.masking import masked, secrets_in
 from autotuner.report.page import html
 from autotuner.report.summary import summary
 from autotuner.report.words import moment
-from autotuner.settings import Settings, Site, masked, secrets_in
+from autotuner.settings import Settings, Site
 from autotuner.store import Store
 from autotuner.study.study import Study
 from tests.builders import spec
@@ -316,8 +317,21 @@ def test_secrets_are_known_by_their_variables_names_and_in_urls() -> None:
         "GITHUB_TOKEN": "github",
         "DEPLOY_KEY_PASSWORD": "first line\nsecond line",
         "STORE": "postgresql://me:store%40word@db/autotuner",
+        "OPENAI_KEY": "of-openai",
+        "GITLAB_TOKEN_CI": "of-gitlab",
+        "ALL_PROXY": "http://a-token-in-its-place@proxy:3128",
     }
-    found = ["store%40word", "second line", "store@word", "aws-secret", "first line", "openai-key"]
+    found = [
+        "of-openai",
+        "of-gitlab",
+        "a-token-in-its-place",
+        "store%40word",
+        "second line",
+        "store@word",
+        "aws-secret",
+        "first line",
+        "openai-key",
+    ]
     assert set(secrets_in(secret)) == {*found, "github"}
     assert [len(each) for each in secrets_in(secret)] == sorted(
         map(len, secrets_in(secret)), reverse=True
@@ -327,6 +341,7 @@ def test_secrets_are_known_by_their_variables_names_and_in_urls() -> None:
         "MAX_TOKENS": "4096",
         "KEYBOARD": "qwertz",
         "API_KEY": "123",
-        "INDEX": "https://me@example.org/simple",
+        "MAX_TOKEN_LENGTH": "131072",
+        "INDEX": "https://a-name@example.org/simple",
     }
     assert secrets_in(plain) == []

@@ -29,7 +29,7 @@ from autotuner.api.service import Asked, Service
 from autotuner.api.story import Story
 from autotuner.api.tokens import Role
 from autotuner.errors import InfrastructureError, MissingStudyError
-from autotuner.settings import MASK, masked, secrets_in
+from autotuner.masking import MASK, masked, secrets_in
 from autotuner.study.files import STUDY_LOG
 from autotuner.study.trial import Trial
 
