@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Text,
+    cast,
     create_engine,
     delete,
     event,
@@ -59,6 +62,10 @@ SCHEMA_VERSION = 4
 
 DELETED = "DELETED"
 """State in the last event of a study that is no more."""
+
+SPECS_KEPT = 1000
+"""Specs that are not read again while their text is the same: a list looks at every study twice,
+for those that it can read and for the others, and the service at every event of one."""
 
 PREPARED_AT_ONCE = 4
 """Processes that may come to a new store at the same moment, or more with luck."""
@@ -151,6 +158,18 @@ _ADDED_SINCE: Mapping[int, Mapping[Table, tuple[str, ...]]] = {
     3: {_STUDIES: ("team", "version"), _TRIALS: ("lost_gpu_hours",)},
 }
 """Columns a store of each older schema version does not have; they all have defaults."""
+
+_STUDY = select(
+    *(each for each in _STUDIES.c if each.name != "spec"), cast(_STUDIES.c.spec, Text).label("spec")
+)
+"""A study's row, its spec as the text that it is stored as."""
+
+_UNTOLD: Mapping[str, Any] = {
+    "predicted": {}, "observed": {}, "advice": "", "why": "", "log_tail": ""
+}  # fmt: skip
+"""In place of what no list shows of a trial."""
+
+_ENDED = [state.value for state in TrialState if state.ended]
 
 _ALONE = {
     "sqlite": "BEGIN IMMEDIATE",
@@ -292,7 +311,7 @@ class Store:
 
     def _row(self, name: str, team: str) -> Mapping[Any, Any]:
         with self._reading() as connection:
-            row = connection.execute(select(_STUDIES).where(_STUDIES.c.name == name)).first()
+            row = connection.execute(_STUDY.where(_STUDIES.c.name == name)).first()
         if row is None or not sees(team, row.team):
             raise self.missing(name)
         return row._mapping
@@ -318,7 +337,7 @@ class Store:
         return [_stored(row) for row in self._rows()]
 
     def _rows(self) -> list[Mapping[Any, Any]]:
-        query = select(_STUDIES).order_by(_STUDIES.c.created_at.desc(), _STUDIES.c.name)
+        query = _STUDY.order_by(_STUDIES.c.created_at.desc(), _STUDIES.c.name)
         with self._reading() as connection:
             return [row._mapping for row in connection.execute(query)]
 
@@ -329,6 +348,7 @@ class Store:
         *,
         was: Study | Stored | None = None,
         by: str | None = None,
+        trials: Sequence[Trial] = (),
         **more: str,
     ) -> bool:
         """Change a study's state, and with it its reason, driver or times.
@@ -336,16 +356,21 @@ class Store:
         Args:
             was: change it only while state, driver and job are these.
             by: change it only while this one drives it.
+            trials: of it, that change with it where they have not ended.
 
         Returns:
             Whether it was changed.
         """
         only = (true() if was is None else _unchanged(was)) & _driven_by(by)
-        return self._become(name, only, {"state": state.value, **more})
+        return self._become(name, only, {"state": state.value, **more}, trials)
 
-    def hand_over(self, was: Study, job: str) -> bool:
+    def hand_over(self, was: Study, job: str, trials: Sequence[Trial] = ()) -> bool:
         """Have a study wait for the job that is to run it; False when it has changed since it
-        was read."""
+        was read.
+
+        Args:
+            trials: of it, that change with it where they have not ended.
+        """
         waiting = {
             "state": StudyState.PENDING.value,
             "reason": "",
@@ -354,7 +379,7 @@ class Store:
             "renewed_at": timestamp(),
             "ended_at": "",
         }
-        return self._become(was.name, _unchanged(was), waiting)
+        return self._become(was.name, _unchanged(was), waiting, trials)
 
     def take_back(self, was: Study, job: str) -> bool:
         """Have a study be as it was before it was handed over; False when the job has begun."""
@@ -363,7 +388,13 @@ class Store:
         before = {"state": was.state.value, **{name: getattr(was, name) for name in names}}
         return self._become(was.name, _unchanged(waiting), before)
 
-    def _become(self, name: str, only: ColumnElement[bool], values: Mapping[str, str]) -> bool:
+    def _become(
+        self,
+        name: str,
+        only: ColumnElement[bool],
+        values: Mapping[str, str],
+        trials: Sequence[Trial] = (),
+    ) -> bool:
         own = (_STUDIES.c.name == name) & only
         with self._writing() as connection:
             if connection.execute(update(_STUDIES).where(own).values(values)).rowcount == 0:
@@ -374,6 +405,12 @@ class Store:
                 )
             ).one()
             _tell(connection, name, "study", said._asdict())
+            # Whoever drove it until now may have ended one since it was read.
+            going = (_TRIALS.c.study == name) & _TRIALS.c.state.not_in(_ENDED)
+            open_ = connection.execute(select(_TRIALS.c.number).where(going)).scalars().all()
+            for trial in (each for each in trials if each.number in open_):
+                _tell(connection, name, "trial", _told(trial))
+                _save(connection, name, trial)
         return True
 
     def renew(self, name: str, driver: str) -> bool:
@@ -387,19 +424,28 @@ class Store:
                 == 1
             )
 
-    def claim(self, name: str, driver: str, *, was: str, renewed_at: str | None = None) -> bool:
+    def claim(
+        self,
+        name: str,
+        driver: str,
+        *,
+        was: str,
+        renewed_at: str | None = None,
+        job: str | None = None,
+    ) -> bool:
         """Become the driver of a study in place of `was`; False when another was faster.
 
         Args:
             renewed_at: when `was` renewed its lease last, as far as the claimant knows.
+            job: that the driver is, or empty: one that is still to come finds nothing to run.
+                By default it stays the one that it was.
         """
         own = (_STUDIES.c.name == name) & (_STUDIES.c.driver == was)
         if renewed_at is not None:
             own &= _STUDIES.c.renewed_at == renewed_at
+        now = {"driver": driver, "renewed_at": timestamp()} | ({} if job is None else {"job": job})
         with self._writing() as connection:
-            changed = connection.execute(
-                update(_STUDIES).where(own).values(driver=driver, renewed_at=timestamp())
-            )
+            changed = connection.execute(update(_STUDIES).where(own).values(now))
         return changed.rowcount == 1
 
     def delete(self, was: Study | Stored) -> None:
@@ -465,6 +511,17 @@ class Store:
                 select(_TRIALS).where(_TRIALS.c.study == study).order_by("number")
             ).all()
         return [_trial(row._mapping, tuple(points.get(row.number, ()))) for row in rows]
+
+    def all_trials(self) -> dict[str, list[Trial]]:
+        """The trials of every study that has some, by number, for lists: without their load points
+        and their servers' logs, which are most of what is stored."""
+        found: dict[str, list[Trial]] = {}
+        columns = (each for each in _TRIALS.c if each.name not in _UNTOLD)
+        query = select(*columns).order_by(_TRIALS.c.study, _TRIALS.c.number)
+        with self._reading() as connection:
+            for row in connection.execute(query):
+                found.setdefault(row.study, []).append(_trial({**row._mapping, **_UNTOLD}, ()))
+        return found
 
     def close(self) -> None:
         self._engine.dispose()
@@ -682,7 +739,7 @@ def _study_row(study: Study) -> dict[str, Any]:
 def _study(row: Mapping[Any, Any]) -> Study:
     values = {key: row[key] for key in row if key not in ("name", "events", "version")}
     try:
-        spec = StudySpec.model_validate(values["spec"])
+        spec = _spec(values["spec"])
     except ValidationError as error:
         raise StudyStateError(
             f"study {row['name']!r} was stored by another version of autotuner, which allowed "
@@ -698,6 +755,11 @@ def _study(row: Mapping[Any, Any]) -> Study:
     )
 
 
+@lru_cache(maxsize=SPECS_KEPT)
+def _spec(text: str) -> StudySpec:
+    return StudySpec.model_validate(json.loads(text))
+
+
 def _readable(row: Mapping[Any, Any]) -> Study | None:
     try:
         return _study(row)
@@ -707,7 +769,8 @@ def _readable(row: Mapping[Any, Any]) -> Study | None:
 
 def _stored(row: Mapping[Any, Any]) -> Stored:
     values = {key: row[key] for key in row if key not in ("spec", "events")}
-    spec = row["spec"] if isinstance(row["spec"], dict) else {}
+    said = json.loads(row["spec"])
+    spec = said if isinstance(said, dict) else {}
     backend = spec.get("backend") or {}
     kind = backend.get("kind", "process")
     return Stored(

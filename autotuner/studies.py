@@ -32,7 +32,7 @@ from autotuner.export import command_text, launch_of
 from autotuner.job import Job
 from autotuner.plugins import load_kind
 from autotuner.prior import prior_of_model, prior_of_trials
-from autotuner.report.rows import row
+from autotuner.report.rows import bare_row, row
 from autotuner.report.summary import summary
 from autotuner.settings import Site
 from autotuner.study.budget import seconds_left
@@ -47,7 +47,7 @@ from autotuner.study.study import (
     sees,
     timestamp,
 )
-from autotuner.study.trial import Trial
+from autotuner.study.trial import Trial, TrialState
 
 if TYPE_CHECKING:
     from autotuner.store import Store, Stored  # a database library `check` can do without
@@ -120,6 +120,10 @@ class Studies:
         """
         return self.store.study(name, self._team)
 
+    def stored(self, name: str) -> Stored:
+        """As `study`, of one that any version of autotuner stored."""
+        return self.store.stored(name, self._team)
+
     def submit(self, job: Job, *, restart: bool = False) -> Study:
         """Store a new study.
 
@@ -133,7 +137,7 @@ class Studies:
         existing = self._find(spec.name)
         if existing is not None:
             self._refuse_if_driven(existing)
-            self._refuse_if_under_way(existing, "run")
+            self._refuse_if_starting(existing)
             # One that was given to a job may have been begun before.
             begun = existing.state is not StudyState.PENDING or existing.job
             if begun and not restart:
@@ -183,7 +187,7 @@ class Studies:
         Raises:
             StudyStateError: none of that name, under way, or the new name is taken.
         """
-        was = self.store.stored(name, self._team)
+        was = self.stored(name)
         self._refuse_if_under_way(was, "edit")
         study = replace(self._new(job.spec, was.team), created_at=was.created_at)
         with _aside(was):
@@ -197,7 +201,7 @@ class Studies:
         Raises:
             StudyStateError: none of that name, or under way.
         """
-        was = self.store.stored(name, self._team)
+        was = self.stored(name)
         self._refuse_if_under_way(was, "delete")
         with _aside(was):
             self.store.delete(was)
@@ -230,8 +234,9 @@ class Studies:
         self._refuse_if_under_way(study, "resume")
         if study.state is StudyState.PENDING and not self.lost(study):
             raise StudyStateError(f"study {name!r} has never run; start it")
-        self._refuse_if_done(study, self.store.trials(name))
-        return self._hand_over(study)
+        trials = self.store.trials(name)
+        self._refuse_if_done(study, trials)
+        return self._hand_over(study, _broken_off(study, trials))
 
     def restart(self, name: str) -> Study:
         """Have an ended study run from its beginning: its results and files are deleted.
@@ -259,17 +264,16 @@ class Studies:
                 files.wanted = True
                 raise
 
-    def cancel(self, name: str) -> Study:
+    def cancel(self, name: str) -> Stored:
         """Have a study end in order: its servers are stopped, what was measured is kept.
 
         One that is lost is CANCELLED at once; else its job is asked, and the state follows.
 
         Raises:
-            StudyStateError: none of that name, not under way, or driven by no job. Or it is
-                cancelled, and cannot be shown: another version of autotuner stored it.
+            StudyStateError: none of that name, not under way, or driven by no job.
             InfrastructureError: the cluster does not answer.
         """
-        study = self.store.stored(name, self._team)
+        study = self.stored(name)
         if not self.under_way(study):
             if not self.lost(study):
                 raise StudyStateError(
@@ -282,13 +286,14 @@ class Studies:
                     "service is; end that process: kill -INT"
                 )
             self._runner.stop(study.job)
-            return self.study(name)
+            return self.stored(name)
         reason = "cancelled before it began" if not study.driver else "cancelled when it was lost"
         # Taken from its job, so that one which is only now on its way finds nothing to run.
         taken = self.store.set_state(
             name,
             StudyState.CANCELLED,
             was=study,
+            trials=_broken_off(study, self.store.trials(name)),
             reason=reason,
             driver="",
             job="",
@@ -299,7 +304,7 @@ class Studies:
             self._runner.stop(study.job)
         elif not taken:
             raise StudyStateError(f"study {name!r} has just been changed; look again")
-        return self.study(name)
+        return self.stored(name)
 
     def duplicate(self, name: str) -> Study:
         """A new study that asks the same, PENDING, with a name of its own: NAME-copy,
@@ -353,11 +358,13 @@ class Studies:
         """A study that this process may run on, and from now on drives. Its directory is there.
 
         Args:
-            take_over: do not believe a driver on another machine.
+            take_over: do not believe a driver on another machine, nor that a job which was given
+                the study and has not begun it lives.
             job: that this process is; one that is late must not run what another was given.
 
         Raises:
-            StudyStateError: none of that name, nothing left to do, or driven by another.
+            StudyStateError: none of that name, nothing left to do, driven by another, or given
+                to another.
             InfrastructureError: its files have no place here.
         """
         study, trials = self.show(name)
@@ -365,10 +372,12 @@ class Studies:
             raise StudyStateError(f"study {name!r} was given to job {study.job!r}, not to {job!r}")
         if not (take_over and _lives(study.driver) is None):
             self._refuse_if_driven(study)
+        if not job and not take_over:
+            self._refuse_if_starting(study)
         self._refuse_if_done(study, trials)
         housed = replace(study, directory=str(self._place_of(study)))
         me, was = this_owner(), study.driver
-        if not self.store.claim(name, me, was=was, renewed_at=study.renewed_at):
+        if not self.store.claim(name, me, was=was, renewed_at=study.renewed_at, job=job):
             raise StudyStateError(f"another process has just taken study {name!r}")
         if housed.directory != study.directory:
             # The trials first, as they are now that nobody else writes them: should this be cut
@@ -423,22 +432,36 @@ class Studies:
         study, trials = self.show(name)
         return self._row(study, trials, self.store.latest(name)[name].events)
 
+    def bare_row(self, name: str) -> dict[str, Any]:
+        """As `row`, of a study that any version of autotuner stored: what can be said of it."""
+        study = self.stored(name)
+        event = self.store.latest(name)[name].events
+        known = bare_row(study, self.store.trials(name), backend=study.backend[0])
+        return {**known, **self.moment(study, ()), "event": event}
+
     def rows(self) -> Iterator[dict[str, Any]]:
         """All studies at a glance, the newest first."""
         latest = self.store.latest()
-        for study, trials in self.list():
-            if study.name in latest:  # not deleted meanwhile
+        for study, trials in self.glances():
+            if study.name in latest:  # not made since
                 yield self._row(study, trials, latest[study.name].events)
+
+    def glances(self) -> Sequence[tuple[Study, Sequence[Trial]]]:
+        """All studies with what a row shows of their trials, see `Store.all_trials`: in two
+        questions to the store, however many there are."""
+        studies, trials = self._studies(), self.store.all_trials()
+        return [(study, trials.get(study.name, ())) for study in studies]
 
     def _row(self, study: Study, trials: Sequence[Trial], event: int) -> dict[str, Any]:
         return {**row(study, trials), **self.moment(study, trials), "event": event}
 
-    def moment(self, study: Study, trials: Sequence[Trial]) -> dict[str, Any]:
+    def moment(self, study: Study | Stored, trials: Sequence[Trial]) -> dict[str, Any]:
         """What changes of a study at a glance without an event: with the time, or its driver."""
+        spec = study.spec if isinstance(study, Study) and self.under_way(study) else None
         return {
             "state": self.standing(study),
             "seconds": seconds_between(study.started_at, study.ended_at or timestamp()),
-            "eta": seconds_left(study.spec, trials) if self.under_way(study) else None,
+            "eta": None if spec is None else seconds_left(spec, trials),
         }
 
     def report(self, name: str) -> dict[str, Any]:
@@ -535,9 +558,20 @@ class Studies:
                 f"study {study.name!r} is {self.standing(study)}; cancel it before you {verb} it"
             )
 
-    def _hand_over(self, study: Study) -> Study:
+    def _refuse_if_starting(self, study: Study | Stored) -> None:
+        """Whether a job lives is not asked: who runs a study may not be of its cluster."""
+        if self._starting(study):
+            raise StudyStateError(
+                f"study {study.name!r} is STARTING: job {study.job} was given it at "
+                f"{study.renewed_at}, and is about to run it\n"
+                f"  to have it ended:  autotuner cancel {study.name} --address URL\n"
+                f"  should the job be dead, the study is LOST {START_SECONDS:g} s after that; "
+                f"at once:  autotuner resume {study.name} --take-over"
+            )
+
+    def _hand_over(self, study: Study, ended: Sequence[Trial] = ()) -> Study:
         job = f"autotuner-{study.name}-{secrets.token_hex(4)}"
-        if not self.store.hand_over(study, job):
+        if not self.store.hand_over(study, job, ended):
             raise StudyStateError(f"study {study.name!r} has just been changed; look again")
         try:
             # Counted with this one among them: of two who come at once none slips through.
@@ -597,6 +631,27 @@ def _done(study: Study, trials: Sequence[Trial]) -> bool:
     """Whether it has nothing left to do; one that its limits ended early has."""
     complete = study.state is StudyState.COMPLETE and not study.reason
     return complete and all(each.state.answered for each in trials)
+
+
+def _broken_off(study: Study | Stored, trials: Sequence[Trial]) -> list[Trial]:
+    """The trials that were under way when a study's driver was last heard of, as they ended then:
+    once the study is another's nobody knows when that was, nor what they cost until then."""
+    if not study.driver:
+        return []
+    last = study.renewed_at
+    return [
+        replace(
+            trial.charged(
+                len(trial.gpu_ids) * (seconds_between(trial.started_at, last) or 0.0) / 3600
+            ),
+            state=TrialState.CANCELLED,
+            note="",
+            reason="its driver was gone",
+            ended_at=last or timestamp(),
+        )
+        for trial in trials
+        if trial.started_at and not trial.state.ended
+    ]
 
 
 def _lives(driver: str) -> bool | None:

@@ -6,11 +6,11 @@ import copy
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from autotuner.errors import StudyStateError
+from autotuner.errors import MissingStudyError, StudyStateError
 from autotuner.report.rows import row
 from autotuner.store import Latest
 from autotuner.studies import Studies
@@ -45,9 +45,10 @@ class Reads:
     def __init__(self, studies: Studies) -> None:
         self._studies = studies
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
-        self._rows: dict[str, tuple[int, dict[str, Any], Study]] = {}
+        self._rows: dict[str, tuple[int, dict[str, Any], Study | None]] = {}
         self._reading: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
+        self._listing = threading.Lock()
         self._team = ""
 
     def of(self, team: str) -> Reads:
@@ -81,6 +82,7 @@ class Reads:
             for kept in (self._kept, self._rows, self._reading):
                 for name in [each for each in kept if each not in latest]:
                     del kept[name]
+        self._make_rows(latest)
         rows = []
         for name, each in latest.items():
             if not sees(self._team, each.team):
@@ -94,6 +96,15 @@ class Reads:
     def row(self, name: str) -> dict[str, Any]:
         """One study as a list shows it."""
         return self._row(name, self._latest(name))
+
+    def any_row(self, name: str) -> dict[str, Any]:
+        """As `row`; of one that another version of autotuner stored, what can be said of it."""
+        try:
+            return self.row(name)
+        except MissingStudyError:
+            raise
+        except StudyStateError:
+            return self._studies.of(self._team).bare_row(name)
 
     def made(self, name: str, what: str, make: Callable[[Study, list[Trial]], Any]) -> Any:
         """What `make` gives of a study and its trials; made once for each of its events.
@@ -120,6 +131,23 @@ class Reads:
     def _report(self, study: Study, trials: list[Trial]) -> bytes:
         content = self._studies.report_of(study, trials)
         return json.dumps(content, allow_nan=False).encode()
+
+    def _make_rows(self, latest: Mapping[str, Latest]) -> None:
+        """Where more are to be made than are kept whole, as for the first who asks, all at once."""
+        with self._listing:
+            with self._lock:
+                made = {name: self._rows[name][0] for name in latest if name in self._rows}
+            if sum(made.get(name) != each.events for name, each in latest.items()) <= KEPT_AT_MOST:
+                return
+            # Read after their numbers: what changed in between is read again the next time.
+            read = {
+                study.name: (study, row(study, trials)) for study, trials in self._studies.glances()
+            }
+            with self._lock:
+                for name, each in latest.items():
+                    study, shown = read.get(name, (None, {}))
+                    if study is None or study.team == each.team:
+                        self._rows[name] = (each.events, shown, study)
 
     def _row(self, name: str, latest: Latest) -> dict[str, Any]:
         with self._lock:

@@ -18,17 +18,38 @@ def row(study: Study, trials: Sequence[Trial]) -> dict[str, Any]:
     """All of it that changes with an event only; see `Studies.moment` for the rest."""
     spec = study.spec
     (best, gained), baseline = answer(spec, trials), baseline_of(trials)
-    shown = [trial for trial in trials if trial.searched and not trial.refused]
     first = spec.objectives[0]
     return {
-        "name": study.name,
-        "team": study.team,
+        **bare_row(study, trials, backend=spec.backend.kind),
         "description": spec.description,
-        "reason": study.reason,
         "model": spec.model.path,
         "engine": " / ".join(spec.engine.kinds),
-        "backend": spec.backend.kind,
         "objectives": objectives_of(spec),
+        "budget": spec.budget,
+        "best": None if best is None else {"number": best.number, "value": best.objectives[first]},
+        "baseline": baseline.objectives.get(first)
+        if baseline is not None and baseline.state is TrialState.COMPLETE
+        else None,
+        "gain": gained[first],
+    }
+
+
+def bare_row(stored: Any, trials: Sequence[Trial], *, backend: str) -> dict[str, Any]:
+    """What of it can be said without what was asked, which another version may have stored.
+
+    Args:
+        stored: a study, or one without its spec: `store.Stored`.
+    """
+    shown = [trial for trial in trials if trial.searched and not trial.refused]
+    return {
+        "name": stored.name,
+        "team": stored.team,
+        "description": "",
+        "reason": stored.reason,
+        "model": "",
+        "engine": "",
+        "backend": backend,
+        "objectives": [],
         "counts": counts(trials),
         "blocks": [_block(trial) for trial in shown[:BLOCKS]],
         "more": max(0, len(shown) - BLOCKS),
@@ -37,15 +58,13 @@ def row(study: Study, trials: Sequence[Trial]) -> dict[str, Any]:
             "round": max((trial.round for trial in trials), default=0),
             "launches": sum(not trial.searched for trial in trials),
         },
-        "budget": spec.budget,
-        "best": None if best is None else {"number": best.number, "value": best.objectives[first]},
-        "baseline": baseline.objectives.get(first)
-        if baseline is not None and baseline.state is TrialState.COMPLETE
-        else None,
-        "gain": gained[first],
-        "created_at": study.created_at,
-        "started_at": study.started_at,
-        "ended_at": study.ended_at,
+        "budget": None,
+        "best": None,
+        "baseline": None,
+        "gain": None,
+        "created_at": stored.created_at,
+        "started_at": stored.started_at,
+        "ended_at": stored.ended_at,
     }
 
 

@@ -21,12 +21,13 @@ from autotuner.errors import (
     StudyStateError,
     TooManyStudiesError,
 )
+from autotuner.execution.loop import StudyLoop
 from autotuner.job import Job, load_job
 from autotuner.settings import Site
 from autotuner.store import DELETED, Store, Stored
 from autotuner.studies import START_SECONDS, Studies
 from autotuner.study.study import Study, StudyState, sees
-from autotuner.study.trial import Trial, TrialState
+from autotuner.study.trial import Phase, Trial, TrialState
 from tests.builders import trial
 from tests.simulated import study_file
 from tests.unit.test_lease import ago
@@ -738,6 +739,120 @@ def test_a_study_whose_job_never_began_it_is_not_replaced_unasked(
     assert files(studies) == []
 
 
+@pytest.mark.parametrize("verb", ["resume", "run --restart"])
+def test_a_study_that_its_job_is_about_to_begin_is_not_taken_by_a_person(
+    studies: Studies, jobs: Jobs, job: Job, verb: str
+) -> None:
+    """The command line, which cannot ask the cluster; and who holds it, and what to do is said."""
+    with_file(studies, job)
+    began = studies.resume("asked")
+    here = Studies(studies.store, Path(began.directory).parent)
+    calls: dict[str, Callable[[], object]] = {
+        "resume": lambda: here.resumable("asked"),
+        "run --restart": lambda: here.submit(job, restart=True),
+    }
+    with pytest.raises(StudyStateError) as caught:
+        calls[verb]()
+    for said in (began.job, "STARTING", "autotuner cancel asked", "180 s", "--take-over"):
+        assert said in str(caught.value)
+    assert studies.store.study("asked") == began
+    assert here.resumable("asked", job=began.job).job == began.job, "its job has it"
+    with pytest.raises(StudyStateError, match="driven by"):
+        calls[verb]()
+
+
+def test_a_study_whose_job_is_dead_is_anybodys_and_nothing_is_left_for_the_job(
+    studies: Studies, job: Job
+) -> None:
+    with_file(studies, job)
+    late = studies.resume("asked").job
+    studies.store.set_state("asked", StudyState.PENDING, renewed_at=ago(START_SECONDS + 1))
+    studies.resumable("asked")
+    assert studies.store.study("asked").driver == this_owner()
+    ended(studies, "asked", StudyState.CANCELLED)
+    with pytest.raises(StudyStateError, match="was given to job ''"):
+        studies.resumable("asked", job=late)
+    at_once = studies.resume("asked").job
+    assert studies.resumable("asked", take_over=True).name == "asked"
+    ended(studies, "asked", StudyState.CANCELLED)
+    with pytest.raises(StudyStateError, match="was given to job ''"):
+        studies.resumable("asked", job=at_once)
+
+
+# What a driver that was killed has cost.
+
+LAST, HOUR_BEFORE = "2026-11-22T12:00:00.000+00:00", "2026-11-22T11:00:00.000+00:00"
+
+
+def killed(studies: Studies, job: Job) -> None:
+    """A study whose driver died an hour into a trial on two GPUs, of which its phases tell half."""
+    studies.create(job)
+    driven(studies, "asked", DEAD)
+    studies.store.set_state("asked", StudyState.RUNNING, renewed_at=LAST)
+    going = trial(
+        0,
+        state=TrialState.BENCHMARKING,
+        phases=(Phase("deploy", 0.0, 1800.0),),
+        gpu_ids=("0", "1"),
+        note="D(100,20) x 4",
+        started_at=HOUR_BEFORE,
+    )
+    waiting = trial(1, {"max-num-seqs": 1}, TrialState.PENDING)
+    studies.store.save("asked", going)
+    studies.store.save("asked", waiting)
+
+
+def cost(studies: Studies) -> list[float]:
+    return [each.gpu_hours for each in studies.store.trials("asked")]
+
+
+def test_what_a_killed_driver_spent_is_known_when_a_job_goes_on(
+    studies: Studies, jobs: Jobs, job: Job
+) -> None:
+    """As where a person resumes it, see `StudyLoop`; and once, however often it is tried."""
+    killed(studies, job)
+    jobs.refusal = "the cluster is away"
+    for _ in range(2):
+        with pytest.raises(InfrastructureError):
+            studies.resume("asked")
+    assert standing(studies, "asked") == "LOST"
+    jobs.refusal = ""
+    handed = studies.resume("asked")
+    broken, waiting = studies.store.trials("asked")
+    assert (broken.state, broken.ended_at, broken.note) == (TrialState.CANCELLED, LAST, "")
+    assert waiting.state is TrialState.PENDING
+    assert cost(studies) == [pytest.approx(2.0), 0.0]
+    told = [
+        each.content.get("number") for each in studies.store.events("asked") if each.kind == "trial"
+    ]
+    assert told == [0, 1, 0], "that it ended is told once"
+    study = studies.resumable("asked", job=handed.job)
+    known = studies.store.trials("asked")
+    again, _ = StudyLoop(study, studies.store, job.searcher(), job.rules, known=known).trials
+    assert again.state is TrialState.PENDING
+    assert again.gpu_hours == pytest.approx(2.0)
+
+
+def test_what_a_killed_driver_spent_is_known_when_its_study_is_cancelled(
+    studies: Studies, job: Job
+) -> None:
+    killed(studies, job)
+    assert studies.cancel("asked").state is StudyState.CANCELLED
+    assert cost(studies) == [pytest.approx(2.0), 0.0]
+
+
+def test_a_trial_that_its_driver_ended_meanwhile_is_as_that_said(
+    studies: Studies, job: Job
+) -> None:
+    killed(studies, job)
+    was, (going, _) = studies.store.study("asked"), studies.store.trials("asked")
+    done = dataclasses.replace(going, state=TrialState.COMPLETE, ended_at=LAST)
+    studies.store.save("asked", done, by=DEAD)
+    late = dataclasses.replace(going, state=TrialState.CANCELLED, ended_at=LAST)
+    assert studies.store.hand_over(was, "a-job", [late])
+    assert studies.store.trials("asked")[0].state is TrialState.COMPLETE
+
+
 # Studies that another version of autotuner stored.
 
 
@@ -813,15 +928,34 @@ def test_a_study_that_cannot_be_read_is_cancelled(
     unreadable(studies, tmp_path, "asked")
     with pytest.raises(StudyStateError, match="RUNNING; cancel it"):
         studies.delete("asked")
-    with pytest.raises(StudyStateError, match="another version"):
-        studies.cancel("asked")
+    assert studies.cancel("asked").state is StudyState.RUNNING
     assert jobs.stopped == [started.job]
     studies.store.set_state("asked", StudyState.RUNNING, driver=DEAD)
     jobs.living.clear()
-    with pytest.raises(StudyStateError, match="another version"):
-        studies.cancel("asked")
+    assert studies.cancel("asked").state is StudyState.CANCELLED
     assert studies.store.stored("asked").state is StudyState.CANCELLED
     studies.delete("asked")
+
+
+def test_what_can_be_said_of_a_study_that_cannot_be_read_is_said(
+    tmp_path: Path, studies: Studies, job: Job
+) -> None:
+    studies.create(job)
+    studies.store.save("asked", trial(0, objectives={"output_throughput": 5.0}))
+    ended(studies, "asked", StudyState.FAILED, reason="the node burnt")
+    whole = studies.row("asked")
+    unreadable(studies, tmp_path, "asked")
+    bare = studies.bare_row("asked")
+    assert bare.keys() == whole.keys()
+    told = {key for key in whole if bare[key] == whole[key]}
+    assert whole.keys() - told == {
+        "model",
+        "engine",
+        "objectives",
+        "best",
+        "baseline",
+        "gain",
+    }
 
 
 def test_a_study_that_cannot_be_read_counts_while_it_is_under_way(

@@ -480,3 +480,25 @@ def test_a_study_of_another_team_is_not_changed_for_one_that_had_its_name(store:
     assert not store.hand_over(was, "a job")
     assert not store.set_state("small", StudyState.CANCELLED, was=was)
     assert store.study("small") == study(team="search", created_at=store.study("small").created_at)
+
+
+def test_for_lists_trials_are_read_together_without_what_is_large(store: Store) -> None:
+    for name in ("small", "other", "empty"):
+        store.create(study(name))
+    store.save("small", FULL)
+    store.save("small", dataclasses.replace(FULL, number=FULL.number + 1))
+    store.save("other", FULL)
+    found = store.all_trials()
+    assert {name: len(trials) for name, trials in found.items()} == {"small": 2, "other": 1}
+    assert found["other"] == [
+        dataclasses.replace(
+            FULL, load_points=(), predicted={}, observed={}, advice="", why="", log_tail=""
+        )
+    ]
+
+
+def test_what_a_study_asks_is_read_once_while_it_is_the_same(store: Store) -> None:
+    store.create(study("small"))
+    (listed,) = store.studies()
+    assert store.unreadable() == []
+    assert store.study("small").spec is listed.spec

@@ -145,7 +145,7 @@ async def edit(name: str, request: Request, asked: Asked) -> Response:
     read = await documents.sent(request)
 
     def made() -> Response:
-        was = asked.studies.study(name)
+        was = asked.studies.stored(name)  # by whatever version: it goes
         job = documents.job(asked, read)
         _prepared(asked, asked.studies.of(was.team), job)
         study = asked.studies.edit(name, job)
@@ -181,7 +181,8 @@ def start(name: str, asked: Asked) -> Response:
 @router.post("/studies/{name}/cancel", **_MOVED)
 def cancel(name: str, asked: Asked) -> Response:
     """End a study in order: its servers are stopped, what was measured is kept."""
-    return _moved(asked, asked.studies.cancel(name))
+    asked.studies.cancel(name)
+    return JSONResponse(asked.reads.any_row(name), status_code=202)
 
 
 @router.post("/studies/{name}/resume", **_MOVED)
