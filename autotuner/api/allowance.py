@@ -25,7 +25,7 @@ from autotuner.engines.catalog import (
     read_catalog,
 )
 from autotuner.errors import ConfigError
-from autotuner.plugins import KINDS, load_kind
+from autotuner.plugins import KINDS, kinds, load_kind
 from autotuner.study.domains import space_of
 from autotuner.study.presets import Preset
 from autotuner.study.space import ENVIRONMENT, Choice, Parameter
@@ -358,7 +358,7 @@ def _flag_refused(name: str, value: Any, problem: str, where: str, known: _Known
     base = name.partition(".")[0]
     few = known.harmless.values.get(base, known.harmless.keys.get(base, ()))
     hint = f"ask the operator to name {base} under `flags` in the file of AUTOTUNER_ALLOW"
-    if not known.harmless.decided:
+    if not known.harmless.decided and known.kind in kinds("engine"):
         hint += f", or the author of the engine {known.kind} to have it say what is `harmless`"
     return ConfigError(
         f"--{name} {shown(value)} may not be chosen by a study that comes by HTTP: {problem}",

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from autotuner.api.allowance import variables
 from autotuner.api.app import application
 from autotuner.api.service import service
 from autotuner.engines.base import Decided, Harmless, harmless_of
@@ -24,7 +25,7 @@ from autotuner.settings import Settings
 from tests.builders import study_content
 
 PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
-SAID = re.compile(r"^    harmless = .*\n", re.M)
+SAID = re.compile(r"^    harmless = .*?^    \)\n", re.M | re.S)
 
 
 def sources() -> dict[str, str]:
@@ -93,6 +94,12 @@ def test_of_its_flags_those_alone_that_it_names(client: TestClient, place: Path)
         assert "the author" not in answer.text
 
 
+def test_its_variables_are_those_of_its_own_studies(place: Path) -> None:
+    assert place  # where it is installed
+    assert set(variables("mine")) - set(variables("vllm")) == {"MINE_THREADS"}
+    assert variables("silent") == variables("vllm") == variables(None)
+
+
 def test_one_that_says_nothing_is_refused_and_told_what_to_do(
     client: TestClient, place: Path
 ) -> None:
@@ -102,6 +109,12 @@ def test_one_that_says_nothing_is_refused_and_told_what_to_do(
     assert "--prefill-tokens 8 may not be chosen by a study that comes by HTTP" in answer.text
     assert "ask the operator to name prefill-tokens under `flags`" in answer.text
     assert "the author of the engine silent to have it say what is `harmless`" in answer.text
+
+
+def test_one_that_is_not_installed_has_no_author_to_ask(client: TestClient, place: Path) -> None:
+    answer = sent(client, place, "nobodys")
+    assert answer.status_code == 422
+    assert "the author" not in answer.text
 
 
 @pytest.mark.parametrize("kind", kinds("engine"))
