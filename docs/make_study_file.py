@@ -119,9 +119,9 @@ JSON. The rules that hold everywhere:
   in the environment in which `autotuner` (or the Ray node) runs: servers inherit that, save for
   the variables that begin with `RAY_`, `AUTOTUNER_`, `OMP_NUM_THREADS` or `CUDA_VISIBLE_DEVICES`.
 - **Which GPUs, is not said in it.** Each trial is given GPUs of its own, as many as its engine's
-  parallel sizes need; `CUDA_VISIBLE_DEVICES`, `NVIDIA_VISIBLE_DEVICES` and others of that ending are
-  refused under `environment` and as `env:` parameters. To keep GPUs of a machine out of all studies,
-  set `CUDA_VISIBLE_DEVICES` where `autotuner`, or the node's Ray, is started.
+  parallel sizes need; `CUDA_VISIBLE_DEVICES`, `NVIDIA_VISIBLE_DEVICES` and others of that ending
+  are refused under `environment` and as `env:` parameters. To keep GPUs of a machine out of all
+  studies, set `CUDA_VISIBLE_DEVICES` where `autotuner`, or the node's Ray, is started.
 - **How and where autotuner itself runs is not in it.** That is in environment variables:
   `AUTOTUNER_HOME` (directory of the studies), `AUTOTUNER_STORE` (database URL) and
   `AUTOTUNER_AICONFIGURATOR` (a Python that has it), all three also from a file `.env` in the
