@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -121,7 +121,8 @@ class Surrogate:
         rows: the points answered, as by `Layout`.
         values: an answer per point.
         under_way: points whose answers are not known yet: the mean is assumed for them, which
-            lowers the uncertainty around them, and they are no evidence for any kernel.
+            lowers the uncertainty around them. They are no evidence, neither for a kernel nor of
+            how much answers vary.
     """
 
     def __init__(
@@ -134,10 +135,11 @@ class Surrogate:
         self._centre, self._spread = float(values.mean()), float(values.std()) or 1.0
         answers = (values - self._centre) / self._spread
         kernels = drawn(len(rows), draws)
-        evidence = _evidence(kernels.over(rows), answers)
+        evidence, variance = explained(kernels.over(rows), answers)
         kept = np.argsort(-evidence, kind="stable")[:KEPT]
         self._weight = np.exp(TEMPER * (evidence[kept] - evidence[kept[0]]))
         self._kernels = kernels.only(kept)
+        self._variance = variance[kept]
         if under_way is not None:
             rows = [np.concatenate(pair) for pair in zip(rows, under_way, strict=True)]
             answers = np.concatenate([answers, np.zeros(len(under_way[0]))])
@@ -150,8 +152,6 @@ class Surrogate:
         self._weight_of_ones = (self._ones**2).sum(axis=1)
         self._mean = (white[:, :, 0] * self._ones).sum(axis=1) / self._weight_of_ones
         self._rest = white[:, :, 0] - self._mean[:, None] * self._ones
-        # the same prior of one observation as in the evidence
-        self._scale = ((self._rest**2).sum(axis=1) + 1.0) / (len(answers) + 1)
 
     def predict(self, rows: list[Array]) -> Prediction:
         cross = self._kernels.between(distances(self._rows, rows))
@@ -161,7 +161,7 @@ class Surrogate:
         # the mean is not known either
         unsure = 1.0 - np.einsum("ki,kip->kp", self._ones, white)
         variance = variance + unsure**2 / self._weight_of_ones[:, None]
-        deviation = np.sqrt(self._scale[:, None] * np.maximum(variance, 1e-9))
+        deviation = np.sqrt(self._variance[:, None] * np.maximum(variance, 1e-9))
         return Prediction(
             mean * self._spread + self._centre,
             deviation * self._spread,
@@ -191,15 +191,31 @@ class Prediction:
         return np.asarray(np.einsum("k,kp->p", self.weight, values))
 
 
-def _evidence(matrices: Array, answers: Array) -> Array:
-    """Logarithm of the marginal likelihood per kernel, its mean and scale integrated out."""
+class Explained(NamedTuple):
+    """Per kernel the logarithm of its marginal likelihood, but for a constant that all share, and
+    the variance it gives the process."""
+
+    evidence: Array
+    variance: Array
+
+
+def explained(matrices: Array, answers: Array) -> Explained:
+    """How well each kernel's matrix explains the answers, mean and variance integrated out.
+
+    The mean has a flat prior, which leaves n - 1 of n answers to tell the variance (Rasmussen and
+    Williams 2006, eq. 2.45; Berger, De Oliveira and Sanso 2001, J. Am. Stat. Assoc. 96, 1361).
+    The variance has an inverse gamma prior that counts as one observation of 1, which keeps few
+    answers from looking exact; returned is the harmonic mean of what it may be.
+    """
     lower = np.linalg.cholesky(matrices)
     white = np.einsum("kij,jc->kic", np.linalg.inv(lower), _with_ones(answers))
     products = np.einsum("kia,kib->kab", white, white)
     squares = products[:, 0, 0] - products[:, 0, 1] ** 2 / products[:, 1, 1]
-    spreads = np.log(np.diagonal(lower, axis1=1, axis2=2)).sum(axis=1)
-    # an inverse gamma prior of one observation keeps few answers from looking exact
-    return np.asarray(-spreads - 0.5 * (len(answers) + 1) * np.log(np.maximum(squares, 0.0) + 1.0))
+    squares = np.maximum(squares, 0.0) + 1.0
+    determinant = 2.0 * np.log(np.diagonal(lower, axis1=1, axis2=2)).sum(axis=1)
+    observations = len(answers)  # n - 1, and that of the prior
+    evidence = -0.5 * (determinant + np.log(products[:, 1, 1]) + observations * np.log(squares))
+    return Explained(np.asarray(evidence), np.asarray(squares / observations))
 
 
 def _with_ones(answers: Array) -> Array:

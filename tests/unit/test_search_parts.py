@@ -13,7 +13,7 @@ from autotuner.errors import FailureClass
 from autotuner.search.axes import Axis, axes_of
 from autotuner.search.lessons import CRASHED, lessons, losses
 from autotuner.search.ranking import promising
-from autotuner.search.surrogate import Layout, Surrogate
+from autotuner.search.surrogate import Layout, Surrogate, explained
 from autotuner.study.domains import space_of
 from autotuner.study.space import Choice, Float, Int, Parameter, same
 from autotuner.study.trial import Trial, TrialState
@@ -150,6 +150,55 @@ def test_effects_of_several_parameters_are_added_up() -> None:
     both, one = found.weight @ found.mean
     assert both > one
     assert both > 3.0, "more than any that was seen"
+
+
+def test_evidence_is_that_of_numerical_integration() -> None:
+    """Over the mean, which may be anything, and the variance, of which one value of 1 was seen."""
+    x = np.array([0.0, 0.1, 0.25, 0.4, 0.5, 0.7, 0.85, 1.0])
+    y = np.array([-1.1, -0.9, 0.2, 1.3, 0.9, 0.1, -1.4, 0.9])
+    apart = np.abs(x[:, None] - x) / np.array([0.2, 0.5, 1.0, 3.0])[:, None, None]
+    matrices = np.exp(-apart) + 1e-3 * np.eye(len(x))
+    means, deviations = np.linspace(-60, 60, 6001), np.exp(np.linspace(-3, 4, 701))
+    integrals, variances = [], []
+    for matrix in matrices:
+        rest = y[:, None] - means
+        squares = (rest * np.linalg.solve(matrix, rest)).sum(axis=0)
+        # By steps of the deviation's logarithm: n are the likelihood's, one is the prior's.
+        likelihood = deviations ** -(len(y) + 1.0) * np.exp(
+            -0.5 * (squares[:, None] + 1.0) / deviations**2
+        )
+        weights = likelihood.sum(axis=0)
+        integrals.append(weights.sum() / np.sqrt(np.linalg.det(matrix)))
+        variances.append(weights.sum() / (weights / deviations**2).sum())
+    found = explained(matrices, y)
+    truth = np.log(integrals)
+    assert found.evidence - found.evidence[0] == pytest.approx(truth - truth[0], abs=1e-3)
+    assert np.ptp(truth) > 0.5, "the kernels differ"
+    assert found.variance == pytest.approx(variances, rel=1e-3)
+
+
+@pytest.mark.parametrize("values", [[1.0, 5, 2, 7, 3, 9], [1.0, 2, 3, 4, 5, 6]], ids=str)
+def test_points_under_way_only_lower_the_uncertainty(values: list[float]) -> None:
+    space = space_of({"x": {"type": "int", "low": 0, "high": 100}})
+    layout = Layout(axes_of(space))
+    known = layout.rows([{"x": x} for x in (0, 8, 16, 24, 32, 40)])
+    near, far = (layout.rows([{"x": x} for x in places]) for places in ((4, 20), (70, 90)))
+    under_way = layout.rows([{"x": x} for x in (60, 65, 75, 80, 85, 92, 96, 100)])
+
+    def change(asked: list[Any]) -> Any:
+        """Of the deviations, as a factor."""
+        after, before = (
+            Surrogate(known, np.array(values), np.random.default_rng(1), waiting)
+            .predict(asked)
+            .deviation
+            for waiting in (under_way, None)
+        )
+        return after / before
+
+    assert (change(under_way) < 0.3).all()
+    assert (change(far) < 0.3).all()
+    assert (change(near) > 0.85).all(), "answers there say the same as before"
+    assert (change(near) < 1).all()
 
 
 # What is asked first.
