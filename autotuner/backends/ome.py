@@ -13,7 +13,7 @@ from typing import Any
 
 from autotuner.backends import reaper
 from autotuner.backends.base import Backend, BackendKind, Server
-from autotuner.backends.ome_cluster import Changed, Cluster, Denied, Missing
+from autotuner.backends.ome_cluster import Cluster
 from autotuner.backends.ome_forward import Forward
 from autotuner.backends.ome_log import Log
 from autotuner.backends.ome_manifest import (
@@ -51,6 +51,7 @@ from autotuner.backends.ome_signs import (
 )
 from autotuner.backends.owners import lives, this_owner
 from autotuner.errors import ConfigError, InfrastructureError
+from autotuner.kube import Changed, Denied, Missing
 from autotuner.plugins import load_kind
 from autotuner.serving import Ending, Inspection, LaunchSpec, Place, Plan, Slot
 from autotuner.settings import Site

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import base64
 import binascii
+import contextlib
 import gzip
 import io
 import json
@@ -26,43 +27,30 @@ import secrets
 import signal
 import sys
 import tarfile
-import time
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
-
-from kubernetes import client
-from kubernetes.client.exceptions import ApiException
-from urllib3.exceptions import HTTPError
+from typing import Any, TextIO
 
 from autotuner.errors import InfrastructureError
-from autotuner.kubeconfig import api_client
+from autotuner.kube import POD, Changed, Kind, Kube, Missing, looks
 
 MARK = "$MARK"
 LOG, WINDOW, RESULTS = "genai-bench.log", "window.json", "results"
 LOG_LINES = 2000
 """Of a job's log, the last; genai-bench writes several for each request."""
 
-TIMEOUT = (5, 30)
-"""Seconds to connect to the API server, and to hear from it."""
-
-_RAW: Mapping[str, Any] = {"_preload_content": False, "_request_timeout": TIMEOUT}
-"""Answers as they came: to a deletion the library expects a pod, and servers may say `Success`."""
-
 PATIENCE_SECONDS = 60.0
 """An API server may be away so long."""
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
-"""Seconds between two looks: a helper pod takes a moment, a load minutes."""
 MOUNT_SECONDS = 60.0
 """A network file system shows another machine's new files so late, at most."""
 
 EXIT_NO_RESULT, EXIT_FAILED, EXIT_LATE = 3, 4, 5
 
-BENCHMARK_JOBS = ("ome.io", "v1beta1", "benchmarkjobs")
-SERVICES = ("ome.io", "v1beta1", "inferenceservices")
+BENCHMARK_JOB = Kind("BenchmarkJob", "ome.io", "v1beta1", "benchmarkjobs")
+SERVICE = Kind("InferenceService", "ome.io", "v1beta1", "inferenceservices")
 OUR_LABELS = "autotuner.io/"
 
 STUCK = frozenset(
@@ -75,11 +63,6 @@ STUCK = frozenset(
 if not it becomes ImagePullBackOff."""
 
 Object = Mapping[str, Any]
-T = TypeVar("T")
-
-
-class ClusterFault(Exception):
-    """The operator must act; says nothing of the server that is measured."""
 
 
 # What objects and files say: functions of values.
@@ -213,153 +196,58 @@ def _line(text: object) -> str:
 
 
 class Cluster:
-    """An API server; answers are plain JSON values.
-
-    Everything raises ClusterFault where it does not answer for long, or refuses. None, False:
-    there is no such object.
-    """
+    """An API server, see `Kube`. None: there is no such object."""
 
     def __init__(self, context: str) -> None:
-        try:
-            api = api_client(context)
-        except InfrastructureError as error:
-            raise ClusterFault(str(error)) from error
-        self._objects: Any = client.CustomObjectsApi(api)
-        self._core: Any = client.CoreV1Api(api)
+        self._kube = Kube(context, patience=PATIENCE_SECONDS)
 
     def service(self, name: str, namespace: str) -> Object | None:
-        group, version, plural = SERVICES
-        return _asked(
-            f"InferenceService {name}",
-            lambda: self._objects.get_namespaced_custom_object(
-                group, version, namespace, plural, name, _request_timeout=TIMEOUT
-            ),
-        )
+        return self._found(SERVICE, name, namespace)
 
     def job(self, name: str, namespace: str) -> Object | None:
-        group, version, plural = BENCHMARK_JOBS
-        return _asked(
-            f"BenchmarkJob {name}",
-            lambda: self._objects.get_namespaced_custom_object(
-                group, version, namespace, plural, name, _request_timeout=TIMEOUT
-            ),
-        )
+        return self._found(BENCHMARK_JOB, name, namespace)
 
     def create(self, item: Object) -> None:
         namespace = item["metadata"]["namespace"]
-        strict = {"field_validation": "Strict", **_RAW}
-        group, version, plural = BENCHMARK_JOBS
-
-        def call() -> Any:
-            try:
-                if item["kind"] == "Pod":
-                    return _read(self._core.create_namespaced_pod(namespace, item, **strict))
-                return _read(
-                    self._objects.create_namespaced_custom_object(
-                        group, version, namespace, plural, item, **strict
-                    )
-                )
-            except ApiException as error:
-                # Its name is new: an answer was lost on the way, and this is the second asking.
-                if error.status == 409:
-                    return item
-                raise
-
-        what = f"creating {item['kind']} {item['metadata']['name']}"
-        if _asked(what, call) is None:
-            raise ClusterFault(f"{what}: the cluster has no such kind, or namespace {namespace}")
+        try:
+            # Its name is new: where it is there, an answer was lost on the way, and this is the
+            # second asking.
+            with contextlib.suppress(Changed):
+                self._kube.create(_kind(item), namespace, item)
+        except Missing as error:
+            said = f"the cluster has no such kind, or namespace {namespace}"
+            raise InfrastructureError(f"{error}; {said}") from error
 
     def delete(self, item: Object, *, patience: float = PATIENCE_SECONDS) -> None:
         name, namespace = item["metadata"]["name"], item["metadata"]["namespace"]
-        group, version, plural = BENCHMARK_JOBS
-        options = {"propagationPolicy": "Background"}
-
-        def call() -> Any:
-            if item["kind"] == "Pod":
-                return _read(
-                    self._core.delete_namespaced_pod(name, namespace, body=options, **_RAW)
-                )
-            return _read(
-                self._objects.delete_namespaced_custom_object(
-                    group, version, namespace, plural, name, body=options, **_RAW
-                )
-            )
-
-        _asked(f"deleting {item['kind']} {name}", call, patience=patience)
+        with contextlib.suppress(Missing):
+            self._kube.delete(_kind(item), namespace, name, patience=patience)
 
     def pods(self, namespace: str, *, labels: str = "", name: str = "") -> list[Any]:
-        selector = {"label_selector": labels} if labels else {}
-        selector |= {"field_selector": f"metadata.name={name}"} if name else {}
-        answer = _asked(
-            "the pods",
-            lambda: _read(self._core.list_namespaced_pod(namespace, **_RAW, **selector)),
-        )
-        return list(json.loads(answer)["items"]) if answer is not None else []
+        with contextlib.suppress(Missing):
+            return self._kube.pods(namespace, labels=labels, name=name)
+        return []
 
     def log(self, pod: Object, lines: int | None = None) -> str:
         """What its first container printed; empty where there is none."""
-        name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
-        more: dict[str, Any] = {"container": pod["spec"]["containers"][0]["name"]}
-        more |= {"tail_lines": lines} if lines else {}
-        try:
-            answer = _asked(
-                f"the log of {name}",
-                lambda: _read(self._core.read_namespaced_pod_log(name, namespace, **_RAW, **more)),
-            )
-        except _NotNow:
-            return ""
-        return (answer or b"").decode(errors="replace")
+        metadata, container = pod["metadata"], pod["spec"]["containers"][0]["name"]
+        more = {"tail_lines": lines} if lines else {}
+        return self._kube.log(metadata["namespace"], metadata["name"], container, **more)
+
+    def _found(self, kind: Kind, name: str, namespace: str) -> Object | None:
+        with contextlib.suppress(Missing):
+            return self._kube.find(kind, namespace, name)
+        return None
 
 
-class _NotNow(ClusterFault):
-    """The server finds the request impossible at present (400)."""
-
-
-def _read(answer: Any) -> bytes:
-    """The whole of an answer, without which its connection is not given back."""
-    return bytes(answer.data)
-
-
-def _asked(what: str, call: Callable[[], T], *, patience: float = PATIENCE_SECONDS) -> T | None:
-    """The answer to a call, asked again while nobody answers; None where there is no such thing."""
-    for seconds in looks():
-        try:
-            return call()
-        except ApiException as error:
-            said = f"Kubernetes, {what}: {_message(error)}"
-            if error.status == 404:
-                return None
-            if error.status == 400:
-                raise _NotNow(said) from error
-            passing = error.status == 429 or (error.status or 0) >= 500
-            if not passing or seconds >= patience:
-                raise ClusterFault(said) from error
-        except (HTTPError, OSError) as error:
-            if seconds >= patience:
-                raise ClusterFault(f"Kubernetes does not answer, {what}: {error}") from error
-    return None
-
-
-def _message(error: ApiException) -> str:
-    try:
-        return _line(json.loads(str(error.body))["message"])
-    except (ValueError, KeyError, TypeError):
-        return f"HTTP {error.status} {error.reason}"
-
-
-def looks() -> Iterator[float]:
-    """Seconds since the first look, each time that it is time for one."""
-    began, pause = time.monotonic(), FIRST_PAUSE
-    while True:
-        yield time.monotonic() - began
-        time.sleep(pause)
-        pause = min(2 * pause, LONGEST_PAUSE)
+def _kind(item: Object) -> Kind:
+    return POD if item["kind"] == "Pod" else BENCHMARK_JOB
 
 
 # One load point.
 
 
-class LoadPoint:
+class BenchmarkJob:
     """One command: a BenchmarkJob from its creation until nothing of it is left."""
 
     def __init__(self, cluster: Cluster, options: argparse.Namespace) -> None:
@@ -373,7 +261,7 @@ class LoadPoint:
         self._made: list[Object] = []
 
     def run(self) -> int:
-        """Raises ClusterFault."""
+        """Raises InfrastructureError."""
         try:
             code = self._measured()
         except BaseException:
@@ -381,7 +269,7 @@ class LoadPoint:
             for each in reversed(self._made):
                 try:
                     self._cluster.delete(each, patience=0)
-                except ClusterFault as error:
+                except InfrastructureError as error:
                     _note(str(error))
             raise
         for each in reversed(self._made):
@@ -401,7 +289,7 @@ class LoadPoint:
             return self._say(EXIT_LATE, f"{self._named} did not end within {seconds:.0f} s")
         if status["state"] == "Failed":
             if lost := next(filter(None, map(broken, self._pods())), None):
-                raise ClusterFault(f"the pod of {self._named} failed: {lost}")
+                raise InfrastructureError(f"the pod of {self._named} failed: {lost}")
             errors = http_errors(log)
             why = _line(status.get("failureMessage")) or "it does not say why"
             counted = f"; requests failed with {errors}" if errors else ""
@@ -426,7 +314,7 @@ class LoadPoint:
         """Wait; the status of the job that ended, None where it does not in time.
 
         Raises:
-            ClusterFault: it does not start, or somebody deleted it.
+            InfrastructureError: it does not start, or somebody deleted it.
         """
         metadata = self._job["metadata"]
         name, namespace = metadata["name"], metadata["namespace"]
@@ -434,20 +322,21 @@ class LoadPoint:
         for seconds in looks():
             job = self._cluster.job(name, namespace)
             if job is None:
-                raise ClusterFault(f"{self._named} was deleted by somebody else")
+                raise InfrastructureError(f"{self._named} was deleted by somebody else")
             status: Object = job.get("status") or {}
             if status.get("state") in ("Completed", "Failed"):
                 return status
             pods = self._pods()
             for pod in pods:
                 if said := stuck(pod):
-                    raise ClusterFault(f"the pod of {self._named} cannot start: {said}")
+                    raise InfrastructureError(f"the pod of {self._named} cannot start: {said}")
             if started is None and any(map(has_started, pods)):
                 started = seconds
             if started is None and seconds >= self._options.start_seconds:
                 waits = next(filter(None, map(delay, pods)), "")
                 waits = waits or ("its pod is pending" if pods else "OME has made no pod for it")
-                raise ClusterFault(f"{self._named} did not start within {seconds:.0f} s: {waits}")
+                said = f"{self._named} did not start within {seconds:.0f} s: {waits}"
+                raise InfrastructureError(said)
             if started is not None and seconds - started >= self._options.run_seconds:
                 break
         return None
@@ -484,7 +373,7 @@ class LoadPoint:
             if not said and seconds >= self._options.results_seconds:
                 said = (delay(pod) if pod is not None else "") or "it does not end"
             if said:
-                raise ClusterFault(f"the pod {metadata['name']} gives no results: {said}")
+                raise InfrastructureError(f"the pod {metadata['name']} gives no results: {said}")
         raise AssertionError("looks do not end")
 
     def _found(self, folder: Path) -> dict[str, bytes]:
@@ -523,7 +412,7 @@ class LoadPoint:
             if not (self._pods() or self._cluster.job(metadata["name"], metadata["namespace"])):
                 return
             if seconds >= self._options.gone_seconds:
-                raise ClusterFault(f"{self._named} was deleted, and is still there")
+                raise InfrastructureError(f"{self._named} was deleted, and is still there")
 
 
 # The program.
@@ -540,7 +429,7 @@ def run(argv: list[str], clusters: Callable[[str], Cluster]) -> int:
     source.add_argument("--helper")
     source.add_argument("--mounted")
     options = parser.parse_args(argv)
-    return LoadPoint(clusters(options.context), options).run()
+    return BenchmarkJob(clusters(options.context), options).run()
 
 
 def serve(argv: list[str]) -> None:
@@ -580,7 +469,7 @@ def main() -> None:
             serve(sys.argv[2:])
         else:
             raise SystemExit(run(sys.argv[2:], Cluster))
-    except ClusterFault as fault:
+    except InfrastructureError as fault:
         # Said before standard output closes: whoever reads it then asks for the last line.
         _note(str(fault))
         raise SystemExit(1) from None

@@ -16,9 +16,10 @@ import pytest
 from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
+from autotuner import kube
 from autotuner.benchmarks import ome_job_program as program
 from autotuner.benchmarks.ome_job import OME_JOB, Options, benchmark_job, helper_pod
-from autotuner.errors import ConfigError, FailureClass, TrialError
+from autotuner.errors import ConfigError, FailureClass, InfrastructureError, TrialError
 from autotuner.serving import Endpoint
 from autotuner.settings import Site
 from autotuner.study.workload import Load
@@ -325,21 +326,33 @@ def answering(*errors: Exception) -> Any:
 
 
 def test_an_api_server_may_be_away_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(program, "FIRST_PAUSE", 0.0)
+    monkeypatch.setattr(kube, "FIRST_PAUSE", 0.0)
     away = (ApiException(status=503), HTTPError("refused"), ApiException(status=429), OSError())
-    assert program._asked("it", answering(*away)) == "answer"
+    assert kube.asked("it", answering(*away), patience=60) == "answer"
     for error in away:
-        with pytest.raises(program.ClusterFault, match="it"):
-            program._asked("it", answering(error), patience=0)
-    assert program._asked("it", answering(ApiException(status=404))) is None
+        with pytest.raises(InfrastructureError, match="it"):
+            kube.asked("it", answering(error))
+    with pytest.raises(kube.Missing):
+        kube.asked("it", answering(ApiException(status=404)), patience=60)
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 409, 422, 0])
-def test_what_it_refuses_it_refuses_again(status: int) -> None:
+@pytest.mark.parametrize(
+    ("status", "known"),
+    [
+        (400, kube.NotNow),
+        (401, kube.Denied),
+        (403, kube.Denied),
+        (409, kube.Changed),
+        (422, InfrastructureError),
+        (0, InfrastructureError),
+    ],
+)
+def test_what_it_refuses_it_refuses_again(status: int, known: type[Exception]) -> None:
     error = ApiException(status=status)
     error.body = json.dumps({"message": "no, and why"})
-    with pytest.raises(program.ClusterFault, match="no, and why"):
-        program._asked("it", answering(error))
+    with pytest.raises(InfrastructureError, match="no, and why") as raised:
+        kube.asked("it", answering(error), patience=60)
+    assert type(raised.value) is known
 
 
 def packed(files: dict[str, bytes], **kinds: bytes) -> str:

@@ -30,7 +30,7 @@ from autotuner.addresses import free_port
 from autotuner.backends import docker, process
 from autotuner.backends.docker import DOCKER
 from autotuner.backends.ome import OMEServer
-from autotuner.backends.ome_cluster import Cluster, Missing
+from autotuner.backends.ome_cluster import Cluster
 from autotuner.backends.ome_forward import Far, Forward
 from autotuner.backends.ome_manifest import (
     BENCHMARK_JOB_RIGHTS,
@@ -61,6 +61,7 @@ from autotuner.execution.readiness import NotReady, ServerDied, wait_ready
 from autotuner.execution.reservation import Reservation, granted
 from autotuner.execution.trial import Assignment, Kinds, TrialRun
 from autotuner.job import load_job
+from autotuner.kube import Missing
 from autotuner.plan import plan
 from autotuner.plugins import kinds, load_kind
 from autotuner.report.text import plan_text
@@ -830,7 +831,7 @@ def test_bg12_a_job_is_not_over_because_a_condition_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = Jobs({"state": "Running", "conditions": [{"type": "Complete", "status": "True"}]})
-    with pytest.raises(ome_job_program.ClusterFault, match="did not start within 400 s"):
+    with pytest.raises(InfrastructureError, match="did not start within 400 s"):
         ran(jobs, tmp_path, monkeypatch)
     assert jobs.made == []
 
