@@ -516,28 +516,20 @@ def _run(
 
     place, site = Path(study.directory), _settings().site
     first = "" if os.environ.get("RAY_ADDRESS") else "starting Ray"
-    backend = job.backend.open(study.spec.backend.options, site)
     with (
         _failing(studies, study),
         Display(study, log=place / STUDY_LOG, first=first) as display,
         address(study.name, place, meanwhile=_driver) as cluster,
     ):
-        state: StudyState = _driver()(
+        state = _driver()(
+            job,
             study,
             studies.store,
-            job.searcher(),
-            job.rules,
-            backend,
+            display,
             site=site,
-            foresight=job.foresight(),
-            scheduler=job.scheduler(),
             address=cluster,
             resume=resume,
             mirrors=_mirrors(),
-            listener=display.changed,
-            begun=display.begun,
-            tick=display.tick,
-            said=display.said,
         )
     page = html or place / "report.html"
     _report(studies, study.name, html=page, as_json=as_json)

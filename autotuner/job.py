@@ -42,6 +42,11 @@ class Job:
     notes: tuple[str, ...] = ()
     prior: Prior = NO_PRIOR
 
+    @property
+    def recorded(self) -> bool:
+        """Whether its answers are those of earlier launches: then it starts no server."""
+        return isinstance(self.benchmark, Recorded)
+
     def searcher(self) -> Searcher:
         """The study's searcher, which begins with what the prior thinks best."""
         searcher = self.search.build(self.spec)

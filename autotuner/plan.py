@@ -263,8 +263,7 @@ def _planned(job: Job, backend: Backend, point: Parameters, number: int) -> dict
     # Ids as a node with GPUs gives them; the true ones are known when the trial has its place.
     gpus = tuple(map(str, range(launch.gpus))) if backend.place.image else ()
     slot = Slot(job.spec.name, number, port=EXPORT_PORT, directory="", gpu_ids=gpus)
-    recorded = isinstance(job.benchmark, Recorded)
-    asked = Plan("") if recorded else backend.plan(launch, slot)
+    asked = Plan("") if job.recorded else backend.plan(launch, slot)
     says = _SAID.get(asked.backend)
     return {
         "name": f"trial {number}" if number else "baseline",
@@ -274,7 +273,7 @@ def _planned(job: Job, backend: Backend, point: Parameters, number: int) -> dict
         "image": launch.image if backend.place.image else None,
         "runtime": None,
         **(says(asked.request) if says else {}),
-        "gpus": 0 if recorded else _used(launch),
+        "gpus": 0 if job.recorded else _used(launch),
         "request": dict(asked.request),
     }
 
@@ -315,7 +314,7 @@ def first_plan(job: Job, site: Site) -> None:
     Raises:
         ConfigError: the backend cannot start such a server.
     """
-    if not isinstance(job.benchmark, Recorded):
+    if not job.recorded:
         _planned(job, job.backend.open(job.spec.backend.options, site), {}, 0)
 
 

@@ -10,30 +10,27 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ray import tune
 from ray.util import placement_group_table
 
 from autotuner.backends.base import Backend
 from autotuner.backends.guarded import this_process
-from autotuner.benchmarks.base import Recorded
 from autotuner.engines.rules import Rules
 from autotuner.errors import InfrastructureError, StudyStateError
 from autotuner.execution.actor import TrialActor
 from autotuner.execution.bridge import Asker, Canceller, Cluster, Decider, Teller
 from autotuner.execution.everywhere import prepare_everywhere, sweep_everywhere
 from autotuner.execution.gate import unwatched
-from autotuner.execution.loop import Listener, StudyLoop
+from autotuner.execution.loop import StudyLoop
 from autotuner.execution.nodes import Counted, connected, counted
 from autotuner.execution.nvidia import unasked
 from autotuner.execution.placer import AHEAD, OVERTAKEN, UNLEARNT_AHEAD, Placer
 from autotuner.execution.prometheus import Telemetry
 from autotuner.execution.reservation import GPU, Node, Reservation, cannot_hold, reservation
-from autotuner.foresight import Foresight
+from autotuner.job import Job
 from autotuner.mirrors.base import Mirror, Mirroring
-from autotuner.plugins import load_kind
-from autotuner.search.base import Scheduler, Searcher, SearchKind
 from autotuner.settings import Site
 from autotuner.store import Store
 from autotuner.study.files import DRIVER_FILE
@@ -55,46 +52,51 @@ GONE_SECONDS = 10.0
 """How long the end of a study waits for killed trials' servers to be gone."""
 
 
+class Watcher(Protocol):
+    """Who is shown how a study gets on."""
+
+    def said(self, text: str) -> None:
+        """Hears how the nodes get ready, and what the study left on them."""
+
+    def begun(self, loop: StudyLoop) -> None:
+        """Hears of the loop once the cluster is there and trials begin."""
+
+    def changed(self, trial: Trial) -> None:
+        """Hears of every change of a trial."""
+
+    def tick(self) -> None:
+        """Is called several times a second."""
+
+
 def run_study(
+    job: Job,
     study: Study,
     store: Store,
-    searcher: Searcher,
-    engine: Rules,
-    backend: Backend,
+    watcher: Watcher,
     *,
-    foresight: Foresight | None = None,
-    scheduler: Scheduler | None = None,
-    site: Site | None = None,
+    site: Site,
     address: str | None = None,
     resume: bool = False,
     mirrors: Sequence[Mirror] = (),
-    listener: Listener = lambda trial: None,
-    begun: Callable[[StudyLoop], None] = lambda loop: None,
-    tick: Callable[[], None] = lambda: None,
-    said: Callable[[str], None] = lambda text: None,
 ) -> StudyState:
     """Run a study to its end on a Ray cluster.
 
     Args:
+        job: the kinds that the study names.
+        site: what the operator says of the machines.
         address: of the cluster; that of RAY_ADDRESS by default. See `execution.cluster`.
-        foresight, scheduler: see `StudyLoop`.
-        site: what the operator says of the machines; all defaults by default.
         resume: go on from the trials in the store.
         mirrors: show the study elsewhere; none of them can break it.
-        listener: hears of every change of a trial.
-        begun: hears of the loop once the cluster is there.
-        tick: called several times a second.
-        said: hears how the nodes get ready.
 
     Raises:
         InfrastructureError: no cluster, or one that cannot hold the baseline.
         StudyStateError: another process has taken the study over.
     """
+    backend = job.backend.open(study.spec.backend.options, site)
     with connected(address):
         cluster = _Cluster(backend.gpu_resource)
         nodes = list(cluster.now())
-        recorded = isinstance(load_kind("benchmark", study.spec.benchmark.kind), Recorded)
-        reserve = _nothing if recorded else _reserving(study.spec, engine, backend, nodes)
+        reserve = _nothing if job.recorded else _reserving(study.spec, job.rules, backend, nodes)
 
         def can_hold(parameters: Parameters) -> str | None:
             return cannot_hold(reserve(parameters), cluster.lately())
@@ -103,42 +105,41 @@ def run_study(
         if impossible:
             raise InfrastructureError(f"the baseline {impossible}")
         telemetry = Telemetry(study.name, study.spec.objectives)
-        mirroring = Mirroring(mirrors, said)
+        mirroring = Mirroring(mirrors, watcher.said)
 
         def heard(trial: Trial) -> None:
             telemetry.changed(trial)
             mirroring.changed(trial)
-            listener(trial)
+            watcher.changed(trial)
 
         loop = StudyLoop(
             study,
             store,
-            searcher,
-            engine,
+            job.searcher(),
+            job.rules,
             known=store.trials(study.name) if resume else (),
-            foresight=foresight,
+            foresight=job.foresight(),
             can_hold=can_hold,
-            scheduler=scheduler,
+            scheduler=job.scheduler(),
             listener=heard,
         )
-        site = site or Site()
-        if not recorded:
+        if not job.recorded:
             if backend.gpu_resource == GPU and (warning := unwatched(nodes, unasked())):
-                said(warning)
-            prepare_everywhere(study.spec, backend, site, said)
+                watcher.said(warning)
+            prepare_everywhere(study.spec, backend, site, watcher.said)
         loop.begin()
-        telemetry.begun(loop)
-        mirroring.begun(store.study(study.name), loop.trials)  # as it is since it began
-        begun(loop)
         try:
             with _signals(loop), _faults(loop):
-                _tune(study, loop, cluster, reserve, tick, site)
+                telemetry.begun(loop)
+                mirroring.begun(store.study(study.name), loop.trials)  # as it is since it began
+                watcher.begun(loop)
+                _tune(study, loop, cluster, reserve, job.search.learns, watcher.tick, site)
         finally:
             state = _ended(loop, backend, study.name)
             mirroring.ended()
-            if len(nodes) > 1 and not recorded:
+            if len(nodes) > 1 and not job.recorded:
                 for line in sweep_everywhere(study.spec, site):
-                    said(f"left by the study: {line}")
+                    watcher.said(f"left by the study: {line}")
         if loop.usurped:  # what becomes of it is for its driver to say
             raise StudyStateError(loop.broken)
         if loop.broken and not loop.cancelled:
@@ -215,6 +216,7 @@ def _tune(
     loop: StudyLoop,
     cluster: Cluster,
     reserve: Callable[[Parameters], Reservation],
+    learns: bool,
     tick: Callable[[], None],
     site: Site,
 ) -> None:
@@ -226,8 +228,7 @@ def _tune(
         loop.renew()
 
     Path(study.directory, DRIVER_FILE).write_text(this_process(), encoding="utf-8")
-    kind: SearchKind = load_kind("search", spec.search.kind)
-    ahead = AHEAD if kind.learns else UNLEARNT_AHEAD
+    ahead = AHEAD if learns else UNLEARNT_AHEAD
     placer = Placer(at_once=spec.search.parallel, ahead=ahead, overtaken=max(ahead, OVERTAKEN))
     asker = Asker(loop, placer, cluster, reserve, beat=beat)
     teller = Teller(loop, asker, beat, spec.limits.trial_seconds)

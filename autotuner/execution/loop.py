@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from autotuner.backends.owners import this_owner
 from autotuner.engines.rules import Rules
@@ -540,7 +541,7 @@ class StudyLoop:
             self._heed(self._store.save(self._spec.name, trial, by=self._me))
         self._listener(trial)
 
-    def _become(self, state: StudyState, **more: str) -> None:
+    def _become(self, state: StudyState, **more: Any) -> None:
         if not self.usurped:
             name, me = self._spec.name, self._me
             self._heed(self._store.set_state(name, state, was=None, by=me, **more))
