@@ -41,6 +41,12 @@ _STEM = 44
 """Longest name in a plan. `start` adds 6, and OME ``-engine``; a label takes 63."""
 
 
+LEAST_LEASE_SECONDS = 8
+"""What the owner's renewing can hold. It is due after a quarter of the lease, done with the next
+look at the server, which comes up to 4 s later while one that starts is asked twice over HTTP, and
+noted in whole seconds: 2 + 4 + 1."""
+
+
 class OMEOptions(BaseModel):
     """The block `backend.ome` of a study."""
 
@@ -70,7 +76,9 @@ class OMEOptions(BaseModel):
         default=120.0, ge=0, description="What may pass by itself, such as no free GPU, may last."
     )
     lease_seconds: int = Field(
-        default=60, ge=2, description="A server is removed so long after its owner fell silent."
+        default=60,
+        ge=LEAST_LEASE_SECONDS,
+        description="A server is removed so long after its owner fell silent.",
     )
     labels: dict[str, str] = Field(default={}, description="More labels.")
     annotations: dict[str, str] = Field(default={}, description="More annotations.")

@@ -353,7 +353,8 @@ _SIGNATURES = (
     *said.ARGUMENTS,
     *said.PORT,
     Signature(FailureClass.PORT, r"Port is already in use\. .*"),
-    Signature(FailureClass.PORT, r"\w+ is used by a process already\..*"),
+    # It waits for such a port before it gives up, and says so in the same words.
+    Signature(FailureClass.PORT, r"ValueError: .*\w is used by a process already\..*"),
     *said.NOT_INSTALLED,
     *said.IMAGE,
     *said.SHARED_MEMORY,

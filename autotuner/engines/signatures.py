@@ -77,6 +77,19 @@ def _found(lines: Sequence[str], signature: Signature) -> tuple[int, re.Match[st
     return None
 
 
+# Uvicorn's, in every engine. Other messages about ports are followed by another try: PyTorch's and
+# SGLang's, each on a port between its own processes.
+_CANNOT_LISTEN = re.compile(r"\[Errno 98\] error while attempting to bind on address")
+
+
+def cannot_listen(log: str) -> bool:
+    """Whether the log says that a server will never serve, for its port is another's.
+
+    SGLang says so and lives on.
+    """
+    return _CANNOT_LISTEN.search(log) is not None
+
+
 def advice_of(moves: Mapping[str, str]) -> str:
     """The moves as one sentence: ``raise mem-fraction-static, or lower context-length``."""
     parts = []

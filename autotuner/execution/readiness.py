@@ -12,6 +12,9 @@ from autotuner.backends.base import Server
 POLL_SECONDS = 0.1
 TIMEOUT_SECONDS = 2.0
 
+READ_SECONDS = 5.0
+"""Between two readings of the log of a server that starts."""
+
 # No proxy: a server of ours is on this machine or in this cluster.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -21,7 +24,7 @@ class ServerDied(Exception):
 
 
 class NotReady(Exception):
-    """The deadline passed and the server lives, but does not serve."""
+    """The deadline passed, or the server is doomed; it lives, but does not serve."""
 
 
 def wait_ready(
@@ -32,6 +35,7 @@ def wait_ready(
     deadline: float,
     clock: Callable[[], float],
     sleep: Callable[[float], None],
+    doomed: Callable[[], bool] = lambda: False,
 ) -> None:
     """Return once the health path answers 200 and the model's name is served.
 
@@ -40,18 +44,26 @@ def wait_ready(
     Args:
         model: its name in requests.
         deadline: on `clock`, in seconds.
+        doomed: whether its log says that it will never serve, though it may live on; asked now and
+            then.
 
     Raises:
         ServerDied, NotReady.
     """
+    read = clock()
     while True:
         if not server.alive():
             raise ServerDied
         url = server.url
         if url and _status(url + health_path) == 200 and model in models(url):
             return
-        if clock() >= deadline:
+        now = clock()
+        if now >= deadline:
             raise NotReady
+        if now >= read + READ_SECONDS:
+            read = now
+            if doomed():
+                raise NotReady
         sleep(POLL_SECONDS)
 
 

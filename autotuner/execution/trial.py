@@ -16,6 +16,7 @@ from autotuner.addresses import free_port
 from autotuner.backends.base import Backend, Server
 from autotuner.benchmarks.base import Benchmark
 from autotuner.engines.base import Diagnosis, Engine
+from autotuner.engines.signatures import cannot_listen
 from autotuner.errors import ConfigError, FailureClass, InfrastructureError, TrialError
 from autotuner.execution.gate import wait_clear
 from autotuner.execution.loadrunner import LoadRunner
@@ -316,7 +317,7 @@ class TrialRun:
 
     def _wait_ready(self, launch: LaunchSpec) -> None:
         assert self._server is not None
-        seconds = self._spec.limits.ready_seconds
+        seconds, log_of = self._spec.limits.ready_seconds, self._server.log
         try:
             wait_ready(
                 self._server,
@@ -325,6 +326,7 @@ class TrialRun:
                 deadline=min(self._clock() + seconds, self._deadline),
                 clock=self._clock,
                 sleep=self._sleep,
+                doomed=lambda: cannot_listen(log_of()),
             )
         except ServerDied:
             raise self._death() from None

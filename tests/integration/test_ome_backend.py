@@ -606,14 +606,14 @@ def test_killed_by_sigkill_its_server_is_gone_within_a_lease_from_anywhere_else(
 ) -> None:
     # As another machine sees it: its process cannot be looked for.
     monkeypatch.setattr("autotuner.backends.ome.lives", lambda owner: None)
-    with owner(world, lease=4) as process:
+    with owner(world, lease=8) as process:
         assert wait_for(lambda: world.kube.find("pods"), 10)
-        for _ in range(3):
+        for _ in range(5):
             assert not wait_for(lambda: world.backend().sweep(), 2), "it is looked after"
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         # Times are in whole seconds, and the sweep looks ten times a second.
-        assert wait_for(lambda: world.backend().sweep(), 5.5)
+        assert wait_for(lambda: world.backend().sweep(), 9.5)
     assert wait_for(lambda: not world.kube.find("pods"), 10)
 
 

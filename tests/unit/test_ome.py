@@ -271,7 +271,7 @@ def test_names_differ_between_studies_and_trials() -> None:
         (OPTIONS | {"reach": "telnet"}, "telnet"),
         (OPTIONS | {"arguments": "prepend"}, "prepend"),
         (OPTIONS | {"namespace": "Not_Valid"}, "Not_Valid"),
-        (OPTIONS | {"lease_seconds": 0}, "0"),
+        (OPTIONS | {"lease_seconds": 7}, "7 is not allowed: it must be greater than or equal to 8"),
         (OPTIONS | {"labels": {"autotuner.io/study": "x"}}, "the backend's own"),
         (OPTIONS | {"annotations": {"ome.io/autoscalerClass": "hpa"}}, "the backend's own"),
     ],

@@ -405,6 +405,38 @@ def test_d07_what_never_serves_or_is_another_is_given_up_at_the_deadline() -> No
         waited(Started(url), seconds=1.0)
 
 
+def test_d08_what_is_doomed_is_not_waited_for() -> None:
+    clock = Clock()
+    with pytest.raises(NotReady):
+        wait_ready(
+            Started(None),
+            "tiny",
+            "/health",
+            deadline=600,
+            clock=clock,
+            sleep=clock.sleep,
+            doomed=lambda: clock.now >= 7,
+        )
+    assert clock.now == pytest.approx(10, abs=0.3), "its log is read every five seconds"
+
+
+def test_d08_a_server_that_lingers_on_a_taken_port_is_the_machines_fault_within_seconds(
+    tmp_path: Path, runner: type[Runner]
+) -> None:
+    """SGLang does, until somebody kills it."""
+    log = ROOT / "tests" / "data" / "engine-logs" / "sglang-0.5.23-port.txt"
+    until = "Waiting for application shutdown."
+    said = log.read_text(encoding="utf-8").partition(until)[0] + until
+    clock = Clock()
+    given = assignment(tmp_path, engine={"kind": "sglang"}, limits={"ready_seconds": 600.0})
+    kinds = replace(kinds_of(Stage(Started(None, log=said))), engine=SGLANG)
+    run = TrialRun(given, kinds, clock=clock, sleep=clock.sleep)
+    with pytest.raises(InfrastructureError, match=r"port taken: \[Errno 98\]"):
+        run.deploy()
+    run.stop()
+    assert clock.now < 11
+
+
 def test_bg40_no_proxy_stands_between_us_and_a_server() -> None:
     """In a process of its own: proxies are read once."""
     ask = "import sys; from autotuner.execution.readiness import models; print(models(sys.argv[1]))"

@@ -427,7 +427,12 @@ SAID = [
         {},
     ),
     (FailureClass.PORT, "Port is already in use. dist_init_port=1 port_base=2", {}),
-    (FailureClass.PORT, "ValueError: scheduler_input_port is used by a process already. p", {}),
+    (
+        FailureClass.PORT,
+        "ValueError: port_base at 30234 is not available in 30 seconds. port_base is used by a "
+        "process already. process.name()='python3'",
+        {},
+    ),
     (FailureClass.NCCL, "torch.distributed.DistBackendError: NCCL error in: /src/NCCLUtils", {}),
     (FailureClass.NCCL, "RuntimeError: NCCL error: unhandled system error", {}),
     (
@@ -481,6 +486,14 @@ def test_a_signature_decides_wherever_in_the_log_it_stands(
         assert moves.items() <= diagnosis.moves.items()
         assert bool(diagnosis.advice) == bool(moves)
         assert not diagnosis.reason.startswith("[") or failure is FailureClass.PORT
+
+
+def test_a_port_that_it_waited_for_and_got_is_not_what_it_died_of() -> None:
+    waited = AT + (
+        "port 30234 is in use. Waiting for 3 seconds for port_base to be available. port_base is "
+        "used by a process already. process.name()='python3'\n"
+    )
+    assert SGLANG.diagnose(waited + LOADED + OOM).failure is FailureClass.MEMORY_AT_LOAD
 
 
 def test_the_same_flag_moves_up_at_the_start_and_down_under_load() -> None:

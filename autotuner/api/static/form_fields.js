@@ -142,7 +142,7 @@ const OME = [
     help: "How long what may pass by itself may last.",
   }),
   field("lease_seconds", "Lease", "number", {
-    from: 2,
+    from: 8,
     unit: "s",
     rare: true,
     usual: "60",
