@@ -20,7 +20,7 @@ import click
 
 from autotuner.backends.guarded import Guarded, ray_labels
 from autotuner.errors import InfrastructureError
-from autotuner.execution.cluster import AT_NO_DISADVANTAGE
+from autotuner.execution.cluster import AT_NO_DISADVANTAGE, ON_LOOPBACK
 from autotuner.settings import Settings
 
 PROGRAM = "autotuner.api.local_service"
@@ -138,6 +138,7 @@ def _serve_here(host: str, port: int) -> int:
         **AT_NO_DISADVANTAGE,
         **{name: value for name, value in os.environ.items() if name not in others},
         **direct(port),
+        **ON_LOOPBACK,
         **ray_labels(LABEL),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),

@@ -37,6 +37,12 @@ AT_NO_DISADVANTAGE = {"RAY_worker_niceness": "0"}
 they would have without Ray, which gives way to every other process of the machine (15) unless told
 otherwise."""
 
+ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""For the Ray that we start, and whoever connects to it: its node's address is 127.0.0.1, and so
+nothing of it listens elsewhere. That is what Ray does on macOS and Windows, where it is of one
+machine. On Linux it otherwise takes 127.0.0.1 for the machine's address in the network, even where
+--node-ip-address says it."""
+
 
 @contextmanager
 def address(
@@ -44,8 +50,9 @@ def address(
 ) -> Iterator[str | None]:
     """The address to connect to: None where the environment says it (RAY_ADDRESS, a Ray job).
 
-    Must be entered before Ray is imported: a local Ray gets a token of its own, so that nobody
-    else on this machine may talk to it and nothing is written to the user's home.
+    Must be entered before Ray is imported: a local Ray listens on this machine's own address only,
+    and gets a token of its own, so that nobody else on this machine may talk to it and nothing is
+    written to the user's home.
 
     Args:
         directory: where a local Ray starts in.
@@ -60,6 +67,7 @@ def address(
         meanwhile()
         yield None
         return
+    os.environ.update(ON_LOOPBACK)
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     with tempfile.TemporaryFile() as errors:
