@@ -65,10 +65,11 @@ def main() -> None:
         sys.exit(_complain(error, EXIT_OPERATOR))
     except AutotunerError as error:
         sys.exit(_complain(error, EXIT_NOTHING))
-    except BrokenPipeError:
-        # The reader of our output, such as `head`, has gone.
-        sys.stderr.close()
-        sys.exit(EXIT_FOUND)
+    except SystemExit:
+        # Click's for a reader of our output, such as `head`, that has gone: no failure of ours.
+        if isinstance(sys.stdout, click.utils.PacifyFlushWrapper):
+            sys.exit(EXIT_FOUND)
+        raise
     except OSError as error:  # a full disk, a directory that is not to be written to
         sys.exit(_complain(InfrastructureError(str(error)), EXIT_OPERATOR))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -57,12 +58,16 @@ def statement(summary: Json) -> Statement:
 def _at_the_edge(summary: Json) -> Iterator[str]:
     """That the highest load allowed was borne: how far a trial could go is not known then."""
     highest = max(summary["study"]["spec"]["workload"]["concurrency"], default=0)
-    reached = [t["number"] for t in summary["trials"] if t["objectives"].get(MAX_LOAD) == highest]
-    if reached:
-        yield (
-            f"{counted(len(reached), 'trial')} bore {highest} requests in flight, the highest "
-            "that the study allows: raise the upper concurrency to tell them apart."
-        )
+    searched = [each for each in summary["trials"] if each["repeat_of"] is None]
+    reached = [t["number"] for t in searched if t["objectives"].get(MAX_LOAD) == highest]
+    if not reached:
+        return
+    who = f"{len(reached)} trials" if len(reached) > 1 else f"Trial {reached[0]}"
+    why = "tell them apart" if len(reached) > 1 else "see how much more it bears"
+    yield (
+        f"{who} bore {highest} requests in flight, the highest that the study allows: raise the "
+        f"upper concurrency to {why}."
+    )
 
 
 def _alike(summary: Json) -> Iterator[str]:
@@ -192,8 +197,9 @@ class _Finals:
         ]
         noise = self._verdict["noise"]
         if shown:
+            ranked = ", penalties included" if self._penalties else ""
             spread = "" if noise is None else f"; one launch varies by {percent(noise)[1:]}"
-            yield f"Mean of the repeats: {listed(shown[::-1])}{spread}."
+            yield f"Mean of the repeats{ranked}: {listed(shown[::-1])}{spread}."
 
     def _unclear(self) -> Iterator[str]:
         """What to do about a gain that is large, and might be chance all the same."""
@@ -237,7 +243,17 @@ class _Finals:
     def _of(self) -> str:
         """The objective a gain is in; that of a time is a speed-up."""
         speed = "the speed of " if METRICS[self._objective].unit == "s" else ""
-        return speed + title(self._objective)
+        ranked = ", the penalty of broken SLOs included" if self._penalties else ""
+        return speed + title(self._objective) + ranked
+
+    @property
+    def _penalties(self) -> bool:
+        """Whether values that were compared are not what was measured."""
+        return any(
+            trial["penalty"] > 1
+            for trial in self._summary["trials"]
+            if trial["round"] or trial["number"] == self._summary["baseline"]
+        )
 
     @property
     def _keep(self) -> str:
@@ -291,6 +307,7 @@ def _of_search(summary: Json) -> Statement:
 
 def _nothing_found(trials: Sequence[Json], bounds: Mapping[str, float], so_far: str) -> Statement:
     complete = [trial for trial in trials if trial["state"] == "COMPLETE"]
+    unjudged = Counter(t["reason"] for t in trials if t["load_points"] and t["reason"])
     missed = [trial for trial in complete if broken(trial, bounds)]
     missed = missed or [t for t in trials if t["failure"] == "SLO" and broken(t, bounds)]
     if missed:
@@ -299,6 +316,10 @@ def _nothing_found(trials: Sequence[Json], bounds: Mapping[str, float], so_far: 
         return Statement(f"No trial met every constraint{so_far}.", (note,))
     if complete:
         return Statement(f"No trial has a value for every objective{so_far}.", ())
+    if unjudged:
+        reason, count = unjudged.most_common(1)[0]
+        told = counted(count, "trial")
+        return Statement(f"No trial can be ranked{so_far}.", (f"Of {told}: {reason}.",))
     return Statement(f"No trial was {'measured' if trials else 'started'}{so_far}.", ())
 
 
@@ -320,16 +341,17 @@ def _caveats(summary: Json) -> list[str]:
 
 
 def _penalised(summary: Json) -> Iterator[str]:
-    """The best may break service levels where a study only makes it pay for them."""
-    best = trial_in(summary, "best")
-    if best is not None and best["penalty"] > 1:
-        name = summary["study"]["objectives"][0]["name"]
-        failed = ", ".join(broken(best, summary["study"]["bounds"]))
-        score = measured(best["scores"][name], name)
-        yield (
-            f"{_capital(candidate(summary, best['number']))} breaks its SLO: {failed}; "
-            f"it is ranked as {score}, the penalty included."
-        )
+    """The best, and what it is compared with, may break service levels where a study only makes
+    them pay for it."""
+    best, baseline = trial_in(summary, "best"), trial_in(summary, "baseline")
+    name = summary["study"]["objectives"][0]["name"]
+    for each in [best] if best is baseline else [best, baseline]:
+        if each is not None and each["penalty"] > 1 and each["scores"].get(name) is not None:
+            who = _capital(candidate(summary, each["number"]))
+            failed = ", ".join(broken(each, summary["study"]["bounds"]))
+            are = ("breaks its", "it is") if who.startswith("Trial") else ("break the", "they are")
+            score = measured(each["scores"][name], name)
+            yield f"{who} {are[0]} SLO: {failed}; {are[1]} ranked as {score}, the penalty included."
 
 
 def _several(summary: Json) -> Iterator[str]:

@@ -39,6 +39,12 @@ PENALTY_LIMIT = 1e250
 """A float ends at 1.8e308, and an infinity is no JSON: the curve is cut where a value
 multiplied by it, or divided, is still a number above zero."""
 
+_STEEP_END = 200 * math.log(10)
+"""The exponent from which on the curve grows as a power of it, as there is room for no more: who
+breaks a bound by more must not come to rank by what the breaking gains."""
+
+_POWER = 10
+
 
 class Severity(StrEnum):
     MINOR = "minor"
@@ -212,8 +218,9 @@ def penalty(
 ) -> float:
     """The multiplier of a cost: 1 + sum over the violated of weight * exp(violation / steepness).
 
-    The earlier system's curve: exactly 1 up to the bound, at least 1 + weight beyond it. Never
-    above PENALTY_LIMIT. A constraint without a known violation counts nothing.
+    The earlier system's curve: exactly 1 up to the bound, at least 1 + weight beyond it. Above
+    1e200 it grows more slowly, and never above PENALTY_LIMIT. A constraint without a known
+    violation counts nothing.
     """
     total = sum(
         constraint.weight * _exp(violation / steepness)
@@ -261,4 +268,7 @@ def hard_failure(
 
 
 def _exp(exponent: float) -> float:
-    return math.exp(min(exponent, math.log(PENALTY_LIMIT)))
+    """``exp``, and beyond `_STEEP_END` a power that ends with PENALTY_LIMIT."""
+    beyond = max(1.0, exponent / _STEEP_END)
+    most = (PENALTY_LIMIT / math.exp(_STEEP_END)) ** (1 / _POWER)
+    return float(math.exp(min(exponent, _STEEP_END)) * min(beyond, most) ** _POWER)

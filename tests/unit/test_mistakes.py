@@ -4,6 +4,9 @@ shown."""
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -69,3 +72,18 @@ def test_a_sweep_that_could_ask_nobody_says_so(
         main()
     assert ended.value.code == 3
     assert "nothing was left behind" not in capsys.readouterr().out
+
+
+def test_a_reader_that_has_gone_is_no_failure() -> None:
+    """As `| head` is, once it has what it wants."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "autotuner", "catalog", "vllm"],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -209,6 +209,20 @@ def test_no_penalty_is_ever_infinite(violation: float, steepness: float, weight:
         assert value > 0
 
 
+@pytest.mark.parametrize("steepness", [0.1, 0.001])
+def test_beyond_all_measure_more_is_still_worse(steepness: float) -> None:
+    """The tester's four: throughput that grew with the violation came to rank by itself."""
+    constraints = constraints_of({"ttft_p90": 0.001})
+    scores = [
+        penalised(
+            "output_throughput", value, penalty(constraints, {"ttft_p90": violation}, steepness)
+        )
+        for value, violation in ((100, 319), (200, 639), (400, 1279), (800, 2559))
+    ]
+    assert scores == sorted(scores, reverse=True)
+    assert len(set(scores)) == len(scores)
+
+
 @given(
     st.sampled_from(["ttft_p99", "e2e_latency_mean", "output_throughput", "goodput", "max_load"]),
     st.floats(1e-3, 1e6),

@@ -261,6 +261,31 @@ def test_a_winner_that_pays_for_its_slo_says_so() -> None:
     assert row["severity"] == {"ttft_p90": "minor"}
 
 
+def test_a_verdict_over_values_with_penalties_says_that_they_are_no_measurements() -> None:
+    of = study(slo={"mode": "penalty", "ttft_p90": {"max": 0.05}})
+    broken = {"violations": {"ttft_p90": 0.1}, "penalty": 2.0}
+    trials = [
+        replace(each, **broken) if 0 in (each.number, each.repeat_of) else each
+        for each in with_finals(searched(100, 100), {0: 100, 1: 100})
+    ]
+    sentence, notes = said(of, trials)
+    assert "in output throughput, the penalty of broken SLOs included: " in sentence
+    assert "Mean of the repeats, penalties included: " in notes
+    assert "defaults break the SLO: TTFT p90 10 % above its bound (minor); they are ranked" in notes
+
+
+def test_trials_that_were_measured_and_cannot_be_ranked_say_why() -> None:
+    reason = "tpot_p90 could not be measured at every load point"
+    trials = [
+        replace(each, state=TrialState.INFEASIBLE, reason=reason)
+        for each in [measured(0, 100, {}), measured(1, 200, {"x": 1})]
+    ]
+    assert trials[0].load_points
+    sentence, notes = said(study(), trials)
+    assert sentence == "No trial can be ranked."
+    assert f"Of 2 trials: {reason}." in notes
+
+
 @pytest.mark.parametrize(
     ("violation", "severity"),
     [(-0.1, {}), (0.1, {"ttft_p90": "minor"}), (0.3, {"ttft_p90": "severe"})],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -501,8 +502,19 @@ def test_the_highest_load_allowed_is_said_to_be_that(tmp_path: Path) -> None:
         workload={"scenarios": ["D(100,20)"], "concurrency": [1, 64]},
         **ONCE,
     )
-    notes = statement(summary(Study(study, "/x", StudyState.COMPLETE), trials)).notes
-    assert any("trials bore 64 requests in flight, the highest" in note for note in notes)
+
+    def notes_of(spec: StudySpec, of: list[Trial]) -> tuple[str, ...]:
+        return statement(summary(Study(spec, "/x", StudyState.COMPLETE), of)).notes
+
+    notes = notes_of(study, trials)
+    assert any("2 trials bore 64 requests in flight, the highest" in note for note in notes)
+    again = replace(trials[-1], number=9, repeat_of=trials[-1].number, round=1)
+    one = [replace(trials[0], objectives={"max_load": 32.0}), trials[-1], again]
+    (note,) = [n for n in notes_of(study, one) if "bore" in n]
+    assert note == (
+        f"Trial {trials[-1].number} bore 64 requests in flight, the highest that the study allows: "
+        "raise the upper concurrency to see how much more it bears."
+    )
 
 
 @pytest.mark.parametrize("kind", ["vllm", "sglang"])
