@@ -42,7 +42,7 @@ from sqlalchemy import (
     true,
     update,
 )
-from sqlalchemy.engine import Connection, ExceptionContext, make_url
+from sqlalchemy.engine import URL, Connection, ExceptionContext, make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.schema import CreateColumn, CreateTable
@@ -69,6 +69,9 @@ for those that it can read and for the others, and the service at every event of
 
 PREPARED_AT_ONCE = 4
 """Processes that may come to a new store at the same moment, or more with luck."""
+
+CONNECT_SECONDS = 10
+"""Until a PostgreSQL that says nothing is given up, where its URL says no `connect_timeout`."""
 
 _METADATA = MetaData()
 _SCHEMA = Table("schema_version", _METADATA, Column("version", Integer, primary_key=True))
@@ -137,7 +140,8 @@ _LOAD_POINTS = Table(
 )
 
 
-# Outlives its study by one row, so that numbers go on where another of that name follows.
+# Outlives its study by one row, so that numbers go on where another of that name follows, and who
+# followed the first hears that it was deleted although the next is there already.
 _EVENTS = Table(
     "events",
     _METADATA,
@@ -193,6 +197,11 @@ class Event:
     kind: str
     content: Mapping[str, Any]
 
+    @property
+    def is_end(self) -> bool:
+        """Whether the study was deleted by it; what follows is of another of its name."""
+        return self.kind == "study" and self.content.get("state") == DELETED
+
 
 @dataclass(frozen=True)
 class Latest:
@@ -244,10 +253,10 @@ class Store:
                 raise ArgumentError("its password holds an @, which is written %40 there")
             # A query may hold a password too.
             self._place = parsed.set(query={}).render_as_string(hide_password=True)
-            sqlite = parsed.get_backend_name() == "sqlite"
-            if sqlite and parsed.database:
+            self._sqlite = parsed.get_backend_name() == "sqlite"
+            if self._sqlite and parsed.database:
                 Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-            self._engine = create_engine(parsed, json_serializer=_dumps)
+            self._engine = create_engine(_patient(parsed), json_serializer=_dumps)
         except (ArgumentError, ValueError) as error:
             # The URL may hold a password, so it is not said.
             raise InfrastructureError(
@@ -255,7 +264,7 @@ class Store:
             ) from error
         except (ModuleNotFoundError, OSError) as error:
             raise InfrastructureError(f"the store cannot be used: {error}") from error
-        if sqlite:
+        if self._sqlite:
             event.listen(self._engine, "connect", _sqlite_pragmas)
         event.listen(self._engine, "handle_error", self._explain)
         try:
@@ -458,18 +467,27 @@ class Store:
             _delete(connection, was)
 
     def events(self, study: str, *, after: int = 0, limit: int = 1000) -> list[Event]:
-        """What happened to a study, in order, from the event after that number."""
+        """What happened to a study, in order, from the event after that number; from the first on,
+        without the end of an earlier one of its name."""
         query = (
             select(_EVENTS)
             .where((_EVENTS.c.study == study) & (_EVENTS.c.number > after))
             .order_by(_EVENTS.c.number)
-            .limit(limit)
+            .limit(limit + 1)
         )
         with self._reading() as connection:
-            return [
+            found = [
                 Event(row.number, row.at, row.kind, row.content)
                 for row in connection.execute(query)
             ]
+        earlier = after == 0 and len(found) > 1 and found[0].is_end
+        return found[1:] if earlier else found[:limit]
+
+    def last_event(self, study: str) -> int:
+        """Number of the last event that is kept of a study; 0 where there is none."""
+        query = select(func.max(_EVENTS.c.number)).where(_EVENTS.c.study == study)
+        with self._reading() as connection:
+            return connection.execute(query).scalar() or 0
 
     def latest(self, name: str | None = None) -> dict[str, Latest]:
         """Of every study, or of one, what tells whether something about it has changed: cheap."""
@@ -568,8 +586,10 @@ class Store:
                         connection.execute(CreateTable(table, if_not_exists=True))
                     self._to_this_version(connection)
                 return
-            except (InfrastructureError, IntegrityError):
-                if attempt == PREPARED_AT_ONCE - 1:
+            except (InfrastructureError, IntegrityError) as error:
+                # SQLite may be locked all the same. A server that refuses would do so again.
+                again = self._sqlite or isinstance(error, IntegrityError)
+                if not again or attempt == PREPARED_AT_ONCE - 1:
                     raise
 
     def _to_this_version(self, connection: Connection) -> None:
@@ -597,15 +617,21 @@ class Store:
                     connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {definition}"))
 
 
+def _patient(url: URL) -> URL:
+    """With a time to connect in, of drivers that know it by libpq's name."""
+    if not url.get_driver_name().startswith("psycopg") or "connect_timeout" in url.query:
+        return url
+    return url.update_query_dict({"connect_timeout": str(CONNECT_SECONDS)})
+
+
 def _create(connection: Connection, study: Study, last: int | None = None) -> None:
     """Add a study, whose events go on after the last one of that name."""
     now = {"created_at": study.created_at or timestamp(), "version": __version__}
     row = {**_study_row(study), **now}
-    earlier = _EVENTS.c.study == study.name
     if last is None:
+        earlier = _EVENTS.c.study == study.name
         last = connection.execute(select(func.max(_EVENTS.c.number)).where(earlier)).scalar()
     connection.execute(insert(_STUDIES).values({**row, "events": last or 0}))
-    connection.execute(delete(_EVENTS).where(earlier))
     told = {"state": study.state.value, "reason": study.reason, "job": study.job}
     _tell(connection, study.name, "study", told)
 

@@ -24,7 +24,7 @@ from starlette.types import Receive, Scope, Send
 
 from autotuner.api.logfiles import CHUNK_BYTES, Found, Log, opened, read, start_of_last
 from autotuner.errors import InfrastructureError, MissingStudyError
-from autotuner.store import DELETED, Event, Store
+from autotuner.store import Event, Store
 
 EVENTS_SECONDS = 0.25
 LINES_SECONDS = 0.2
@@ -107,12 +107,15 @@ class Followers:
     async def events(
         self, store: Store, study: str, *, after: int = 0, follow: bool = True
     ) -> Frames:
-        """A study's events after that number; ends when the study is deleted."""
-        position = after
+        """A study's events after that number, or after the last where there is none so high; ends
+        when the study is deleted, whether or not another has its name already."""
+        # All share one reader, which begins where the first of them is: never beyond the others.
+        position = min(after, await asyncio.to_thread(store.last_event, study)) if after else 0
         while found := await asyncio.to_thread(store.events, study, after=position, limit=PAGE):
-            yield b"".join(map(_event_frame, found))
-            position = found[-1].number
-            if _is_last(found[-1]):
+            past = _events_frame(found)
+            yield past.text
+            position = past.end
+            if past.last:
                 return
         if not follow:
             return
@@ -178,6 +181,8 @@ class Followers:
             if frame is not None:
                 yield frame.text
                 position = frame.end
+                if frame.last:
+                    return
             elif shared.ended:
                 shared.check()
                 return
@@ -200,10 +205,15 @@ Following = Annotated[Followers, Depends(followers)]
 
 @dataclass(frozen=True)
 class _Frame:
-    """Encoded once for all: what follows one position, up to the next."""
+    """Encoded once for all: what follows one position, up to the next.
+
+    Attributes:
+        last: what comes after it is of something else, and nothing for who follows this.
+    """
 
     end: int
     text: bytes
+    last: bool = False
 
 
 class _Shared:
@@ -282,7 +292,7 @@ class _Shared:
 
 
 class _Events(_Shared):
-    """A study's events; positions are their numbers."""
+    """A study's events, and those of the next of its name; positions are their numbers."""
 
     def __init__(self, store: Store, study: str, after: int, every: float, kept: int) -> None:
         super().__init__(after, kept)
@@ -290,8 +300,7 @@ class _Events(_Shared):
 
     async def read(self, position: int) -> _Frame | None:
         found = await self._found(position)
-        text = b"".join(map(_event_frame, found))
-        return _Frame(found[-1].number, text) if found else None
+        return _events_frame(found) if found else None
 
     async def _run(self) -> None:
         while True:
@@ -300,11 +309,9 @@ class _Events(_Shared):
             except InfrastructureError:
                 found = []  # the database may be back soon, and nobody has missed anything
             for each in found:
-                self._keep(_Frame(each.number, _event_frame(each)))
+                self._keep(_events_frame([each]))
             if found:
                 self._ring()
-                if _is_last(found[-1]):
-                    return
             if len(found) < PAGE:
                 await asyncio.sleep(self._every)
 
@@ -312,8 +319,11 @@ class _Events(_Shared):
         return await asyncio.to_thread(self._store.events, self._study, after=after, limit=PAGE)
 
 
-def _is_last(event: Event) -> bool:
-    return event.kind == "study" and event.content.get("state") == DELETED
+def _events_frame(found: Sequence[Event]) -> _Frame:
+    """Of events, but none after the study's end."""
+    end = next((place for place, each in enumerate(found) if each.is_end), len(found) - 1)
+    told = found[: end + 1]
+    return _Frame(told[-1].number, b"".join(map(_event_frame, told)), last=told[-1].is_end)
 
 
 def _event_frame(event: Event) -> bytes:

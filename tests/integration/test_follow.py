@@ -595,6 +595,52 @@ def test_events_go_on_where_a_study_was_begun_anew(store: Store) -> None:
     run(test)
 
 
+def test_a_number_that_was_never_told_holds_up_nobody(store: Store) -> None:
+    async def test() -> None:
+        followers = quick()
+        ahead = followers.events(store, "small", after=999_999)
+        first = asyncio.create_task(anext(ahead))
+        while "small" not in followers._studies:
+            await asyncio.sleep(0.01)
+        frames = followers.events(store, "small")
+        await taken(frames, 1)
+        store.save("small", trial(0))
+        assert numbers([await anext(frames)]) == [2]
+        assert numbers([await first]) == [2]
+        for each in (ahead, frames):
+            await each.aclose()
+
+    run(test)
+
+
+def test_who_follows_a_deleted_study_is_not_led_to_the_next_of_its_name(store: Store) -> None:
+    """However soon that comes: here both happen between two looks."""
+    was = store.study("small")
+
+    async def test() -> None:
+        followers = quick(events_seconds=0.05)
+        frames, behind = followers.events(store, "small"), followers.events(store, "small")
+        for each in (frames, behind):
+            await taken(each, 1)
+        waiting = asyncio.create_task(anext(frames))
+        while "small" not in followers._studies:
+            await asyncio.sleep(0.01)
+        store.delete(was)
+        store.create(was)
+        # Of the new one from the first event on, at the same reader, and not ended by the old's.
+        fresh = followers.events(store, "small")
+        assert numbers([await anext(fresh)]) == [3]
+        assert numbers([await waiting, *[chunk async for chunk in frames]]) == [2]
+        assert numbers([chunk async for chunk in behind]) == [2]
+        back = [chunk async for chunk in followers.events(store, "small", after=1)]
+        assert [parsed(chunk)[0][2]["state"] for chunk in back] == ["DELETED"]
+        store.save("small", trial(0))
+        assert numbers([await anext(fresh)]) == [4]
+        await fresh.aclose()
+
+    run(test)
+
+
 def test_without_following_the_past_is_all(store: Store) -> None:
     async def test() -> None:
         chunks = [c async for c in quick().events(store, "small", follow=False)]

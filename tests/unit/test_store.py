@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import socket
 import sqlite3
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import create_engine, text
+from sqlalchemy.engine import make_url
 
 from autotuner.errors import (
     AutotunerError,
@@ -21,7 +25,7 @@ from autotuner.errors import (
     MissingStudyError,
     StudyStateError,
 )
-from autotuner.store import SCHEMA_VERSION, Store
+from autotuner.store import SCHEMA_VERSION, Store, _patient
 from autotuner.study.study import Study, StudyState, seconds_between, timestamp
 from autotuner.study.trial import LoadPoint, Phase, Trial, TrialState
 from tests import postgres
@@ -502,3 +506,36 @@ def test_what_a_study_asks_is_read_once_while_it_is_the_same(store: Store) -> No
     (listed,) = store.studies()
     assert store.unreadable() == []
     assert store.study("small").spec is listed.spec
+
+
+def test_a_server_that_hangs_up_is_asked_once() -> None:
+    asked = []
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def hang_up() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    each, _ = listening.accept()
+                    asked.append(each)
+                    each.close()
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        port = listening.getsockname()[1]
+        with pytest.raises(InfrastructureError, match="cannot be used"):
+            Store(f"postgresql+psycopg://someone@127.0.0.1:{port}/none?sslmode=disable")
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "seconds"),
+    [
+        ("postgresql+psycopg://there/store", "10"),
+        ("postgresql+psycopg://there/store?connect_timeout=2", "2"),
+        ("sqlite:///store.db", None),
+    ],
+)
+def test_a_server_that_says_nothing_is_given_up(url: str, seconds: str | None) -> None:
+    assert _patient(make_url(url)).query.get("connect_timeout") == seconds
