@@ -50,6 +50,7 @@ _BACKEND = click.option(
 
 def main() -> None:
     """Entry point: errors become one message and an exit code, never a traceback."""
+    output = sys.stdout
     try:
         cli(standalone_mode=False)
     except click.exceptions.Abort:
@@ -66,8 +67,9 @@ def main() -> None:
     except AutotunerError as error:
         sys.exit(_complain(error, EXIT_NOTHING))
     except SystemExit:
-        # Click's for a reader of our output, such as `head`, that has gone: no failure of ours.
-        if isinstance(sys.stdout, click.utils.PacifyFlushWrapper):
+        # Click puts another stream in the place of one whose reader has gone, such as `head`, and
+        # ends with 1: no failure of ours.
+        if sys.stdout is not output:
             sys.exit(EXIT_FOUND)
         raise
     except OSError as error:  # a full disk, a directory that is not to be written to
@@ -207,7 +209,11 @@ def run(
 @cli.command()
 @remote.or_there(remote.resume)
 @_NAME
-@click.option("--take-over", is_flag=True, help="Do not believe a driver on another machine.")
+@click.option(
+    "--take-over",
+    is_flag=True,
+    help="Do not believe that a driver on another machine lives, nor a job that has not begun.",
+)
 @click.option("--job", default="", hidden=True, help="Only while the study is this job's.")
 @_HTML
 @AS_JSON

@@ -148,19 +148,21 @@ def checked(spec: StudySpec) -> Job:
     benchmark: Benchmark | Opened | Recorded = load_kind("benchmark", spec.benchmark.kind)
     search: SearchKind = load_kind("search", spec.search.kind)
     rules.check(spec)
-    _check_nodes(spec, rules)
+    _check_nodes(spec, rules, backend)
     _check_backends(spec)
     benchmark.check(spec)
     search.check(spec)
     return Job(spec, rules, backend, benchmark, search)
 
 
-def _check_nodes(spec: StudySpec, rules: Rules) -> None:
+def _check_nodes(spec: StudySpec, rules: Rules, backend: BackendKind) -> None:
     """That the engines' defaults can span the nodes, for they are measured first."""
     if all(spec.alone(kind).engine.nodes == 1 for kind in spec.engine.kinds):
         return
-    if spec.backend.kind == "ome":
-        raise ConfigError("servers of ome do not span nodes yet", where="engine.nodes")
+    if not backend.spans_nodes:
+        raise ConfigError(
+            f"servers of {spec.backend.kind} do not span nodes yet", where="engine.nodes"
+        )
     reason = rules.refuse(spec, {})
     if reason:
         raise ConfigError(
@@ -201,7 +203,8 @@ def local_paths(spec: StudySpec, base: Path) -> StudySpec:
         model["path"] = _model_path(spec.model.path, base, "model.path")
     if spec.model.tokenizer and not replayed:
         model["tokenizer"] = _model_path(spec.model.tokenizer, base, "model.tokenizer")
-    local = spec.backend.kind == "process" and not replayed
+    backend: BackendKind = load_kind("backend", spec.backend.kind)
+    local = backend.local and not replayed
     engine = _local_engine(spec.engine, base, "engine", local=local)
     settings = {
         kind: each.model_copy(

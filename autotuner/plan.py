@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -264,7 +264,6 @@ def _planned(job: Job, backend: Backend, point: Parameters, number: int) -> dict
     gpus = tuple(map(str, range(launch.gpus))) if backend.place.image else ()
     slot = Slot(job.spec.name, number, port=EXPORT_PORT, directory="", gpu_ids=gpus)
     asked = Plan("") if job.recorded else backend.plan(launch, slot)
-    says = _SAID.get(asked.backend)
     return {
         "name": f"trial {number}" if number else "baseline",
         "parameters": point,
@@ -272,7 +271,7 @@ def _planned(job: Job, backend: Backend, point: Parameters, number: int) -> dict
         "environment": dict(launch.environment),
         "image": launch.image if backend.place.image else None,
         "runtime": None,
-        **(says(asked.request) if says else {}),
+        **({} if job.recorded else backend.shown(asked)),
         "gpus": 0 if job.recorded else _used(launch),
         "request": dict(asked.request),
     }
@@ -282,30 +281,6 @@ def _used(launch: LaunchSpec) -> int:
     """GPUs that a launch computes on. One that says how many CPUs it takes computes on those, and
     holds GPUs only where there are some; see `execution.reservation`."""
     return launch.gpus if launch.cpus is None else 0
-
-
-def _container(request: Mapping[str, Any]) -> dict[str, Any]:
-    create = request["create"]
-    return {"argv": [*create["Entrypoint"], *create["Cmd"]], "image": create["Image"]}
-
-
-def _service(request: Mapping[str, Any]) -> dict[str, Any]:
-    spec = request["manifest"]["spec"]
-    runner = spec["engine"]["runner"]
-    return {
-        "argv": list(runner["args"]),
-        "environment": {each["name"]: each["value"] for each in runner["env"]},
-        "image": None,
-        "runtime": spec["runtime"]["name"],
-    }
-
-
-_SAID: Mapping[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
-    "docker": _container,
-    "ome": _service,
-}
-"""What requests say otherwise than their launches, by kind of backend: the registry's name of an
-image; the arguments behind a command that is the runtime's."""
 
 
 def first_plan(job: Job, site: Site) -> None:

@@ -73,6 +73,10 @@ class Backend(Protocol):
 
     def plan(self, launch: LaunchSpec, slot: Slot) -> Plan: ...
 
+    def shown(self, plan: Plan) -> Mapping[str, Any]:
+        """What the plan says otherwise than its launch, of ``argv``, ``environment``, ``image`` and
+        ``runtime`` (whose command the arguments are behind): for people who ask what would run."""
+
     def prepare(self, launch: LaunchSpec, said: Callable[[str], None]) -> None: ...
 
     def start(self, plan: Plan) -> Server: ...
@@ -96,7 +100,18 @@ class Backend(Protocol):
 
 class BackendKind(Protocol):
     """What the table of kinds names. Importing it is cheap: a vendor's library is imported when
-    a backend is opened or later."""
+    a backend is opened or later.
+
+    Attributes:
+        local: its servers are programs of this machine, so what a study names must be here.
+        spans_nodes: one server of it may be several programs, on as many nodes.
+    """
+
+    @property
+    def local(self) -> bool: ...
+
+    @property
+    def spans_nodes(self) -> bool: ...
 
     def check(self, options: Mapping[str, Any]) -> None:
         """Raise ConfigError where an option is not this backend's."""

@@ -63,6 +63,9 @@ DISK_GIB = 30.0
 
 
 class _Docker:
+    local = False
+    spans_nodes = True
+
     def check(self, options: Mapping[str, Any]) -> None:
         options_of(DockerOptions, options, "backend.docker")
 
@@ -154,6 +157,11 @@ class _Containers:
             said = f"{image} is {'here' if there else 'not here yet'}"
             found.append(Inspection("docker image", there or None, said, hint))
         return found
+
+    def shown(self, plan: Plan) -> Mapping[str, Any]:
+        create = plan.request["create"]
+        # The registry's name of the image.
+        return {"argv": [*create["Entrypoint"], *create["Cmd"]], "image": create["Image"]}
 
     def exports(self, spec: StudySpec, point: Parameters) -> Mapping[str, str]:  # noqa: ARG002
         return {}

@@ -76,6 +76,9 @@ TERMINATION_SECONDS = 30.0
 
 
 class _OME:
+    local = False
+    spans_nodes = False
+
     def check(self, options: Mapping[str, Any]) -> None:
         _options(options).require()
 
@@ -170,6 +173,16 @@ class OMEBackend:
                 else []
             ),
         ]
+
+    def shown(self, plan: Plan) -> Mapping[str, Any]:
+        spec = plan.request["manifest"]["spec"]
+        runner = spec["engine"]["runner"]
+        return {
+            "argv": list(runner["args"]),
+            "environment": {each["name"]: each["value"] for each in runner["env"]},
+            "image": None,
+            "runtime": spec["runtime"]["name"],
+        }
 
     def exports(self, spec: StudySpec, point: Parameters) -> Mapping[str, str]:
         jobs = spec.benchmark.kind == "ome-job"

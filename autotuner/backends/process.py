@@ -31,6 +31,9 @@ load out. A study sets what it wants under engine.environment."""
 
 
 class _Process:
+    local = True
+    spans_nodes = True
+
     def check(self, options: Mapping[str, Any]) -> None:
         options_of(NoOptions, options, "backend.process")
 
@@ -64,6 +67,9 @@ class _Programs:
                 "trial": slot.trial,
             },
         )
+
+    def shown(self, plan: Plan) -> Mapping[str, Any]:  # noqa: ARG002
+        return {}
 
     def start(self, plan: Plan) -> Server:
         return _ProcessServer(plan, self._site)

@@ -263,9 +263,10 @@ def test_a_winner_that_pays_for_its_slo_says_so() -> None:
 
 def test_a_verdict_over_values_with_penalties_says_that_they_are_no_measurements() -> None:
     of = study(slo={"mode": "penalty", "ttft_p90": {"max": 0.05}})
-    broken = {"violations": {"ttft_p90": 0.1}, "penalty": 2.0}
     trials = [
-        replace(each, **broken) if 0 in (each.number, each.repeat_of) else each
+        replace(each, violations={"ttft_p90": 0.1}, penalty=2.0)
+        if 0 in (each.number, each.repeat_of)
+        else each
         for each in with_finals(searched(100, 100), {0: 100, 1: 100})
     ]
     sentence, notes = said(of, trials)
