@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from autotuner.api.allow_file import Allowance, Options, matches, read_allowance, shown
+from autotuner.api.allow_file import Allowance, Options, matches, shown
 from autotuner.api.flag_values import WORD, judged, smuggled
 from autotuner.engines.base import Engine, Harmless, harmless_of
 from autotuner.engines.catalog import (
@@ -30,8 +30,6 @@ from autotuner.study.domains import space_of
 from autotuner.study.presets import Preset
 from autotuner.study.space import ENVIRONMENT, Choice, Parameter
 from autotuner.study.spec import EngineSettings, StudySpec
-
-__all__ = ["Allowance", "preset_refusals", "read_allowance", "refusals"]
 
 
 def refusals(spec: StudySpec, allowed: Allowance) -> list[ConfigError]:

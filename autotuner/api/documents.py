@@ -42,6 +42,9 @@ LARGEST = 20_000
 DEEPEST = 40
 """Levels of a text, at most."""
 
+WHOLE = 2**53
+"""Whole numbers up to here are the same for all who read JSON: browsers round larger ones."""
+
 NAME = "study"
 """What an error calls the text that was sent."""
 
@@ -76,7 +79,7 @@ def read_text(text: str, *, as_json: bool = False) -> StudyFile:
             json.loads(text)  # one that is not is said to be no JSON, although YAML might be
         _refuse_bombs(text)
         read = read_study_text(text, f"{NAME}.json" if as_json else NAME)
-        _measure(read.content, DEEPEST)
+        measure(read)
     except json.JSONDecodeError as error:
         raise ConfigError(f"is not JSON: {error.msg}", file=NAME, line=error.lineno) from error
     except RecursionError as error:
@@ -85,6 +88,33 @@ def read_text(text: str, *, as_json: bool = False) -> StudyFile:
         said = str(error).splitlines()[0].encode(errors="replace").decode()
         raise ConfigError(f"cannot be read: {said}", file=NAME) from error
     return read
+
+
+def measure(read: StudyFile) -> None:
+    """Refuse what can be read, but not be kept or said again.
+
+    Raises:
+        ConfigError: too many levels, or a whole number beyond WHOLE.
+        ValueError: half a character.
+    """
+    _measure(read, read.content, ())
+
+
+def _measure(read: StudyFile, content: Any, place: tuple[Any, ...]) -> None:
+    if len(place) == DEEPEST:
+        raise ConfigError(f"has more than {DEEPEST} levels", file=read.path)
+    if isinstance(content, Mapping):
+        for key, value in content.items():
+            _measure(read, key, place)
+            _measure(read, value, (*place, key))
+    elif isinstance(content, list | tuple):
+        for number, each in enumerate(content):
+            _measure(read, each, (*place, number))
+    elif isinstance(content, str):
+        content.encode()  # half a character is no text that anybody could be answered with
+    elif isinstance(content, int) and abs(content) > WHOLE:
+        # It is not said: Python writes no number of more than some thousand digits.
+        raise read.error(place, "is a whole number beyond 2^53, which not everybody can read")
 
 
 def job(service: Service, read: StudyFile) -> Job:
@@ -142,9 +172,11 @@ def both_forms(text: str | None, content: Mapping[str, Any] | None) -> dict[str,
 
 
 def _read_content(content: Mapping[str, Any]) -> StudyFile:
+    read = StudyFile(NAME, dict(content), None)
+    measure(read)
     if len(json.dumps(content)) > LONGEST:
         raise ConfigError(f"has more than {LONGEST:,} characters", file=NAME)
-    return StudyFile(NAME, dict(content), None)
+    return read
 
 
 def _refuse_files(content: Any) -> None:
@@ -221,15 +253,3 @@ class _Counted:
             raise ConfigError(f"has more than {ALIASES} aliases", file=NAME, hint=hint)
         if self._values > LARGEST:
             raise ConfigError(f"holds more than {LARGEST:,} values", file=NAME)
-
-
-def _measure(content: Any, left: int) -> None:
-    if left == 0:
-        raise RecursionError
-    if isinstance(content, Mapping):
-        content = [*content, *content.values()]
-    if isinstance(content, list):
-        for each in content:
-            _measure(each, left - 1)
-    elif isinstance(content, str):
-        content.encode()  # half a character is no text that anybody could be answered with

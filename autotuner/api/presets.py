@@ -15,13 +15,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from autotuner.api.allowance import Allowance, preset_refusals
+from autotuner.api.allow_file import Allowance
+from autotuner.api.allowance import preset_refusals
+from autotuner.api.documents import measure
 from autotuner.api.logfiles import below
 from autotuner.api.problems import NotFound
 from autotuner.errors import ConfigError, InfrastructureError, StudyStateError
 from autotuner.files import locked, replace
 from autotuner.plugins import kinds
-from autotuner.study.loading import yaml_text
+from autotuner.study.loading import StudyFile, yaml_text
 from autotuner.study.presets import Preset, preset_of, presets, read_preset
 
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -245,6 +247,7 @@ def checked(content: Mapping[str, Any]) -> Preset:
 def refuse_unsayable(content: Any, where: str = "") -> None:
     """Raises ConfigError where content holds what no answer could say again in JSON."""
     try:
+        measure(StudyFile("", {where: content} if where else content, None))
         json.dumps(content, allow_nan=False, ensure_ascii=False).encode()
     except (TypeError, ValueError) as error:  # a date, not a number, half a letter
         said = str(error).encode(errors="replace").decode()

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request
@@ -54,6 +54,9 @@ BURST_SECONDS = 2.0
 
 CALLERS = 10_000
 """Whose requests are counted at the same time; beyond it the first of them is forgotten."""
+
+LONGEST_KEY = 64
+"""Letters of a key that is said in a refusal."""
 
 
 class Gated(Protocol):
@@ -181,8 +184,8 @@ class _Headers:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         said = dict(HEADERS)
-        if _path(scope).startswith("/v1"):
-            said["cache-control"] = "no-store"
+        # The page's modules fit each other in one version only, so browsers ask each time.
+        said["cache-control"] = "no-store" if _path(scope).startswith("/v1") else "no-cache"
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -326,11 +329,12 @@ def _refuse_form(headers: Headers) -> None:
 
 def _refuse_unsayable(body: bytes, headers: Headers) -> None:
     """Raises ProblemError for JSON that Python reads and nobody else would: what is not a number,
-    half a character, levels without end. What is no JSON at all its route says better."""
+    half a character, levels without end, a key given twice. What is no JSON at all its route says
+    better."""
     if _kind(headers) != "application/json":
         return
     try:
-        content = json.loads(body.decode("utf-8"))
+        content = json.loads(body.decode("utf-8"), object_pairs_hook=_once)
         json.dumps(content, allow_nan=False, ensure_ascii=False).encode("utf-8")
     except json.JSONDecodeError:
         return
@@ -341,6 +345,16 @@ def _refuse_unsayable(body: bytes, headers: Headers) -> None:
     else:
         return
     raise ProblemError(422, "invalid", f"the body is not JSON that can be kept: {problem}")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Raises ValueError for a key given twice, of which Python would take the last."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key[:LONGEST_KEY]!r} is given twice")
+        found[key] = value
+    return found
 
 
 def _again(body: bytes, receive: Receive) -> Receive:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
-from autotuner.api.allowance import Allowance, read_allowance
+from autotuner.api.allow_file import Allowance, read_allowance
 from autotuner.api.reads import Reads
 from autotuner.api.tokens import Caller, Gate
 from autotuner.settings import Settings

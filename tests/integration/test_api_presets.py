@@ -12,7 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 from ruamel.yaml import YAML
 
-from autotuner.api.allowance import Allowance
+from autotuner.api.allow_file import Allowance
 from autotuner.api.app import application
 from autotuner.api.presets import Presets, checked, usable
 from autotuner.api.service import service
@@ -434,3 +434,28 @@ def test_whatever_comes_with_autotuner_may_be_kept_as_ones_own(
 ) -> None:
     kept = strict.patch(f"/v1/presets/{shipped.name}", json={"why": "Ours."})
     assert kept.status_code == 200, kept.text
+
+
+def levels(count: int) -> Any:
+    content: Any = 1
+    for _ in range(count):
+        content = [content]
+    return content
+
+
+@pytest.mark.parametrize("count", [45, 400, 900])
+def test_levels_without_end_are_refused_wherever_they_come(client: TestClient, count: int) -> None:
+    parameters = {"max-num-seqs": levels(count)}
+    for path, body in (
+        ("/v1/presets", preset(parameters=parameters)),
+        ("/v1/presets/merge", {"names": [], "space": parameters}),
+        ("/v1/presets/import", preset(parameters=parameters)),
+    ):
+        answer = client.post(path, json=body)
+        assert (answer.status_code, "levels" in answer.text) == (422, True), (path, answer.text)
+
+
+def test_a_number_that_browsers_round_is_refused(client: TestClient) -> None:
+    for number, status in ((2**53, 201), (2**53 + 1, 422), (-(2**64), 422)):
+        body = preset(parameters={"seed": [number]}, engine=None)
+        assert client.post("/v1/presets", json=body).status_code == status

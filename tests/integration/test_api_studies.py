@@ -8,6 +8,8 @@ import io
 import itertools
 import json
 import os
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,10 @@ from pydantic import SecretStr
 
 from autotuner.api import reads
 from autotuner.api.app import application
+from autotuner.api.follow import Followers
 from autotuner.api.logfiles import CHUNK_BYTES
 from autotuner.api.service import Service, service
+from autotuner.api.tokens import Role, issue, revoke, token_file
 from autotuner.errors import FailureClass
 from autotuner.settings import Settings
 from autotuner.study.study import StudyState
@@ -537,6 +541,50 @@ def test_what_a_text_may_hold(client: TestClient, text: str, problem: str) -> No
     answer = client.post("/v1/convert", json={"yaml": text}).json()
     said = [each["problem"] for each in answer["problems"]]
     assert (problem in said[0]) if problem else (answer["content"]["b"][0] == 1), said
+
+
+@pytest.mark.parametrize("count", [45, 400, 900])
+def test_levels_of_json_are_counted_too(client: TestClient, count: int) -> None:
+    deep: Any = 1
+    for _ in range(count):
+        deep = [deep]
+    answer = client.post("/v1/convert", json={"content": {"a": deep}})
+    problems = [each["problem"] for each in answer.json().get("problems", [])]
+    assert (answer.status_code, problems) == (200, ["has more than 40 levels"]), answer.text
+
+
+def test_a_number_that_browsers_round_is_refused_with_its_place(client: TestClient) -> None:
+    said = json.dumps(content())
+    huge = said.replace('"max-num-seqs": [1,', f'"max-num-seqs": [0x{"f" * 5000},')
+    assert huge != said
+    answer = client.post("/v1/studies", content=huge, headers=YAML)
+    assert answer.status_code == 422, answer.text
+    (error,) = answer.json()["errors"]
+    assert (error["where"], "2^53" in error["problem"]) == ("space.max-num-seqs.0", True)
+    assert "sqlite" not in answer.text
+
+
+def test_a_stream_ends_once_its_token_is_revoked(client: TestClient, served: Service) -> None:
+    posted(client)
+    path = token_file(served.settings)
+    tokens = {name: issue(path, name, Role.OPERATOR) for name in ("anna", "ci")}
+    app = application(served)
+    followers = app.state.followers = Followers(events_seconds=0.01, keep_alive=0.01)
+
+    def revoked() -> None:
+        while not followers.count:
+            time.sleep(0.01)
+        revoke(path, "ci")
+
+    headers = {"Authorization": f"Bearer {tokens['ci']}"}
+    with TestClient(app, base_url="http://127.0.0.1:8000", headers=headers) as ci:
+        other = threading.Thread(target=revoked)
+        other.start()
+        told = ci.get("/v1/studies/small/events")  # returns when the stream ends
+        other.join()
+        assert (told.status_code, told.text.count("event: study")) == (200, 1)
+        assert ci.get("/v1/studies/small/events").status_code == 401
+    assert followers.count == 0
 
 
 def test_a_story_is_followed_from_its_end(client: TestClient, served: Service) -> None:

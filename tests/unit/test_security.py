@@ -441,6 +441,9 @@ def test_a_body_is_of_no_kind_that_a_form_sends(
         (b"1" + b"0" * 5000, 422),
         (b"[" * 100_000, 422),
         (b'{"a":' * 100_000, 422),
+        (b'{"a": 1, "b": {"a": 1}}', 200),
+        (b'{"a": 1, "b": 2, "a": 1}', 422),
+        (b'[{"b": {"\\ud800": 1, "\\ud800": 2}}]', 422),
     ],
 )
 def test_json_that_only_python_reads_is_refused(body: bytes, status: int, house: House) -> None:
@@ -536,6 +539,11 @@ def test_headers_of_every_answer(house: House) -> None:
         assert said["x-content-type-options"] == "nosniff"
         assert said["referrer-policy"] == "no-referrer"
         assert said["cache-control"] == "no-store"
+
+
+def test_the_page_is_never_of_two_versions(house: House) -> None:
+    for path in ("/", "/static/study.js", "/healthz"):
+        assert house.client().get(path).headers["cache-control"] == "no-cache"
 
 
 def test_a_refusal_has_them_too(house: House) -> None:

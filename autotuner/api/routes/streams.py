@@ -27,8 +27,8 @@ from autotuner.api.routes.trials import LOGS, Source, trial_of
 from autotuner.api.security import needs
 from autotuner.api.service import Asked, Service
 from autotuner.api.story import Story
-from autotuner.api.tokens import Role
-from autotuner.errors import InfrastructureError, MissingStudyError
+from autotuner.api.tokens import Gate, Role
+from autotuner.errors import AutotunerError, InfrastructureError, MissingStudyError
 from autotuner.masking import MASK, masked, secrets_in
 from autotuner.study.files import STUDY_LOG
 from autotuner.study.trial import Trial
@@ -128,7 +128,7 @@ async def events(
     await run_in_threadpool(asked.reads.study, name)
     since = position_of(last_event_id(request) or str(after or 0))
     frames = following.events(asked.studies.store, name, after=since, follow=follow)
-    return _stream(asked, name, frames)
+    return _stream(asked, request, name, frames)
 
 
 @router.get("/studies/{name}/logs", dependencies=VIEWER, response_class=Response, responses=LINES)
@@ -155,7 +155,7 @@ async def study_log(
     log = Log(below(directory, STUDY_LOG), directory, ended)
     if follow:
         lines = following.lines(log, after=last_event_id(request) or after, tail=tail)
-        return _stream(asked, name, _shown(asked, lines))
+        return _stream(asked, request, name, _shown(asked, lines))
     return _file(asked, log, tail, f"{name}.log" if download else None)
 
 
@@ -187,7 +187,7 @@ async def trial_log(
         if follow:
             id = last_event_id(request) or after
             since = position_of(id) if id else None
-            return _stream(asked, name, story.frames(following, since, tail, ended))
+            return _stream(asked, request, name, story.frames(following, since, tail, ended))
         told, _ = await run_in_threadpool(story.past, 0, tail)
         lines = "".join(f"{story.line(each)}\n" for each in told)
         return PlainTextResponse(lines, headers=_as(filename))
@@ -197,12 +197,25 @@ async def trial_log(
     log = Log(below(directory, trial.directory, LOGS[source]), directory, ended)
     if follow:
         followed = following.lines(log, after=last_event_id(request) or after, tail=tail)
-        return _stream(asked, name, _shown(asked, followed))
+        return _stream(asked, request, name, _shown(asked, followed))
     return _file(asked, log, tail, filename)
 
 
-def _stream(asked: Service, name: str, frames: Frames) -> EventStream:
-    return EventStream(frames if asked.reads.sees_all else _own(asked, name, frames))
+def _stream(asked: Service, request: Request, name: str, frames: Frames) -> EventStream:
+    own = frames if asked.reads.sees_all else _own(asked, name, frames)
+    return EventStream(_known_still(asked.gate, request.headers.get("authorization", ""), own))
+
+
+async def _known_still(gate: Gate, authorization: str, frames: Frames) -> Frames:
+    """Frames until the gate would not let in any more who asked for them; there is one every few
+    seconds, if only to keep the connection."""
+    async with aclosing(frames):
+        async for frame in frames:
+            try:
+                gate.known_by(authorization)  # looks at one file's date, as each request does
+            except AutotunerError:
+                return
+            yield frame
 
 
 async def _own(asked: Service, name: str, frames: Frames) -> Frames:
