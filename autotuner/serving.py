@@ -71,6 +71,12 @@ class LaunchSpec:
         return self.command + self.arguments
 
     @property
+    def computes_on(self) -> int:
+        """GPUs that it computes on. One that says how many CPUs it takes computes on those, and holds
+        GPUs only where there are some; see `execution.reservation`."""
+        return self.gpus if self.cpus is None else 0
+
+    @property
     def identity(self) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
         """Equal for launches that would start the very same server, on the same port."""
         return self.argv, tuple(sorted(self.environment.items()))

@@ -148,6 +148,14 @@ def test_a_study_that_allows_few_at_once_says_so_and_one_that_cannot_be_launched
     assert found["gpus"] is None
 
 
+def test_a_trial_whose_answer_is_in_a_table_waits_for_no_gpu(served: Served) -> None:
+    waiting = [trial(0, {}, TrialState.PENDING)]
+    asked = {"benchmark": {"kind": "replay", "table": "trials.csv"}}
+    served.study("told", StudyState.RUNNING, *waiting, asked=asked, **RUNNING)
+    (found,) = served.read("/v1/cluster")["queue"]
+    assert (found["gpus"], found["waiting"]) == (0, "a node with CPUs")
+
+
 def test_the_timeline_is_of_what_ran_in_these_hours(served: Served) -> None:
     start, end = ago(hours=2), ago(hours=1)
     phases = (Phase("deploy", 0.0, 90.5), Phase("D(100,20) x 4", 90.5, 120.25))
