@@ -8,7 +8,7 @@ import re
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -89,6 +89,57 @@ def test_a_view_fits_every_width(browser: Browser, host: Hosted, view: str, size
         expect(page.locator("main .waiting")).to_have_count(0)
         wide, room = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
         assert wide <= room
+
+
+WORDY = "w" * 63
+"""As long as a name may be."""
+
+
+@pytest.fixture(scope="module")
+def wordy(host: Hosted) -> Iterator[None]:
+    """A failed study whose every text is long, and has a word that is."""
+    said = "no trial met it: " + "x" * 200 + " of the log" * 40
+    content = pagehost.example_content(
+        name=WORDY, description="y" * 150 + " so many words" * 80, limits={"trials": 3, "hours": 1}
+    )
+    pagehost.replayed(host.service, content, ended=datetime.now(UTC) - timedelta(hours=5))
+    host.service.studies.store.set_state(WORDY, StudyState.FAILED, reason=said)
+    yield
+    host.service.studies.delete(WORDY)
+
+
+@pytest.mark.usefixtures("wordy")
+@pytest.mark.parametrize("width", [390, 1280, 1440])
+@pytest.mark.parametrize(
+    "view",
+    ["/studies", f"/studies/{WORDY}", f"/studies/{WORDY}/trials/1", f"/timeline?study={WORDY}"],
+)
+def test_long_words_do_not_make_a_view_wide(
+    browser: Browser, host: Hosted, view: str, width: int
+) -> None:
+    with watched(browser, host.url, width=width) as seen:
+        page = seen.go(view)
+        expect(page.locator("main .waiting")).to_have_count(0)
+        expect(page.locator("main")).to_contain_text(WORDY)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.usefixtures("wordy")
+@pytest.mark.parametrize("width", [1280, 1440, 1920])
+def test_long_texts_leave_room_in_the_list(browser: Browser, host: Hosted, width: int) -> None:
+    with watched(browser, host.url, width=width) as seen:
+        page = seen.go("/studies")
+        wordy = row(page, WORDY)
+        expect(wordy.locator("th small")).to_have_attribute("title", re.compile("so many words$"))
+        high, created, actions = wordy.evaluate(
+            """(row) => {
+                const at = (place) => row.querySelector(place).getBoundingClientRect();
+                const high = row.getBoundingClientRect().height;
+                return [high, at("td:nth-last-child(2) span").right, at(".row-actions").left];
+            }"""
+        )
+        assert high < 170  # four lines of the name, at most
+        assert created <= actions
 
 
 def test_the_policy_is_strict(host: Hosted) -> None:
@@ -506,6 +557,28 @@ def test_a_study_is_followed_by_its_events(seen: Watched, host: Hosted) -> None:
     seen.excuse("404")
 
 
+def test_a_study_whose_last_event_was_not_read_is_read_again(seen: Watched, host: Hosted) -> None:
+    pagehost.running(host.service, "unheard")
+    page = seen.page
+    page.clock.install()
+    seen.go("/studies/unheard")
+    banner = page.locator(".offline")
+    expect(page.get_by_role("heading", name="So far", exact=True)).to_be_visible()
+    page.route("**/v1/studies/unheard", lambda route: route.abort())
+    host.service.studies.store.set_state("unheard", StudyState.COMPLETE, driver="")
+    page.wait_for_timeout(500)  # the event is on its way, through the service's own clock
+    page.clock.run_for(1000)
+    expect(banner).to_contain_text("The service does not answer")
+    page.unroute("**/v1/studies/unheard")
+    page.clock.run_for(4000)
+    expect(page.get_by_role("heading", name="Answer", exact=True)).to_be_visible()
+    expect(page.locator(".page-head .state")).to_contain_text("complete")
+    expect(banner).to_be_hidden()
+    host.service.studies.delete("unheard")
+    seen.excuse("ERR_FAILED")
+    seen.excuse("404")
+
+
 def test_a_study_that_is_restarted_begins_anew_before_ones_eyes(
     seen: Watched, host: Hosted
 ) -> None:
@@ -609,6 +682,28 @@ def test_a_study_that_is_not_there(seen: Watched) -> None:
     page = seen.go("/studies/no-such-study")
     expect(page.get_by_role("alert")).to_contain_text("there is no study named 'no-such-study'")
     expect(page.locator("main").get_by_role("link", name="All studies")).to_be_visible()
+    seen.excuse("404")
+
+
+@pytest.mark.parametrize(
+    ("address", "says", "link"),
+    [
+        ("/studies/100%", "there is no study named '100%'", "All studies"),
+        (f"{TABLE}/trials/abc", "There is no trial 'abc'", "The study"),
+        (f"{TABLE}/trials/999", "no trial 999", "The study"),
+        ("/edit/no-such-study", "there is no study named 'no-such-study'", "All studies"),
+    ],
+)
+def test_an_address_of_nothing_says_so_and_where_to_go(
+    seen: Watched, address: str, says: str, link: str
+) -> None:
+    page = seen.page
+    page.goto(f"{seen.url}/#{address}")
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text("There is no such thing")
+    expect(alert).to_contain_text(says)
+    expect(alert.get_by_role("button", name="Try again")).to_have_count(0)
+    expect(page.locator("main").get_by_role("link", name=link)).to_be_visible()
     seen.excuse("404")
 
 

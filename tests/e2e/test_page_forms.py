@@ -37,6 +37,7 @@ from tests.pagehost import (
     example_content,
     fill,
     hosted,
+    job_for,
     replayed,
     violations,
     waiting,
@@ -591,6 +592,73 @@ def test_an_edit_of_a_measured_study_asks_before_its_results_go(
     opened.wait_for_url("**/#/studies/measured")
     assert store.study("measured").spec.description == "another question"
     assert store.trials("measured") == []
+
+
+def test_what_could_not_be_converted_is_converted_before_it_is_saved(
+    page: Watched, host: Hosted
+) -> None:
+    waiting(host.service, "half-heard")
+    opened = page.go("/edit/half-heard")
+    says(opened, "name: half-heard")
+    opened.route("**/v1/convert", lambda route: route.fulfill(status=503, json={"title": "Busy"}))
+    save = opened.get_by_role("button", name="Save", exact=True)
+    toasts = opened.locator("#toasts")
+    control(opened, "description").fill("said while nobody heard")
+    expect(toasts).to_contain_text("Busy")
+    toasts.get_by_role("button", name="Close this message").click()
+    save.click()
+    expect(toasts).to_contain_text("Busy")  # asked for again, and still not: nothing is saved
+    assert opened.url.endswith("#/edit/half-heard")
+    opened.unroute("**/v1/convert")
+    save.click()
+    opened.wait_for_url("**/#/studies/half-heard")
+    description = host.service.studies.store.study("half-heard").spec.description
+    assert description == "said while nobody heard"
+    host.service.studies.delete("half-heard")
+    page.excuse("503")
+    page.excuse("404")
+
+
+def test_an_edit_asks_before_it_deletes_results_that_came_after_it_began(
+    page: Watched, host: Hosted
+) -> None:
+    made, store = host.service, host.service.studies.store
+    content = example_content(name="measured-meanwhile", verdict={"finalists": 0})
+    made.studies.create(job_for(made, content))
+    opened = page.go("/edit/measured-meanwhile")
+    says(opened, "name: measured-meanwhile")
+    made.studies.delete("measured-meanwhile")
+    replayed(made, content)
+    count = len(store.trials("measured-meanwhile"))
+    opened.get_by_role("button", name="Save", exact=True).click()
+    asks = opened.get_by_role("dialog", name="Save measured-meanwhile and delete its results?")
+    expect(asks).to_contain_text("It has changed since this form was opened, and is complete now.")
+    expect(asks).to_contain_text(re.compile(rf"Its {count}\strials"))
+    asks.get_by_role("button", name="Keep the results").click()
+    expect(asks).to_have_count(0)
+    assert len(store.trials("measured-meanwhile")) == count
+    made.studies.delete("measured-meanwhile")
+
+
+def test_an_edit_asks_before_it_replaces_what_another_wrote(page: Watched, host: Hosted) -> None:
+    made = waiting(host.service, "two-tabs").spec.model_dump(exclude_unset=True)
+    opened = page.go("/edit/two-tabs")
+    control(opened, "description").fill("of the first tab")
+    says(opened, "of the first tab")
+    other = job_for(host.service, {**made, "description": "of the second tab"})
+    host.service.studies.edit("two-tabs", other)
+    opened.get_by_role("button", name="Save", exact=True).click()
+    asks = opened.get_by_role("dialog", name="Save two-tabs over what it is now?")
+    expect(asks).to_contain_text("It was edited elsewhere since this form was opened.")
+    asks.get_by_role("button", name="Do not save").click()
+    store = host.service.studies.store
+    assert store.study("two-tabs").spec.description == "of the second tab"
+    opened.get_by_role("button", name="Save", exact=True).click()
+    asks.get_by_role("button", name="Save over it").click()
+    opened.wait_for_url("**/#/studies/two-tabs")
+    assert store.study("two-tabs").spec.description == "of the first tab"
+    host.service.studies.delete("two-tabs")
+    page.excuse("404")
 
 
 def test_an_edit_may_rename(page: Watched, host: Hosted) -> None:

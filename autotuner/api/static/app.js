@@ -99,8 +99,16 @@ async function show({ moved: byPerson = false } = {}) {
   } catch (error) {
     if (signal.aborted || error.name === "AbortError") return;
     if (error.name !== "Problem") console.error(error);
-    fill(root, problemNote(error, { retry: () => show() }));
+    fill(root, notShown(error, found.params));
   }
+}
+
+/** Why a view is not shown: where there is no such thing, the way to what there is. */
+function notShown(error, { name, number }) {
+  if (![404, 422].includes(error.status)) return problemNote(error, { retry: () => show() });
+  const study = number && el("a", { href: `#/studies/${encodeURIComponent(name)}` }, "The study");
+  const all = el("a", { href: "#/studies" }, "All studies");
+  return [problemNote(error), el("p", {}, study && [study, " · "], all)];
 }
 
 /** The browser's title. */
@@ -115,10 +123,19 @@ function match(address) {
     if (names.length !== parts.length) continue;
     if (!names.every((name, at) => name.startsWith(":") || name === parts[at])) continue;
     const params = {};
-    names.forEach((name, at) => name.startsWith(":") && (params[name.slice(1)] = decodeURIComponent(parts[at])));
+    names.forEach((name, at) => name.startsWith(":") && (params[name.slice(1)] = decoded(parts[at])));
     return { path, module, params };
   }
   return null;
+}
+
+/** A part of an address as it was meant; one with a % that encodes nothing is taken as it stands. */
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
 }
 
 function mark(address) {

@@ -16,7 +16,7 @@ import { constraints, objectives, serviceLevels } from "./form_slo.js";
 import { spaceRows } from "./form_space.js";
 import { same } from "./form_values.js";
 import { sheet } from "./sheet.js";
-import { button, debounced, el, engineName, field, fill, linkButton, select } from "./ui.js";
+import { button, counted, debounced, el, engineName, field, fill, linkButton, select } from "./ui.js";
 import { yamlView } from "./yamlview.js";
 
 const START = {
@@ -178,6 +178,8 @@ function workplace(draft, { mode, study, signal }) {
   let form = null;
   let attempted = mode !== "new";
   let unread = false;
+  /** The last conversion, to be asked for again: the service gave it no answer. */
+  let unconverted = null;
   let saved = null;
 
   const convertForm = debounced(() => convert({ content: ordered(draft.content) }, written), 250);
@@ -199,6 +201,7 @@ function workplace(draft, { mode, study, signal }) {
   draft.onChange((by) => {
     if (by === "form") {
       unread = false;
+      unconverted = null;
       conversions.asked += 1;
       convertForm();
     }
@@ -218,6 +221,7 @@ function workplace(draft, { mode, study, signal }) {
   function typed() {
     attempted = true;
     unread = true;
+    unconverted = null;
     conversions.asked += 1;
     convertYaml();
   }
@@ -227,14 +231,19 @@ function workplace(draft, { mode, study, signal }) {
     try {
       const answer = await send("POST", "convert", body, { signal });
       if (turn !== conversions.asked) return;
+      unconverted = null;
       use(answer);
       show(answer.problems);
       if (!answer.problems.length) planned();
       else plan.rest();
     } catch (error) {
       if (turn !== conversions.asked || error.name === "AbortError") return;
-      if (error.errors?.length) show(error.errors);
-      else toastProblem(error);
+      if (error.errors?.length) {
+        show(error.errors);
+        return;
+      }
+      unconverted = () => convert(body, use);
+      toastProblem(error);
     } finally {
       conversions.answered = Math.max(conversions.answered, turn);
     }
@@ -273,22 +282,15 @@ function workplace(draft, { mode, study, signal }) {
   async function submit(start) {
     attempted = true;
     await settled();
+    if (unconverted) await unconverted().then(settled);
+    // Form and YAML do not say the same: neither may be saved for the other. Why, has been said.
+    if (unconverted) return;
     if (draft.problems.length || unread) {
       show(draft.problems);
       firstProblem(form)?.focus();
       return;
     }
-    if (
-      mode === "edit" &&
-      hasResults(study) &&
-      !(await confirmed({
-        title: `Save ${study.name} and delete its results?`,
-        body: "It has been measured. The trials, their logs and the verdict belong to the question as it was; saving deletes them. To keep them, duplicate the study instead.",
-        action: "Save and delete the results",
-        keep: "Keep the results",
-      }))
-    )
-      return;
+    if (mode === "edit" && !(await mayReplace(study, signal))) return;
     const text = yaml.text();
     const row = await attempt(
       () =>
@@ -363,10 +365,36 @@ function workplace(draft, { mode, study, signal }) {
   };
 }
 
-/** Whether something would be lost by an edit. */
-export function hasResults(study) {
-  const { COMPLETE = 0, INFEASIBLE = 0, STOPPED = 0, FAILED = 0, CANCELLED = 0, REFUSED = 0 } = study.counts ?? {};
-  return COMPLETE + INFEASIBLE + STOPPED + FAILED + CANCELLED + REFUSED > 0;
+/**
+ * Whether a study may be replaced: its results, and what became of it since the form was opened (it
+ * ran, or was edited elsewhere), go only when a person says so. It is read again for that.
+ */
+async function mayReplace(opened, signal) {
+  const now = await attempt(() => read(address("studies", opened.name), {}, { signal }));
+  if (!now) return false;
+  const changed = now.event !== opened.event;
+  const results = ended(now);
+  if (!changed && !results) return true;
+  return confirmed({
+    title: results ? `Save ${opened.name} and delete its results?` : `Save ${opened.name} over what it is now?`,
+    body: [changed && sinceOpened(opened, now), results && lostBy(results)].filter(Boolean).join("\n\n"),
+    action: results ? "Save and delete the results" : "Save over it",
+    keep: results ? "Keep the results" : "Do not save",
+  });
+}
+
+const sinceOpened = (opened, now) =>
+  now.yaml === opened.yaml
+    ? `It has changed since this form was opened, and is ${now.state.toLowerCase()} now.`
+    : "It was edited elsewhere since this form was opened. Saving puts what is written here in the place of that edit.";
+
+const lostBy = (results) =>
+  `It has been measured. Its ${counted(results, "trial")}, their logs and the verdict belong to the question as it was; saving deletes them. To keep them, duplicate the study instead.`;
+
+/** How many of a study's trials have ended: what an edit of it would lose. */
+function ended({ counts = {} }) {
+  const { COMPLETE = 0, INFEASIBLE = 0, STOPPED = 0, FAILED = 0, CANCELLED = 0, REFUSED = 0 } = counts;
+  return COMPLETE + INFEASIBLE + STOPPED + FAILED + CANCELLED + REFUSED;
 }
 
 /* Sections that are more than their fields */

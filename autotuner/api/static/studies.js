@@ -168,7 +168,7 @@ const address = (row) => `#/${path("studies", row.name)}`;
 
 const named = (row) => [
   el("a", { href: address(row), dataset: { key: `study-${row.name}` } }, row.name),
-  el("small", {}, row.description || row.model),
+  el("small", { class: "clamp", title: row.description || row.model }, row.description || row.model),
 ];
 
 const standing = (row) => [

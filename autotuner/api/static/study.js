@@ -36,6 +36,7 @@ import {
 } from "./ui.js";
 
 const REFETCH_MS = 700;
+const RETRY_SECONDS = 3;
 
 export const views = [{ path: "/studies/:name", title: ({ name }) => name, render }];
 
@@ -78,8 +79,11 @@ function watch(root, view, update) {
       await fetched(view);
       if (!view.signal.aborted) update();
     } catch (error) {
-      if (!view.signal.aborted && error.status === 404) gone(root, view);
-      else if (!view.signal.aborted && error.status !== 0) toastProblem(error);
+      if (view.signal.aborted) return;
+      if (error.status === 404) return void gone(root, view);
+      if (error.status !== 0) toastProblem(error);
+      // It may have been the last event: nothing else would have it read again.
+      if (passes(error)) pause(RETRY_SECONDS, view.signal).then(() => view.signal.aborted || soon());
     }
   };
   const soon = paced(again, view.signal);
@@ -113,6 +117,9 @@ function watch(root, view, update) {
     (problem) => (problem.status === 404 ? (gone(root, view), false) : true),
   );
 }
+
+/** Whether a problem may pass by itself: no answer, too many requests, the service's own fault. */
+const passes = ({ status }) => status === 0 || status === 429 || status >= 500;
 
 /**
  * A call that is made a moment after it is asked for, however often; a slow answer (thousands of

@@ -1,7 +1,7 @@
 // One trial: what it ran, how it went, why, what was seen meanwhile, and its logs.
 
 import { keepQuery } from "./app.js";
-import { path as address, poll, read } from "./api.js";
+import { Problem, path as address, poll, read } from "./api.js";
 import { code } from "./dialogs.js";
 import { logView } from "./logview.js";
 import { sheet } from "./sheet.js";
@@ -34,6 +34,11 @@ export const views = [
 ];
 
 async function render(root, { name, number, query }, signal) {
+  if (!/^\d+$/.test(number))
+    throw new Problem(
+      { title: "There is no such thing", detail: `There is no trial '${number}': trials have numbers.` },
+      404,
+    );
   const place = address("studies", name, "trials", number);
   const [first, others] = await Promise.all([
     read(place, {}, { signal }),
