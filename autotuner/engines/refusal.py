@@ -6,18 +6,26 @@ and nothing is refused because of a guess.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from autotuner.engines.catalog import Catalog, whole_number
+from autotuner.engines.catalog import Catalog, release, whole_number
 from autotuner.engines.flags import catalog_of, environment, flag_values, given
 from autotuner.study.model import ModelShape, model_shape
 from autotuner.study.space import Parameters
 from autotuner.study.spec import StudySpec
 
-_OVERRIDES = frozenset({"hf-overrides", "hf-config-path", "json-model-override-args"})
+_OVERRIDES = frozenset(
+    [
+        *("hf-overrides", "hf-config-path", "config-format", "rope-scaling", "rope-theta"),
+        *("json-model-override-args", "decrypted-config-file"),
+    ]
+)
+"""Flags under which a model is not what its `config.json` says. The two of RoPE were vLLM's own up
+to 0.10, which folds them into `hf-overrides` (`__post_init__` of ModelConfig in its config.py)."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +37,18 @@ class Point:
     values: Mapping[str, Any]
     environment: Mapping[str, str]
 
+    @property
+    def overridden(self) -> bool:
+        """Whether a flag may make another model of the one that lies there."""
+        return any(
+            name.partition(".")[0] in _OVERRIDES and value is not None and value != ""
+            for name, value in self.values.items()
+        )
+
     @cached_property
     def shape(self) -> ModelShape | None:
         """The model's shape, where nothing on the command line changes it."""
-        if any(name.partition(".")[0] in _OVERRIDES for name in self.values):
-            return None
-        return model_shape(self.spec.model.path)
+        return None if self.overridden else model_shape(self.spec.model.path)
 
     def value(self, name: str) -> Any:
         """The flag's value, or None where it is left out."""
@@ -69,15 +83,22 @@ def point_of(spec: StudySpec, parameters: Parameters) -> Point:
 
 @dataclass(frozen=True)
 class Rule:
-    """Why a point cannot start, or None; `source`: where the engine itself says so."""
+    """Why a point cannot start, or None; `source`: where the engine itself says so.
+
+    Attributes:
+        since: the first release of which that is known, where it is not so of every release.
+    """
 
     says: Callable[[Point], str | None]
     source: str
+    since: tuple[int, ...] = ()
 
 
 def first_refusal(rules: Iterable[Rule], point: Point) -> str | None:
-    """The sentence of the first rule that refuses the point, or None."""
-    return next((reason for rule in rules if (reason := rule.says(point))), None)
+    """The sentence of the first rule of the point's release that refuses it, or None."""
+    version = release(point.catalog.version)
+    asked = (rule for rule in rules if version >= rule.since)
+    return next((reason for rule in asked if (reason := rule.says(point))), None)
 
 
 def evenly(gpus: Callable[[Point], int]) -> Callable[[Point], str | None]:
@@ -123,14 +144,16 @@ def at_least(name: str, least: int) -> Callable[[Point], str | None]:
 
 
 def within(name: str, low: float, high: float, *, closed: bool) -> Callable[[Point], str | None]:
-    """A real number above `low`, and below `high` or, if `closed`, at most that."""
+    """A real number above `low`, and below `high` or, if `closed`, at most that; an end that is
+    infinite is none."""
 
     def says(point: Point) -> str | None:
         value = point.real(name)
         if value is None or low < value < high or (closed and value == high):
             return None
-        end = "at most" if closed else "below"
-        return f"{name} {value:g} is not above {low:g} and {end} {high:g}"
+        ends = {f"above {low:g}": low, f"{'at most' if closed else 'below'} {high:g}": high}
+        said = " and ".join(words for words, end in ends.items() if math.isfinite(end))
+        return f"{name} {value:g} is not {said}"
 
     return says
 

@@ -4,6 +4,7 @@ In a study of several engines each point belongs to one of them (see `StudySpec.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -28,19 +29,51 @@ class Rules(Protocol):
 
 
 def rules_of(spec: StudySpec) -> Rules:
-    """The rules of the study's engine, or of its engines.
+    """The rules of the study's engine, or of its engines. Where servers are programs of this
+    machine they refuse by what those would inherit as well.
 
     Raises:
         ConfigError: a kind that does not exist.
     """
     engines: dict[str, Engine] = {kind: load_kind("engine", kind) for kind in spec.engine.kinds}
-    return _Several(engines) if len(engines) > 1 else engines[spec.engine.kinds[0]]
+    rules = _Several(engines) if len(engines) > 1 else engines[spec.engine.kinds[0]]
+    return (
+        _Inheriting(rules, os.environ) if load_kind("backend", spec.backend.kind).local else rules
+    )
 
 
 def engine_at(spec: StudySpec, parameters: Parameters) -> Engine:
     """The engine a point is for."""
     engine: Engine = load_kind("engine", spec.at(parameters)[0].engine.kinds[0])
     return engine
+
+
+class _Inheriting:
+    """Rules under an environment, over which a study's own variables win, as they do at a start.
+
+    Only a refusal asks for it: a launch says what the study says, and the server adds the rest.
+    """
+
+    def __init__(self, rules: Rules, environment: Mapping[str, str]) -> None:
+        self._rules, self._environment = rules, dict(environment)
+
+    def check(self, spec: StudySpec) -> None:
+        self._rules.check(spec)
+
+    def launch(
+        self, spec: StudySpec, parameters: Parameters, *, port: int, place: Place = HERE
+    ) -> LaunchSpec:
+        return self._rules.launch(spec, parameters, port=port, place=place)
+
+    def refuse(self, spec: StudySpec, parameters: Parameters) -> str | None:
+        # First without: few points are refused, and an environment can only be a reason to allow.
+        reason = self._rules.refuse(spec, parameters)
+        if reason is None:
+            return None
+        alone, own = spec.at(parameters)
+        there = {**self._environment, **alone.engine.environment}
+        engine = alone.engine.model_copy(update={"environment": there})
+        return self._rules.refuse(alone.model_copy(update={"engine": engine}), own)
 
 
 class _Several:

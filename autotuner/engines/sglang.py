@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 
@@ -118,7 +119,7 @@ class _SGLang:
 
     def memory(self, spec: StudySpec, parameters: Parameters) -> MemoryRequest | None:
         point = point_of(spec, parameters)
-        if point.value("json-model-override-args") is not None:
+        if point.overridden:
             return None
         dtype = point.text("dtype")
         return MemoryRequest(
@@ -215,15 +216,45 @@ def _chunk(point: Point) -> int | None:
 _KEEP_PAGES = ("triton", "flashinfer", "fa3", "torch_native")
 
 
+def _other_chunks(point: Point) -> bool:
+    """Whether the engine may take other chunks or pages than it is told, or compares neither:
+    for families of models (arg_groups/model_overrides/, model_hook.py), among groups that share
+    the chunk (parallel_hook.py:331; so did 0.5.2), and for what needs its prompts whole."""
+    known = point.shape is not None and point.shape.exact and not point.shape.latent
+    return (
+        not known
+        or _attention_groups(point) > 1
+        or point.text("disaggregation-mode") == "decode"
+        or point.value("dllm-algorithm") is not None
+        or point.on("enable-mis")
+        or point.on("is-embedding")
+    )
+
+
 def _pages(point: Point) -> str | None:
     chunk, page = point.whole("chunked-prefill-size"), point.whole("page-size")
     if chunk is None or chunk <= 0 or page is None or page < 1 or chunk % page == 0:
         return None
-    if point.text("attention-backend") not in _KEEP_PAGES and chunk % 64 == 0:
-        return None
-    if point.text("disaggregation-mode") == "decode":
+    backends = [point.text(f"{part}attention-backend") for part in ("", "prefill-", "decode-")]
+    kept = backends[0] in _KEEP_PAGES and {*backends[1:]} <= {None, *_KEEP_PAGES}
+    if (not kept and chunk % 64 == 0) or _other_chunks(point):
         return None
     return f"chunked-prefill-size {chunk} is not a multiple of page-size {page}"
+
+
+def _true(point: Point, name: str) -> bool:
+    """Whether a variable says yes in any spelling that some version takes (EnvBool in
+    environ.py; 0.5.2 takes only the first two)."""
+    return point.environment.get(name, "").lower() in ("true", "1", "yes", "y")
+
+
+def _fraction(point: Point) -> str | None:
+    """Accepted and fatal: above 1 it fills the memory, and at 0 nothing is left for a token.
+
+    A pool of a size of its own fills nothing, and a CPU's memory is filled only when it is used.
+    """
+    bounded = point.whole("max-total-tokens") is not None or _on_cpu(point)
+    return within(_FRACTION, 0, math.inf if bounded else 1, closed=False)(point)
 
 
 def _on_cpu(point: Point) -> bool:
@@ -245,8 +276,10 @@ def _heads(point: Point) -> str | None:
 
 def _length(point: Point) -> str | None:
     length, longest = point.whole("context-length"), point.shape and point.shape.max_length
-    allowed = point.environment.get("SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN", "0")
-    if not length or not longest or length <= longest or allowed.lower() in ("1", "true", "yes"):
+    # In its own tests it allows it as well.
+    names = ("SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN", "SGLANG_IS_IN_CI", "SGLANG_IS_IN_CI_AMD")
+    allowed = any(_true(point, name) for name in names)
+    if not length or not longest or length <= longest or allowed:
         return None
     return (
         f"context-length {length} is above the model's {longest} "
@@ -308,21 +341,23 @@ def _multiplexing(point: Point) -> str | None:
     return None
 
 
-# Sources: SGLang 0.5.23, srt/. Pipelines switch the overlapping scheduler off by themselves, and
-# vocabularies are padded: neither is refused.
+_READ = (0, 5, 23)
+"""The release that was read. What 0.5.2 does not say as well is refused from here on only."""
+
+# Sources: SGLang 0.5.23, srt/, and `check_server_args` of 0.5.2. Pipelines switch the overlapping
+# scheduler off by themselves, and vocabularies are padded: neither is refused.
 _RULES = (
     Rule(_pages, "arg_groups/validation_hook.py:244"),
-    # Accepted and fatal: above 1 it fills the memory, and at 0 nothing is left for a token.
-    Rule(within(_FRACTION, 0, 1, closed=False), "model_executor/pool_configurator.py:96"),
+    Rule(_fraction, "model_executor/pool_configurator.py:96, mem_cache/kv_cache_configurator.py"),
     Rule(_heads, "layers/linear.py:1139, models/llama.py:183"),
     Rule(_length, "configs/model_config.py:1296"),
     Rule(_priorities, "arg_groups/validation_hook.py:288, :312"),
-    Rule(_padding, "arg_groups/validation_hook.py:188"),
+    Rule(_padding, "arg_groups/validation_hook.py:188", since=_READ),
     Rule(_dense, "arg_groups/validation_hook.py:207"),
     Rule(_nodes, "arg_groups/validation_hook.py:179, :199"),
-    Rule(_speculation, "arg_groups/attention_hook.py:161"),
+    Rule(_speculation, "arg_groups/attention_hook.py:161", since=_READ),
     Rule(unrelated_method, "configs/model_config.py:2144"),
-    Rule(_multiplexing, "arg_groups/validation_hook.py:250"),
+    Rule(_multiplexing, "arg_groups/validation_hook.py:250", since=_READ),
     Rule(at_least("pp-max-micro-batch-size", 1), "arg_groups/validation_hook.py:183"),
     Rule(_conservativeness, "arg_groups/validation_hook.py:323"),
 )

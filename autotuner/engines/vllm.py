@@ -145,7 +145,7 @@ class _VLLM:
 
     def memory(self, spec: StudySpec, parameters: Parameters) -> MemoryRequest | None:
         point = point_of(spec, parameters)
-        if point.value("hf-overrides") is not None:
+        if point.overridden:
             return None
         fraction = point.catalog.find(_FRACTION)
         kv_bytes = point.whole("kv-cache-memory-bytes")
@@ -226,6 +226,10 @@ _HEARD = (0, 19)
 switch chunked prefill on whatever is said (`_set_default_args` in engine/arg_utils.py)."""
 
 
+_READ = (0, 32)
+"""The release that was read. What 0.10.0 does not say as well is refused from here on only."""
+
+
 def _unchunked(point: Point) -> str | None:
     batched, length = point.whole("max-num-batched-tokens"), point.whole("max-model-len")
     if point.value("enable-chunked-prefill") is not False or batched is None:
@@ -275,6 +279,10 @@ def _plain_length(file: Path, _changed: int) -> int | None:
 def _long_prefill(point: Point) -> str | None:
     length = point.whole("max-model-len")
     if length is None or length < 1:  # -1 lets vLLM choose
+        return None
+    # Up to then compared only beside several partial prefills (config.py:2503 of 0.10.0).
+    several = point.size("max-num-partial-prefills") > 1
+    if release(point.catalog.version) < _READ and not several:
         return None
     return not_above("long-prefill-token-threshold", "max-model-len")(point)
 
@@ -331,8 +339,15 @@ def _experts(point: Point) -> str | None:
     return "enable-expert-parallel is for mixtures of experts, which this model is not"
 
 
-# Sources: vLLM 0.32.0. Its vocabularies are padded, so that none has to be divisible; which
-# attention backend takes which KV dtype depends on the device, so that is not refused here.
+def _fraction(point: Point) -> str | None:
+    # 0.10.0 compares only with 1 (config.py:1722), and on a CPU asks no more of it.
+    low = 0 if release(point.catalog.version) >= _READ else -math.inf
+    return within(_FRACTION, low, 1, closed=True)(point)
+
+
+# Sources: vLLM 0.32.0, and config.py of 0.10.0. Its vocabularies are padded, so that none has to be
+# divisible; which attention backend takes which KV dtype depends on the device, so that is not
+# refused here.
 _RULES = (
     Rule(evenly(lambda point: math.prod(map(point.size, _PARALLEL))), "config/parallel.py"),
     Rule(not_below("max-num-batched-tokens", "max-num-seqs"), "config/scheduler.py:327"),
@@ -345,13 +360,13 @@ _RULES = (
     Rule(_context_parallel, "config/parallel.py:596, config/model.py:1565"),
     Rule(_experts, "config/model.py:1485"),
     Rule(unrelated_method, "config/model.py:1444"),
-    Rule(within(_FRACTION, 0, 1, closed=True), "config/cache.py:102"),
-    Rule(at_least("max-num-seqs", 1), "config/scheduler.py:62"),
-    Rule(at_least("max-num-batched-tokens", 1), "config/scheduler.py:48"),
+    Rule(_fraction, "config/cache.py:102"),
+    Rule(at_least("max-num-seqs", 1), "config/scheduler.py:62", since=_READ),
+    Rule(at_least("max-num-batched-tokens", 1), "config/scheduler.py:48", since=_READ),
     Rule(at_least("tensor-parallel-size", 1), "config/parallel.py:141"),
     Rule(at_least("pipeline-parallel-size", 1), "config/parallel.py:139"),
     Rule(at_least("data-parallel-size", 1), "config/parallel.py:146"),
-    Rule(at_least("block-size", 1), "config/cache.py:74"),
+    Rule(at_least("block-size", 1), "config/cache.py:74", since=_READ),
 )
 
 

@@ -52,7 +52,7 @@ WORDS = {
         "max-running-requests",
         "chunked-prefill-size",
         "page-size",
-        {"chunked-prefill-size": 100, "page-size": 64},
+        {"tp-size": 4, "moe-dense-tp-size": 2},
     ),
 }
 DEFAULT_WORDS = Words(

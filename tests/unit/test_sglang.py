@@ -197,6 +197,7 @@ def test_the_example_checks_and_every_flag_it_varies_reaches_the_server() -> Non
         ),
         ({"mem-fraction-static": 1.5}, "mem-fraction-static 1.5 is not above 0 and below 1"),
         ({"mem-fraction-static": 0.0}, "mem-fraction-static 0 is not above 0"),
+        ({"mem-fraction-static": 0.0, "max-total-tokens": 9}, "mem-fraction-static 0 is not above"),
         (
             {"enable-priority-scheduling": True, "schedule-policy": "lpm"},
             "needs schedule-policy fcfs or lof, not lpm",
@@ -262,7 +263,19 @@ def test_a_server_that_spans_nodes_has_equally_many_gpus_on_each(
         {"chunked-prefill-size": 128, "page-size": 48},
         {"chunked-prefill-size": 128, "page-size": 48, "attention-backend": "flashmla"},
         {"chunked-prefill-size": 100, "page-size": 64, "disaggregation-mode": "decode"},
+        # The chunk is shared by the groups, or not taken at all.
+        {"chunked-prefill-size": 129, "page-size": 64, "tp-size": 2, "attn-dp-size": 2},
+        {"chunked-prefill-size": 100, "page-size": 64, "enable-mis": True},
+        {
+            "chunked-prefill-size": 128,
+            "page-size": 48,
+            "attention-backend": "triton",
+            "decode-attention-backend": "trtllm_mha",
+        },
         {"mem-fraction-static": 0.99},
+        # The pool has a size of its own, whatever the fraction.
+        {"mem-fraction-static": 1.0, "max-total-tokens": 1000},
+        {"mem-fraction-static": 1.0, "device": "cpu"},
         # A pipeline switches the overlapping scheduler off by itself.
         {"pp-size": 2},
         {"pp-size": 2, "disable-overlap-schedule": False},
@@ -277,6 +290,7 @@ def test_a_server_that_spans_nodes_has_equally_many_gpus_on_each(
         {"tp-size": 3, "attn-cp-size": 3},
         {"context-length": 8192},
         {"tp-size": 3, "json-model-override-args": {"num_attention_heads": 33}},
+        {"tp-size": 3, "decrypted-config-file": "/models/other.json"},
         {"quantization": "fp8", "moe-runner-backend": "flashinfer_cutlass"},
         {"attention-backend": "flex_attention"},
         {"attention-backend": "triton", "speculative-algorithm": "NGRAM"},
@@ -289,14 +303,50 @@ def test_what_might_start_is_not_refused(llama: str, arguments: dict[str, Any]) 
 
 
 def test_a_variable_can_allow_what_a_flag_alone_cannot(llama: str) -> None:
-    allowed = {"SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN": "1"}
-    assert SGLANG.refuse(study({"context-length": 9000}, llama, environment=allowed), {}) is None
     on_cpu = {"SGLANG_USE_CPU_ENGINE": "1"}
     assert SGLANG.refuse(study({"tp-size": 3}, llama, environment=on_cpu), {}) is None
 
 
+@pytest.mark.parametrize(
+    ("name", "said", "allows"),
+    [
+        *(("ALLOW_OVERWRITE_LONGER_CONTEXT_LEN", yes, True) for yes in ("1", "true", "Yes", "y")),
+        *(("ALLOW_OVERWRITE_LONGER_CONTEXT_LEN", no, False) for no in ("0", "false", "N", "")),
+        ("IS_IN_CI", "1", True),
+    ],
+)
+def test_a_longer_context_is_allowed_in_every_spelling(
+    llama: str, name: str, said: str, allows: bool
+) -> None:
+    long = study({"context-length": 9000}, llama, environment={f"SGLANG_{name}": said})
+    assert (SGLANG.refuse(long, {}) is None) is allows
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"disable-cuda-graph-padding": True, "enable-torch-compile": True},
+        {"enable-pdmux": True, "chunked-prefill-size": 4096},
+        # Of a group that shares the chunk each has its own part.
+        {
+            "chunked-prefill-size": 129,
+            "page-size": 64,
+            "tp-size": 2,
+            "dp-size": 2,
+            "enable-dp-attention": True,
+        },
+    ],
+)
+def test_the_older_version_is_judged_by_its_own_rules(
+    llama: str, arguments: dict[str, Any]
+) -> None:
+    assert SGLANG.refuse(study(arguments, llama, version="0.5.2"), {}) is None
+
+
 def test_a_model_that_cannot_be_read_refuses_nothing() -> None:
     assert SGLANG.refuse(study({"tp-size": 3, "context-length": 10**6}, "org/model"), {}) is None
+    paged = {"chunked-prefill-size": 100, "page-size": 48}
+    assert SGLANG.refuse(study(paged, "org/model"), {}) is None
 
 
 # What a dead server's log says.

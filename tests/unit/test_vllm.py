@@ -401,6 +401,55 @@ def test_versions_that_chunk_anyway_are_not_refused_for_it(tmp_path: Path) -> No
         assert VLLM.refuse(study(arguments, model=model, version="0.10.0"), {}) is None
 
 
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4096}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"rope-scaling": YARN, "max-model-len": 16384},
+        {"rope-scaling.factor": 4.0, "max-model-len": 16384},
+        {"rope-theta": 1e6, "max-model-len": 16384},
+        {"config-format": "mistral", "max-model-len": 16384},
+        {"long-prefill-token-threshold": 9000, "max-model-len": 2048},
+        {"gpu-memory-utilization": 0.0},
+        {"max-num-seqs": 0},
+    ],
+)
+def test_the_older_version_is_judged_by_its_own_rules(
+    tmp_path: Path, arguments: dict[str, Any]
+) -> None:
+    older = study(arguments, model=of_model(tmp_path), version="0.10.0")
+    assert VLLM.refuse(older, {}) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"rope-scaling": None, "max-model-len": 16384}, "max-model-len 16384 is above"),
+        (
+            {
+                "long-prefill-token-threshold": 9000,
+                "max-model-len": 2048,
+                "max-num-partial-prefills": 2,
+            },
+            "9000 is above max-model-len 2048",
+        ),
+        ({"gpu-memory-utilization": 1.01}, "gpu-memory-utilization 1.01 is not at most 1"),
+    ],
+)
+def test_what_the_older_version_refuses_is_refused(
+    tmp_path: Path, arguments: dict[str, Any], said: str
+) -> None:
+    older = study(arguments, model=of_model(tmp_path), version="0.10.0")
+    assert said in str(VLLM.refuse(older, {}))
+
+
+def test_of_a_model_that_is_scaled_nothing_is_said_of_memory() -> None:
+    point = study({"rope-scaling": YARN}, version="0.10.0")
+    assert VLLM.memory(point, {}) is None
+
+
 def test_a_variable_can_allow_what_a_flag_alone_cannot(tmp_path: Path) -> None:
     model, long = of_model(tmp_path), {"max-model-len": 99_999}
     name = "VLLM_ALLOW_LONG_MAX_MODEL_LEN"
