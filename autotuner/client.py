@@ -167,7 +167,8 @@ class Client:
     """The service at an address.
 
     Args:
-        address: such as ``https://tuner.example.com``; a path behind it is kept.
+        address: such as ``https://tuner.example.com``; a path behind it is kept, but for a last
+            ``/v1``, under which every call is anyway.
         token: of a service that wants one.
         timeout: seconds for an answer; streams take as long as they take.
         pause: waits that many seconds between two attempts to go on with a stream.
@@ -187,7 +188,7 @@ class Client:
         import httpx
 
         host = _host(address)
-        self.address = address.rstrip("/")
+        self.address = address.rstrip("/").removesuffix("/v1").rstrip("/")
         self._pause = pause
         self._http = httpx.Client(
             base_url=self.address + "/",
@@ -227,15 +228,43 @@ class Client:
     def study(self, name: str) -> Detail:
         return cast(Detail, self._json("GET", _study(name)))
 
-    def submit(self, study: Study, *, start: bool = True) -> Row:
+    def submit(
+        self,
+        study: Study,
+        *,
+        start: bool = True,
+        name: str | None = None,
+        restart: bool = False,
+    ) -> Row:
         """Store a new study and have it run.
+
+        Args:
+            name: of the study, instead of its own.
+            restart: put it in the place of one of that name that is not under way, whose results
+                are deleted.
 
         Raises:
             ConfigError: it cannot be used as it is.
             StudyStateError: its name is taken, or too many studies are under way.
         """
-        query = {"start": start}
-        return self._row("POST", "v1/studies", query, sent=study)
+        notes: list[str] = []
+        if name is not None or restart:
+            read = self.convert(study)
+            if read["content"] is not None:  # else the service says what is wrong with it
+                notes = read["notes"]
+                name = read["content"].get("name") if name is None else name
+                # As it is written where it can be: mistakes are then found with their lines.
+                if notes or name != read["content"].get("name"):
+                    study = {**read["content"], "name": name}
+        if restart and isinstance(name, str) and self._is_there(name):
+            row = self.edit(name, study)
+            notes += row.get("notes", [])
+            row = self.start(name) if start else row
+        else:
+            row = self._row("POST", "v1/studies", {"start": start}, sent=study)
+            notes += row.get("notes", [])
+        row["notes"] = notes
+        return row
 
     def edit(self, name: str, study: Study) -> Row:
         """Put another study in the place of one that is not under way; deletes its results."""
@@ -473,6 +502,13 @@ class Client:
 
     # How it is done.
 
+    def _is_there(self, name: str) -> bool:
+        try:
+            self.study(name)
+        except MissingStudyError:
+            return False
+        return True
+
     def _refuse_if_lost(self, name: str) -> None:
         try:
             state = self.study(name)["state"]
@@ -694,7 +730,7 @@ def _pause_before(attempt: int) -> float:
 
 def _study(name: str, *below: str) -> str:
     if not name.strip("."):  # would be another address
-        raise MissingStudyError(f"there is no study named {name!r}")
+        raise MissingStudyError(f"there is no study named {name!r}; a name has more than dots")
     return "/".join(["v1/studies", *(quote(part, safe="") for part in (name, *below))])
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autotuner.errors import ConfigError
+from autotuner.errors import ConfigError, MissingStudyError
 from autotuner.terminal import AS_JSON, EXIT_FOUND, EXIT_INTERRUPTED, exit_code, print_json
 
 if TYPE_CHECKING:
@@ -46,7 +46,12 @@ def or_there(verb: Verb) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
             if not address:
                 return command(**arguments)
             with _client(address, token_file) as client:
-                sys.exit(verb(client, **arguments))
+                try:
+                    sys.exit(verb(client, **arguments))
+                except MissingStudyError as error:
+                    # No nearest name: another team's would be told by it.
+                    hint = f"autotuner list shows the studies of {client.address}"
+                    raise MissingStudyError(f"{error}\n  {hint}") from error
 
         return here_or_there
 
@@ -71,9 +76,19 @@ def _only_there(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--follow", is_flag=True, help="Show what happens, and at the end the report.")
 @click.option("--start/--no-start", default=True, help="Run it at once, or only store it.")
+@click.option("--name", help="Name of the study, instead of the file's.")
+@click.option("--restart", is_flag=True, help="Delete an ended study of this name first.")
 @AS_JSON
 @_only_there
-def submit(client: Client, file: Path, follow: bool, start: bool, as_json: bool) -> int:
+def submit(
+    client: Client,
+    file: Path,
+    follow: bool,
+    start: bool,
+    name: str | None,
+    restart: bool,
+    as_json: bool,
+) -> int:
     """Have a service run a study FILE, or a task of the earlier system.
 
     Prints its name and the address of its page. With --follow the exit code is that of
@@ -81,7 +96,7 @@ def submit(client: Client, file: Path, follow: bool, start: bool, as_json: bool)
     """
     if follow and not start:
         raise ConfigError("--follow waits for the end of what --no-start does not begin")
-    row = client.submit(file, start=start)
+    row = client.submit(file, start=start, name=name, restart=restart)
     for note in row.get("notes", ()):
         click.echo(f"note: {note}", err=True)
     if not follow:
@@ -140,10 +155,36 @@ def logs(
     else:
         lines = client.trial_logs(name, trial, source or "server", follow=follow, tail=tail)
     with _goes_on(client, name):
+        empty = True
         for line in lines:
             click.echo(line)
+            empty = False
+        if empty and tail != 0:
+            click.echo(_why_empty(client, name, trial, source or "server"), err=True)
         return EXIT_FOUND
     return EXIT_INTERRUPTED
+
+
+def _why_empty(client: Client, name: str, trial: int | None, source: str) -> str:
+    """What is said where a log holds nothing."""
+    if trial is not None:
+        return f"trial {trial} {_of_a_trial(client.trial(name, trial), source)}"
+    return f"study {name!r} {_so_far(client.study(name)['state'])}"
+
+
+def _of_a_trial(found: Mapping[str, Any], source: str) -> str:
+    from autotuner.study.trial import TrialState
+
+    under_way = not TrialState[found["state"]].ended
+    if under_way or source == "trial" or found["plan"] is not None:
+        return _so_far(found["state"])
+    if found["state"] == "COMPLETE" and not found["argv"]:
+        return "started no server: its answers are those of a table"
+    return f"started no server: {found['reason']}".removesuffix(": ")
+
+
+def _so_far(state: str) -> str:
+    return f"is {state}, and has written nothing so far"
 
 
 COMMANDS = (submit, cancel, logs)

@@ -7,6 +7,7 @@ event that tells of it is in the same one.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -322,12 +323,21 @@ class Store:
         with self._reading() as connection:
             row = connection.execute(_STUDY.where(_STUDIES.c.name == name)).first()
         if row is None or not sees(team, row.team):
-            raise self.missing(name)
+            raise self.missing(name, among=() if team else self.names())
         return row._mapping
 
-    def missing(self, name: str) -> MissingStudyError:
-        """What is said of a study that is not there."""
-        return MissingStudyError(f"there is no study named {name!r}", self._place)
+    def missing(self, name: str, among: Sequence[str] = ()) -> MissingStudyError:
+        """What is said of a study that is not there.
+
+        Args:
+            among: names, the nearest of which may be meant. It is said beside the place: who asks
+                from afar learns neither.
+        """
+        near = difflib.get_close_matches(name, among, n=1)
+        hint = f"\n  did you mean {near[0]!r}?" if near else ""
+        hint += "\n  autotuner list shows them"
+        hint += "; AUTOTUNER_HOME says where they are kept" if self._sqlite else ""
+        return MissingStudyError(f"there is no study named {name!r}", self._place + hint)
 
     def names(self) -> list[str]:
         with self._reading() as connection:

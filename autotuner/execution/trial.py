@@ -59,6 +59,10 @@ class Kinds:
     benchmark: Benchmark
 
 
+LONGEST_REASON = 200
+"""Characters of a log's line in a reason, which tables and lists show whole."""
+
+
 @dataclass(frozen=True)
 class Assignment:
     """One trial as it is given to whoever runs it."""
@@ -317,13 +321,17 @@ class TrialRun:
 
     def _wait_ready(self, launch: LaunchSpec) -> None:
         assert self._server is not None
-        seconds, log_of = self._spec.limits.ready_seconds, self._server.log
+        limits, log_of, began = self._spec.limits, self._server.log, self._clock()
+        seconds, setting = min(
+            (limits.ready_seconds, "limits.ready_seconds"),
+            (self._deadline - began, "limits.trial_seconds"),
+        )
         try:
             wait_ready(
                 self._server,
                 launch.served_name,
                 launch.health_path,
-                deadline=min(self._clock() + seconds, self._deadline),
+                deadline=began + seconds,
                 clock=self._clock,
                 sleep=self._sleep,
                 doomed=lambda: cannot_listen(log_of()),
@@ -332,11 +340,15 @@ class TrialRun:
             raise self._death() from None
         except NotReady:
             # Some engines linger after a failure that their log tells: SGLang on a taken port.
-            if self._kinds.engine.diagnose(self._server.log()).failure is not FailureClass.CRASH:
+            said = self._kinds.engine.diagnose(log_of())
+            if said.failure is not FailureClass.CRASH:
                 raise self._death() from None
-            last = _last_line(self._server.log())
+            waited = f"not ready after {round(seconds, 1):g} s ({setting})"
             raise TrialError(
-                FailureClass.TIMEOUT, f"not ready after {seconds:g} s; last: {last}", self._tail()
+                FailureClass.TIMEOUT,
+                f"{waited}; last: {_last_line(log_of())}",
+                self._tail(),
+                advice=said.advice or f"raise {setting}, or use a quieter machine",
             ) from None
 
     def _watch(self) -> None:
@@ -430,4 +442,12 @@ def _write_json(path: Path, content: object, indent: int | None = 1) -> None:
 
 def _last_line(log: str) -> str:
     lines = [line for line in log.splitlines() if line.strip()]
-    return lines[-1].strip()[:200] if lines else "the log is empty"
+    return _cut(lines[-1].strip()) if lines else "the log is empty"
+
+
+def _cut(line: str, longest: int = LONGEST_REASON) -> str:
+    """A line of so many characters at most; what is left out is seen, and no word is halved."""
+    if len(line) <= longest:
+        return line
+    whole, _, _ = line[: longest - 1].rpartition(" ")
+    return f"{whole or line[: longest - 2]} …"

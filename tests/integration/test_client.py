@@ -261,13 +261,56 @@ class TestVerbs:
         client.start("small")
         client.wait("small")
         assert remote.status(client, "small", as_json=False) == 0
-        assert "best so far: trial" in capsys.readouterr().out
+        assert "  winner: trial" in capsys.readouterr().out
         assert remote.export(client, "small", form="args", trial=None, as_json=False) == 0
         assert f"--{FLAG}" in capsys.readouterr().out
         page = file.with_name("report.html")
         assert remote.report(client, "small", html=page, as_json=False) == 0
         assert "small" in capsys.readouterr().out
         assert "<html" in page.read_text()
+
+    def test_a_name_that_is_taken_has_two_ways_on(
+        self, address: str, client: Client, file: Path
+    ) -> None:
+        given = [str(file), "--no-start", "--address", address]
+        assert CliRunner().invoke(remote.submit, given).exit_code == 0
+        again = CliRunner().invoke(remote.submit, given)
+        assert isinstance(again.exception, StudyStateError)
+        other = CliRunner().invoke(remote.submit, [*given, "--name", "other"])
+        assert other.stdout.startswith("other "), other.exception
+        client.start("small")
+        client.wait("small")
+        anew = CliRunner().invoke(remote.submit, [*given, "--restart"])
+        assert anew.stdout.startswith("small "), anew.exception
+        assert {row["name"]: row["state"] for row in client.studies()} == {
+            "small": "PENDING",
+            "other": "PENDING",
+        }
+        assert client.trials("small") == []
+        first = CliRunner().invoke(remote.submit, [*given, "--name", "third", "--restart"])
+        assert first.stdout.startswith("third "), first.exception
+
+    def test_a_log_of_nothing_says_why(self, address: str, client: Client, file: Path) -> None:
+        client.submit(file, start=False)
+        log = ["small", "--address", address]
+        done = CliRunner().invoke(remote.logs, log)
+        assert (done.stdout, done.stderr) == (
+            "",
+            "study 'small' is PENDING, and has written nothing so far\n",
+        )
+        client.start("small")
+        client.wait("small")
+        done = CliRunner().invoke(remote.logs, [*log, "--trial", "2"])
+        assert done.stdout == ""
+        assert done.stderr == "trial 2 started no server: its answers are those of a table\n"
+
+    def test_a_study_that_is_not_there(self, address: str, client: Client, file: Path) -> None:
+        client.submit(file, start=False)
+        done = CliRunner().invoke(remote.logs, ["smal", "--address", address])
+        assert isinstance(done.exception, MissingStudyError)
+        assert str(done.exception) == (
+            f"there is no study named 'smal'\n  autotuner list shows the studies of {address}"
+        )
 
     def test_without_an_address(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("AUTOTUNER_ADDRESS", raising=False)

@@ -296,6 +296,16 @@ class TestRequests:
             assert client.page("small") == f"{service.address}/tuner/#/studies/small"
         assert service.asked[0].path == "/tuner/v1/studies/small/cancel"
 
+    @pytest.mark.parametrize("behind", ["/v1", "/v1/"])
+    def test_the_paths_own_beginning_may_be_in_the_address(self, behind: str) -> None:
+        with (
+            fake(lambda asked: Said(json.dumps(row()))) as service,
+            Client(service.address + behind) as client,
+        ):
+            client.cancel("small")
+            assert client.page("small") == f"{service.address}/#/studies/small"
+        assert service.asked[0].path == "/v1/studies/small/cancel"
+
     def test_pages_are_one_list(self) -> None:
         def answer(asked: Asked) -> Said:
             page = int(asked.path.partition("&page=")[2].partition("&")[0])

@@ -681,12 +681,32 @@ def test_bg11_bg40_a_server_that_is_never_ready_is_given_up_with_its_last_words(
     started = Started(None, log="the first line\nloading\n\n")
     given = assignment(tmp_path, limits={"ready_seconds": 7.0})
     run = TrialRun(given, kinds_of(Stage(started)), clock=clock, sleep=clock.sleep)
-    with pytest.raises(TrialError, match="not ready after 7 s; last: loading") as caught:
+    with pytest.raises(TrialError, match="not ready after 7 s") as caught:
         run.deploy()
     run.stop()
     assert caught.value.failure is FailureClass.TIMEOUT
+    assert caught.value.reason == "not ready after 7 s (limits.ready_seconds); last: loading"
+    assert caught.value.advice == "raise limits.ready_seconds, or use a quieter machine"
     assert caught.value.log_tail.startswith("the first line")
     assert clock.now == pytest.approx(7.0, abs=0.2)
+
+
+def test_a_server_that_the_trial_has_no_time_to_wait_for_names_that_limit(
+    tmp_path: Path, runner: type[Runner]
+) -> None:
+    clock = Clock()
+    given = assignment(tmp_path, limits={"ready_seconds": 60.0, "trial_seconds": 20.0})
+    run = TrialRun(
+        given, kinds_of(Stage(Started(None, log="some " * 60))), clock=clock, sleep=clock.sleep
+    )
+    with pytest.raises(TrialError) as caught:
+        run.deploy()
+    run.stop()
+    said, _, last = caught.value.reason.partition("; last: ")
+    assert said == "not ready after 20 s (limits.trial_seconds)"
+    assert caught.value.advice.startswith("raise limits.trial_seconds")
+    assert len(last) <= 200
+    assert last.endswith("some some …")  # cut where it is seen, and at a word
 
 
 def test_bg11_a_trial_out_of_time_keeps_what_it_measured(

@@ -474,6 +474,17 @@ def test_a_team_finds_its_own_and_others_are_as_those_that_are_not_there(store: 
         assert caught.value.said == f"there is no study named {name!r}"
 
 
+def test_a_mistyped_name_is_helped_here_and_never_from_afar(store: Store) -> None:
+    store.create(study("a-search-in-a-table", team="search"))
+    with pytest.raises(MissingStudyError, match="did you mean 'a-search-in-a-table'") as caught:
+        store.study("a-search-in-a-tabl")
+    assert "autotuner list shows them" in str(caught.value)
+    assert "a-search-in-a-table" not in caught.value.said
+    with pytest.raises(MissingStudyError) as caught:
+        store.study("a-search-in-a-tabl", "chat")
+    assert "a-search-in-a-table" not in str(caught.value)
+
+
 def test_a_study_of_another_team_is_not_changed_for_one_that_had_its_name(store: Store) -> None:
     was = study(team="chat")
     store.create(was)
