@@ -252,10 +252,18 @@ _LENGTHS = (
 """What may give a model another length than its `max_position_embeddings`."""
 
 
+def _in_mistral_format(point: Point) -> bool:
+    """Whether vLLM reads the model's `params.json`, whose length may be another than that of the
+    `config.json` beside it (`get_config` of transformers_utils/config.py)."""
+    model = Path(point.spec.model.path)
+    return (model / "params.json").exists() and any(model.glob("consolidated*.safetensors"))
+
+
 def _own_length(point: Point) -> int | None:
     """The length that vLLM takes where none is said (`_get_and_verify_max_len` of
     config/model.py); None where more than one number of the model's configuration decides."""
-    if point.shape is None or not point.shape.exact or point.shape.windowed:
+    known = point.shape is not None and point.shape.exact and not point.shape.windowed
+    if not known or _in_mistral_format(point):
         return None
     file = Path(point.spec.model.path) / "config.json"
     return _plain_length(file, file.stat().st_mtime_ns)
@@ -305,7 +313,7 @@ def _kv_heads(point: Point) -> str | None:
 def _length(point: Point) -> str | None:
     length, longest = point.whole("max-model-len"), point.shape and point.shape.max_length
     allowed = point.environment.get("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "0") not in ("0", "")
-    if not length or not longest or length <= longest or allowed:
+    if not length or not longest or length <= longest or allowed or _in_mistral_format(point):
         return None
     return (
         f"max-model-len {length} is above the model's {longest} "

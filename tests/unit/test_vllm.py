@@ -401,6 +401,17 @@ def test_versions_that_chunk_anyway_are_not_refused_for_it(tmp_path: Path) -> No
         assert VLLM.refuse(study(arguments, model=model, version="0.10.0"), {}) is None
 
 
+def test_what_mistrals_own_file_may_say_is_not_refused(tmp_path: Path) -> None:
+    """vLLM reads `params.json` first, where the weights are of that format as well."""
+    model = of_model(tmp_path)
+    for arguments in ({"max-model-len": 9000}, UNCHUNKED):
+        (tmp_path / "params.json").unlink(missing_ok=True)
+        assert VLLM.refuse(study(arguments, model=model), {}) is not None
+        (tmp_path / "params.json").write_text("{}", encoding="utf-8")
+        (tmp_path / "consolidated.safetensors").touch()
+        assert VLLM.refuse(study(arguments, model=model), {}) is None
+
+
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4096}
 
 
