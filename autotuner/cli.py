@@ -540,6 +540,8 @@ def _run(
         )
     page = html or place / "report.html"
     _report(studies, study.name, html=page, as_json=as_json)
+    if state.value == "CANCELLED":
+        click.echo(f"autotuner resume {study.name} goes on with it", err=True)
     return exit_code(state)
 
 

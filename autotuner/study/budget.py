@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from autotuner.study.spec import StudySpec
 from autotuner.study.trial import Trial, TrialState
@@ -74,7 +75,8 @@ def _of_search(trials: Sequence[Trial]) -> list[Trial]:
 def seconds_left(spec: StudySpec, trials: Sequence[Trial]) -> float | None:
     """Seconds until the study ends, as far as its trials so far tell; None while they do not.
 
-    Of the search, with as many side by side as run now, and of the verdict's least rounds.
+    Of the search, with as many side by side as there were at most so far (between two trials
+    fewer run), and of the verdict's least rounds.
     """
     one, left = typical(trials), trials_left(spec, trials)
     if one is None or left is None:
@@ -82,9 +84,21 @@ def seconds_left(spec: StudySpec, trials: Sequence[Trial]) -> float | None:
     waiting = sum(trial.searched and trial.state is TrialState.PENDING for trial in trials)
     running = sum(trial.searched and not trial.state.ended for trial in trials) - waiting
     repeats = sum(not trial.searched and trial.state.ended for trial in trials)
-    search = (left + waiting + running / 2) * one.seconds / max(1, running)
+    search = (left + waiting + running / 2) * one.seconds / max(1, running, _side_by_side(trials))
     finals = max(0, LEAST_ROUNDS * verdict_launches(spec) - repeats) * one.seconds
     return search + finals
+
+
+def _side_by_side(trials: Sequence[Trial]) -> int:
+    """The most trials of the search that ran at one time, by when they started and ended."""
+    begun = [trial for trial in trials if trial.searched and trial.started_at]
+    under_way = [trial for trial in begun if not trial.state.ended]
+    ended = [trial for trial in begun if trial.state.ended and trial.ended_at]
+    # Stored times are alike in form and zone, so they sort as text; at the same time, an end
+    # comes before a start.
+    changes = [(trial.started_at, 1) for trial in (*under_way, *ended)]
+    changes += [(trial.ended_at, -1) for trial in ended]
+    return max(accumulate(step for _, step in sorted(changes)), default=0)
 
 
 def why_no_trial(

@@ -266,6 +266,8 @@ def test_interrupting_keeps_the_answers_and_resuming_finishes(tmp_path: Path) ->
         assert wait_for(lambda: states(tmp_path, name).get("COMPLETE", 0) >= 1, 60, every=1)
         driver.send_signal(signal.SIGINT)
         assert driver.wait(timeout=30) == 130
+    last = (tmp_path / "stderr.txt").read_text().splitlines()[-1]
+    assert last == f"autotuner resume {name} goes on with it"
     assert ours(name) == []
     status = json.loads(autotuner("status", name, "--json", home=tmp_path).stdout)
     assert status["state"] == "CANCELLED"

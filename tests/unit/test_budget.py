@@ -105,6 +105,23 @@ def test_the_time_left_is_that_of_the_points_there_are_and_of_the_verdict() -> N
     assert seconds_left(study, []) is None
 
 
+def test_the_search_is_shared_among_the_most_that_ran_side_by_side() -> None:
+    study = spec(space={"x": list(range(1, 8))}, verdict={"finalists": 0})
+
+    def ran(number: int, start: int, end: int) -> Trial:
+        times = {"started_at": f"2026-01-01T00:{start:02}:00", "ended_at": ""}
+        if end:
+            return answered(number, **{**times, "ended_at": f"2026-01-01T00:{end:02}:00"})[0]
+        return trial(number, {"x": number}, TrialState.BENCHMARKING, **times)
+
+    alone = [ran(0, 0, 1), ran(1, 1, 2), ran(2, 2, 3), ran(3, 3, 4)]
+    assert seconds_left(study, alone) == pytest.approx(4 * 60), "one after another"
+    paired = [ran(0, 0, 1), ran(1, 1, 3), ran(2, 2, 3), ran(3, 3, 4)]
+    assert seconds_left(study, paired) == pytest.approx(2 * 60), "none runs at this moment"
+    one_of_two = [*paired, ran(4, 4, 0)]
+    assert seconds_left(study, one_of_two) == pytest.approx(3.5 * 30), "the other is to come"
+
+
 @pytest.mark.parametrize(
     ("elapsed", "finalists", "fits"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -541,6 +542,51 @@ def test_a_list_counts_trials_as_their_limit_does_and_launches_of_the_finals_apa
     assert list_line(shown).index("COMPLETE") == LIST_HEADING.index("state")
     one = {**shown, "finals": {"round": 1, "launches": 1}}
     assert "  finals: round 1, 1\N{NO-BREAK SPACE}launch" in status_lines(one)
+    assert shown["counts"] == {"COMPLETE": 3, "REFUSED": 1}, "repeats are no trials"
+
+
+def at_a_glance(state: str, found: Mapping[int, float], once: float = 150.0) -> dict[str, Any]:
+    """A study whose trial 1 gave `once`, and whose finals gave these means, as a row."""
+    asked = spec(objectives=["output_throughput"], verdict={"finalists": 1, "rounds": 4})
+    values = [(0, 100.0), (1, once)]
+    trials = [of_one(complete(number, value, 0.2)) for number, value in values]
+    for round_, noise in enumerate((0.99, 1.0, 1.01, 1.0), start=1):
+        for number, mean in found.items():
+            again = of_one(complete(len(trials), mean * noise, 0.2))
+            trials.append(replace(again, repeat_of=number, round=round_))
+    content = row(Study(asked, "/studies/small"), trials)
+    return {**content, "state": state, "eta": None}
+
+
+def test_the_value_beside_a_gain_of_the_repeats_is_theirs() -> None:
+    gained = at_a_glance("COMPLETE", {0: 90.0, 1: 300.0})
+    assert gained["best"]["number"] == 1
+    assert gained["best"]["value"] == pytest.approx(300, rel=0.01)
+    assert gained["baseline"] == pytest.approx(90, rel=0.01)
+    assert gained["gain"] == pytest.approx(gained["best"]["value"] / gained["baseline"] - 1)
+    searched = at_a_glance("COMPLETE", {})
+    assert (searched["best"]["value"], searched["baseline"]) == (150.0, 100.0)
+
+
+def test_what_a_status_calls_the_best_depends_on_what_the_finals_found() -> None:
+    def said(content: Mapping[str, Any]) -> str:
+        return "\n".join(status_lines(content)).replace("\N{NO-BREAK SPACE}", " ")
+
+    gain, none = {0: 100.0, 1: 300.0}, {0: 100.0, 1: 100.0}
+    assert "  best so far: trial 1, 150 tok/s (+50 %)" in said(at_a_glance("RUNNING", {}))
+    assert "  best: trial 1, 150 tok/s (+50 %)" in said(at_a_glance("CANCELLED", {}))
+    assert "  winner: trial 1, 300 tok/s (+200 %)" in said(at_a_glance("COMPLETE", gain))
+    kept = said(at_a_glance("COMPLETE", none, once=104.0))
+    assert "  no significant gain: keep the defaults, 100 tok/s" in kept
+    assert "best" not in kept
+
+
+@pytest.mark.parametrize("state", ["LOST", "CANCELLED", "FAILED", "COMPLETE", "RUNNING"])
+def test_a_study_that_was_broken_off_says_how_to_go_on(state: str) -> None:
+    last = status_lines(at_a_glance(state, {}))[-1]
+    broken_off = state in ("LOST", "CANCELLED", "FAILED")
+    assert last.endswith("to go on: autotuner resume small") == broken_off
+    assert ("its driver is gone" in last) == (state == "LOST")
 
 
 def test_the_time_left_is_that_of_the_points_there_are(

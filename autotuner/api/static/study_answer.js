@@ -67,7 +67,7 @@ function said(view) {
           { class: "figures" },
           figure(
             title(objective.name),
-            measured(best.objectives[objective.name], objective.name),
+            measured(valueOf(report, best), objective.name),
             `trial ${best.number}`,
           ),
           known(gain) && report.best !== report.baseline
@@ -95,6 +95,13 @@ function said(view) {
         )
       : null,
   );
+}
+
+/** The best's first objective: the mean of its repeats where the gain is that of the repeats. */
+function valueOf(report, best) {
+  const standing =
+    report.verdict?.finding === "gain" && report.verdict.standings.find((each) => each.candidate === best.number);
+  return standing ? standing.value : best.objectives[report.study.objectives[0].name];
 }
 
 const figure = (name, value, under, kind = "") =>
