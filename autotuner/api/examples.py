@@ -66,7 +66,7 @@ ROW: dict[str, Any] = {
     ],
     "more": 0,
     "running": [{"trial": 4, "round": 0, "state": "BENCHMARKING", "note": "D(1024,256) x 64"}],
-    "finals": {"round": 0, "launches": 0},
+    "finals": {"round": 0, "launches": 0, "finding": None},
     "budget": 20,
     "best": {"number": 0, "value": 2310.5},
     "baseline": 2310.5,

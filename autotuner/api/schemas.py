@@ -54,13 +54,16 @@ class Finals(BaseModel):
 
     round: int = Field(description="The last one begun; 0 before the finals.")
     launches: int
+    finding: str | None = Field(description="What their verdict says so far; null before them.")
 
 
 class Best(BaseModel):
     """The best trial so far."""
 
     number: int
-    value: float | None = Field(description="Of the first objective, in its unit.")
+    value: float | None = Field(
+        description="Of the first objective, in its unit; the repeats' mean after a gain."
+    )
 
 
 class StudyRow(BaseModel):
