@@ -72,8 +72,8 @@ class LaunchSpec:
 
     @property
     def computes_on(self) -> int:
-        """GPUs that it computes on. One that says how many CPUs it takes computes on those, and holds
-        GPUs only where there are some; see `execution.reservation`."""
+        """GPUs that it computes on. One that says how many CPUs it takes computes on those, and
+        holds GPUs only where there are some; see `execution.reservation`."""
         return self.gpus if self.cpus is None else 0
 
     @property
