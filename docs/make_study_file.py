@@ -118,6 +118,8 @@ JSON. The rules that hold everywhere:
   Environment variables whose names look like a secret's, such as `HF_TOKEN`, are refused. Set them
   in the environment in which `autotuner` (or the Ray node) runs: servers inherit that, save for
   the variables that begin with `RAY_`, `AUTOTUNER_`, `OMP_NUM_THREADS` or `CUDA_VISIBLE_DEVICES`.
+  What decides whether a point can start, such as `VLLM_ALLOW_LONG_MAX_MODEL_LEN`, is known of the
+  environment of `autotuner`, not of a node's; `environment` says it for all.
 - **Which GPUs, is not said in it.** Each trial is given GPUs of its own, as many as its engine's
   parallel sizes need; `CUDA_VISIBLE_DEVICES`, `NVIDIA_VISIBLE_DEVICES` and others of that ending
   are refused under `environment` and as `env:` parameters. To keep GPUs of a machine out of all
