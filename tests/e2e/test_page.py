@@ -251,6 +251,30 @@ def test_it_is_filtered_and_sorted_and_the_address_keeps_it(seen: Watched) -> No
     expect(page.get_by_text("No study is like that")).to_be_visible()
 
 
+def test_what_is_pressed_is_there_until_it_is_let_go(seen: Watched) -> None:
+    """Else a click is lost where the list is drawn anew in the middle of it."""
+    page = seen.go("/studies")
+    shown = {"total": 0}
+
+    def another(route: Route) -> None:
+        answer = route.fetch()
+        shown["total"] += 1
+        route.fulfill(response=answer, json={**answer.json(), "total": 900 + shown["total"]})
+
+    page.route("**/v1/studies?**", another)
+    expect(page.get_by_role("status").filter(has_text="studies")).to_contain_text("90")
+    drawn = shown["total"]
+    page.get_by_role("button", name="Study", exact=True).hover()
+    page.mouse.down()
+    page.wait_for_timeout(4000)  # the list is asked for every three seconds
+    assert shown["total"] > drawn
+    page.mouse.up()
+    expect(page.get_by_role("columnheader", name="Study")).to_have_attribute(
+        "aria-sort", "ascending"
+    )
+    page.unroute("**/v1/studies?**")
+
+
 def test_an_empty_list_says_what_to_do(browser: Browser, tmp_path: Path) -> None:
     with hosted(tmp_path) as empty, watched(browser, empty.url) as seen:
         page = seen.go("/studies")

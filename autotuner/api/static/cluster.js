@@ -4,7 +4,7 @@ import { HOURS, activityCard } from "./activity.js";
 import { poll, read } from "./api.js";
 import { sheet } from "./sheet.js";
 import { table } from "./tables.js";
-import { ago, badge, counted, el, fill, problemNote, quantity, stateBadge, waiting } from "./ui.js";
+import { ago, badge, counted, el, fill, problemNote, quantity, released, stateBadge, waiting } from "./ui.js";
 
 const REFRESH_SECONDS = 5;
 const ACTIVITY_SECONDS = 60;
@@ -29,6 +29,7 @@ async function render(root, _, signal) {
     async () => {
       try {
         const cluster = await read("cluster", {}, { signal });
+        await released(body);
         if (signal.aborted) return;
         const now = JSON.stringify(cluster);
         if (now !== shown) fill(body, drawn(cluster));

@@ -23,6 +23,7 @@ import {
   parametersText,
   percent,
   problemNote,
+  released,
   select,
   stateBadge,
   stateSign,
@@ -49,14 +50,19 @@ async function render(root, { query }, signal) {
   const list = el("div", { id: "studies" }, waiting("Reading the studies"));
   const total = el("span", { class: "soft", role: "status" });
   let drawn = "";
+  let last = 0;
 
   async function refresh() {
+    const turn = (last += 1);
     const found = await read("studies", { ...asked, per_page: PER_PAGE }, { signal });
+    const lively = found.items.some((row) => UNDER_WAY.includes(row.state));
+    await released(list);
+    if (turn !== last) return lively; // what was asked since is what is wanted
     total.textContent = counted(found.total, "study");
     const now = JSON.stringify(found);
     if (now !== drawn) fill(list, content(found, { asked, ask, changes, again }));
     drawn = now;
-    return found.items.some((row) => UNDER_WAY.includes(row.state));
+    return lively;
   }
 
   const again = () => refresh().catch((error) => signal.aborted || fill(list, problemNote(error, { retry: again })));

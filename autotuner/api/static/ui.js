@@ -44,6 +44,11 @@ export function fill(node, ...children) {
   return node;
 }
 
+/** Once nothing in a node is pressed: what is about to be clicked must not be replaced under the pointer. */
+export async function released(node) {
+  while (node.matches(":active")) await new Promise((look) => setTimeout(look, 50));
+}
+
 let made = 0;
 
 /** An id that no other element has. */
