@@ -95,9 +95,9 @@ WORDY = "w" * 63
 """As long as a name may be."""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def wordy(host: Hosted) -> Iterator[None]:
-    """A failed study whose every text is long, and has a word that is."""
+    """A failed study whose every text is long, and has a word that is; no other test sees it."""
     said = "no trial met it: " + "x" * 200 + " of the log" * 40
     content = pagehost.example_content(
         name=WORDY, description="y" * 150 + " so many words" * 80, limits={"trials": 3, "hours": 1}
