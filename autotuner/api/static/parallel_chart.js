@@ -98,7 +98,7 @@ function parallelOption(now, view) {
   const tone = tones(now, values, betterOf(first));
   return {
     parallel: {
-      left: 30,
+      left: Math.max(30, 8 + 3.4 * parallelAxis[0].name.length), // half of the first name, over its axis
       right: 70, // labels of an objective stand to the right of its axis
       top: 40,
       bottom: 16,
