@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from autotuner.errors import TrialError
+from autotuner.plugins import load_kind
 from autotuner.serving import Endpoint
 from autotuner.settings import Site
 from autotuner.study.metrics import Measurement
@@ -85,3 +86,8 @@ class Recorded(Protocol):
     def measure(
         self, spec: StudySpec, parameters: Parameters, load: Load, *, trial: int
     ) -> Answer: ...
+
+
+def is_recorded(spec: StudySpec) -> bool:
+    """Whether a study's answers are those of earlier launches: then it starts no server."""
+    return isinstance(load_kind("benchmark", spec.benchmark.kind), Recorded)

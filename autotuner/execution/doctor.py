@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from autotuner.backends.base import Backend, BackendKind
-from autotuner.benchmarks.base import Recorded
+from autotuner.benchmarks.base import is_recorded
 from autotuner.engines.rules import rules_of
 from autotuner.execution.gate import FLOOR_GIB
 from autotuner.execution.nvidia import Gauge, GpuMemory, nvidia_gauge, unasked
@@ -74,10 +74,7 @@ class Patient:
     @property
     def recorded(self) -> bool:
         """Whether the study's answers are known: its trials start nothing."""
-        spec = self.spec
-        return spec is not None and isinstance(
-            load_kind("benchmark", spec.benchmark.kind), Recorded
-        )
+        return self.spec is not None and is_recorded(self.spec)
 
     @property
     def backend(self) -> Backend:

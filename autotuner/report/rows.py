@@ -7,7 +7,6 @@ from typing import Any
 
 from autotuner.report.summary import answer, counts, objectives_of
 from autotuner.report.words import Json, counted, duration, measured, percent
-from autotuner.study.finals import verdict
 from autotuner.study.spec import StudySpec
 from autotuner.study.study import Study, StudyState
 from autotuner.study.trial import BASELINE, Trial, TrialState, baseline_of
@@ -23,7 +22,7 @@ _BROKEN_OFF = ("LOST", StudyState.CANCELLED.value, StudyState.FAILED.value)
 def row(study: Study, trials: Sequence[Trial]) -> dict[str, Any]:
     """All of it that changes with an event only; see `Studies.moment` for the rest."""
     spec = study.spec
-    (best, gained), found = answer(spec, trials), verdict(spec, trials)
+    best, gained, found = answer(spec, trials)
     first = spec.objectives[0]
     bare = bare_row(study, trials, backend=spec.backend.kind)
     value, reference = _values(spec, trials, best, found)

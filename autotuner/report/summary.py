@@ -12,7 +12,7 @@ from autotuner.report.importance import importance, trials_needed
 from autotuner.report.sentences import statement
 from autotuner.report.words import by_cause, gain
 from autotuner.study.budget import gpu_hours
-from autotuner.study.finals import verdict, winner
+from autotuner.study.finals import verdict, winner_by
 from autotuner.study.metrics import METRICS
 from autotuner.study.objective import Constraint, severity
 from autotuner.study.pareto import best_of, pareto_front
@@ -41,7 +41,8 @@ def summary(study: Study, trials: Sequence[Trial], *, command: str = "") -> dict
         command: launch command of the winner, made by its engine.
     """
     spec = study.spec
-    found, chosen = verdict(spec, trials), winner(spec, trials)
+    found = verdict(spec, trials)
+    chosen = winner_by(found, spec, trials)
     gain, interval = _gain(spec, trials, found, chosen)
     content = overview(study, trials) | {
         "verdict": None if found is None else _verdict_summary(found),
@@ -66,10 +67,11 @@ def summary(study: Study, trials: Sequence[Trial], *, command: str = "") -> dict
 
 def answer(
     spec: StudySpec, trials: Sequence[Trial]
-) -> tuple[Trial | None, dict[str, float | None]]:
-    """The trial to serve with and its gains, as `summary` has them, and nothing else."""
-    found, chosen = verdict(spec, trials), winner(spec, trials)
-    return chosen, _gain(spec, trials, found, chosen)[0]
+) -> tuple[Trial | None, dict[str, float | None], Verdict | None]:
+    """The trial to serve with, its gains and the verdict, as `summary` has them."""
+    found = verdict(spec, trials)
+    chosen = winner_by(found, spec, trials)
+    return chosen, _gain(spec, trials, found, chosen)[0], found
 
 
 def overview(study: Study, trials: Sequence[Trial]) -> dict[str, Any]:

@@ -114,9 +114,13 @@ def due(spec: StudySpec, trials: Sequence[Trial]) -> Due:
 
 
 def winner(spec: StudySpec, trials: Sequence[Trial]) -> Trial | None:
+    """The trial to serve with, see `winner_by`."""
+    return winner_by(verdict(spec, trials), spec, trials)
+
+
+def winner_by(found: Verdict | None, spec: StudySpec, trials: Sequence[Trial]) -> Trial | None:
     """The trial to serve with: the verdict's; the baseline where nothing beats it; and without
     finals the best of the search."""
-    found = verdict(spec, trials)
     if found is None or found.finding is Finding.UNDECIDED:
         return best_of(trials, spec.objectives)
     if found.winner is None:

@@ -19,10 +19,9 @@ from autotuner.api.schemas import Standing, TrialStateName
 from autotuner.api.security import needs
 from autotuner.api.service import Asked, Service, Serving
 from autotuner.api.tokens import Caller, Role
-from autotuner.benchmarks.base import Recorded
+from autotuner.benchmarks.base import is_recorded
 from autotuner.errors import AutotunerError, MissingStudyError
 from autotuner.export import launch_of
-from autotuner.plugins import load_kind
 from autotuner.study.space import Parameters
 from autotuner.study.study import Study, sees, timestamp
 from autotuner.study.trial import Trial, TrialState
@@ -243,7 +242,7 @@ def _queue(study: Study, trials: list[Trial], standing: str) -> Iterator[dict[st
 
 
 def _gpus(study: Study, parameters: Parameters) -> int | None:
-    if isinstance(load_kind("benchmark", study.spec.benchmark.kind), Recorded):
+    if is_recorded(study.spec):
         return 0
     try:
         return launch_of(study.spec, parameters).computes_on

@@ -29,7 +29,7 @@ from autotuner.api.service import Asked, Service
 from autotuner.api.story import Story
 from autotuner.api.tokens import Gate, Role
 from autotuner.errors import AutotunerError, InfrastructureError, MissingStudyError
-from autotuner.masking import MASK, masked, secrets_in
+from autotuner.masking import secrets_in, without
 from autotuner.study.files import STUDY_LOG
 from autotuner.study.trial import Trial
 
@@ -229,8 +229,8 @@ async def _own(asked: Service, name: str, frames: Frames) -> Frames:
 
 
 def _file(asked: Service, log: Log, tail: int | None, filename: str | None) -> Response:
-    known = _known(asked)
-    shown = (masked(each, known) for each in _by_lines(text(log, tail=tail)))
+    hidden = secrets_in(_known(asked))
+    shown = (without(each, hidden) for each in _by_lines(text(log, tail=tail)))
     return StreamingResponse(shown, media_type="text/plain; charset=utf-8", headers=_as(filename))
 
 
@@ -251,10 +251,7 @@ async def _shown(asked: Service, frames: Frames) -> Frames:
     hidden = [json.dumps(each, ensure_ascii=False)[1:-1] for each in secrets_in(_known(asked))]
     async with aclosing(frames):
         async for frame in frames:
-            said = frame.decode()
-            for each in hidden:
-                said = said.replace(each, MASK)
-            yield said.encode()
+            yield without(frame.decode(), hidden).encode()
 
 
 def _known(asked: Service) -> Mapping[str, str]:

@@ -19,10 +19,9 @@ from autotuner.api.routes.studies import Page, PerPage, paged
 from autotuner.api.security import needs
 from autotuner.api.service import Asked
 from autotuner.api.tokens import Role
-from autotuner.benchmarks.base import Recorded
+from autotuner.benchmarks.base import is_recorded
 from autotuner.errors import ConfigError, MissingStudyError
 from autotuner.export import command_text, launch_of
-from autotuner.plugins import load_kind
 from autotuner.report.summary import trial_summary
 from autotuner.report.words import load_points
 from autotuner.study.files import PLAN, RUNNER_LOG, SERVER_LOG, TELEMETRY, load_directory
@@ -117,7 +116,7 @@ def _rows(study: Study, trials: list[Trial]) -> list[dict[str, Any]]:
 
 def _launch(study: Study, trial: Trial) -> dict[str, Any]:
     """As it is to be served. A recorded benchmark's trials need not be launchable."""
-    if isinstance(load_kind("benchmark", study.spec.benchmark.kind), Recorded):
+    if is_recorded(study.spec):
         return {"argv": [], "command": ""}
     try:
         launch = launch_of(study.spec, trial.parameters)
